@@ -1,0 +1,881 @@
+"""The job `Lakehouse`: raw CSV exports become three trusted Delta tables.
+
+Inputs    every file below RAW_PATH: products, orders and order items as `.csv` or `.csv.gz`, in any order, late, twice or broken.
+Outputs   three Delta tables below LAKEHOUSE_PATH (`TABLES` declares them), the Delta tables `ingested_files` (the ledger) and
+          `etl_runs` beside them, `rejected_records` below REJECTED_PATH, and RUNS_PATH/<run id>/{manifest.jsonl,summary.json}.
+
+Guarantees
+  Conservation   rows_read + admitted = inserted + updated + unchanged + superseded + rejected + parked, for every file; where it
+                 does not hold the run fails before the ledger commits, and its files stay in the raw zone.
+  Invariance     the tables depend on what was delivered and in which order, not on how deliveries fell into runs or were repeated.
+  Late parents   an order item whose order or product has not come is parked, and admitted by itself in the run that brings it.
+  Repetition     the success markers (ledger, then manifest and summary) are written last; every step before can be repeated.
+
+Which row wins: a row's precedence is (order_timestamp, delivery), a delivery being (LastModified, path, position in the file). A
+table holds for each key the row of highest precedence among those whose parents have come.
+
+Arguments  --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a folder) --RUN_ID [--FORCE true]
+Exit codes 0 done, or nothing new (then no Spark is started); 1 failed, with the cause in summary.json; 2 a wrong argument.
+"""
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import csv
+import datetime as dt
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import time
+import traceback
+import urllib.parse
+import zlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reason codes: why a row, or a whole file, is not in a table
+# ---------------------------------------------------------------------------------------------------------------------
+ROW_REASONS = {
+    "too_few_fields": "the row has fewer fields than the header of its file",
+    "too_many_fields": "the row has more fields than the header of its file",
+    "unclosed_quote": "a quoted field is not closed, or text follows its closing quote",
+    "invalid_utf8": "the row holds bytes that are not UTF-8",
+    "repeated_header": "the header of the file stands once more among its rows",
+    "missing_<column>": "a key, a parent's key or the order timestamp is blank",
+    "invalid_<column>": "the value cannot be read as the column's type, or does not fit in it",
+    "ambiguous_<column>": "a date such as 01/04/2025, which could mean two days; write 2025-04-01",
+    "date_mismatch": "the date is neither the timestamp's date as written nor its date in UTC",
+    "orphan_order": "parked: the order of this item has not come yet",
+    "orphan_product": "parked: the product of this item has not come yet",
+}
+FILE_REASONS = {
+    "unknown_dataset": "the path names no dataset: start it with products, orders or order_items and end it with .csv or .csv.gz",
+    "empty_file": "the file holds no text",
+    "no_header": "the first line names no column of the dataset",
+    "missing_column": "the header lacks a column",
+    "duplicate_column": "the header names a column twice",
+    "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
+    "binary": "the file is not text",
+    "truncated_gzip": "the gzip stream ends too early or is damaged: upload the file again",
+}
+INSERTED, UPDATED, UNCHANGED, SUPERSEDED, REJECTED, PARKED = OUTCOMES = (
+    "inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The tables: the customer's schema. A new column, rule or dataset is a few lines here and nowhere else
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: its name, its Spark SQL type and what it means.
+
+    required    a blank value rejects the row
+    identifier  a text that names something: an integer that a spreadsheet wrote as `123.0` is `123`
+    """
+    name: str
+    type: str
+    meaning: str
+    required: bool = False
+    identifier: bool = False
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A reference: `column` holds a key of `dataset`; a row without it is parked with `reason`."""
+    column: str
+    dataset: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A check on a typed row; `broken(text_of, value_of)` is true where the row is to be rejected with `reason`."""
+    reason: str
+    broken: Callable[[Callable[[str], SparkColumn], Callable[[str], SparkColumn]], SparkColumn]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Delta table and the dataset of raw files that feeds it; `version` orders the versions of one key."""
+    dataset: str
+    name: str
+    key: str
+    columns: Tuple[Column, ...]
+    version: Optional[str] = None
+    partition: Optional[str] = None
+    parents: Tuple[Parent, ...] = ()
+    rules: Tuple[Rule, ...] = ()
+
+    @property
+    def column_names(self) -> List[str]:
+        return [column.name for column in self.columns]
+
+    @property
+    def ddl(self) -> str:
+        return ", ".join(f"`{column.name}` {column.type}" for column in self.columns)
+
+    @property
+    def statistics(self) -> str:
+        """Columns with file statistics: keys and times, by which files are skipped."""
+        wanted = [self.key, *(parent.column for parent in self.parents), self.version]
+        return ",".join(dict.fromkeys(name for name in wanted if name))
+
+
+def _date_mismatch(text: Callable[[str], SparkColumn], value: Callable[[str], SparkColumn]) -> SparkColumn:
+    written = try_cast(F.substring(text("order_timestamp"), 1, 10), "date")
+    return (value("date") != written) & (value("date") != F.to_date(value("order_timestamp")))
+
+
+DATE_RULE = Rule("date_mismatch", _date_mismatch)
+
+PRODUCTS = Table(
+    dataset="products", name="clean_products", key="product_id",
+    columns=(
+        Column("product_id", "STRING", "the shop's number of the product", required=True, identifier=True),
+        Column("department_id", "STRING", "number of the department; independent of its name", identifier=True),
+        Column("department", "STRING", "name of the department"),
+        Column("product_name", "STRING", "name shown to customers"),
+    ))
+ORDERS = Table(
+    dataset="orders", name="clean_orders", key="order_id", version="order_timestamp", partition="date",
+    columns=(
+        Column("order_num", "STRING", "a running number from 1 to 100; no key", identifier=True),
+        Column("order_id", "STRING", "the order", required=True, identifier=True),
+        Column("user_id", "STRING", "the customer", identifier=True),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        Column("total_amount", "DOUBLE", "sum of the order in the shop's currency; negative for a refund"),
+        Column("date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"),
+    ),
+    rules=(DATE_RULE,))
+ORDER_ITEMS = Table(
+    dataset="order_items", name="clean_orders_items", key="id", version="order_timestamp", partition="date",
+    columns=(
+        Column("id", "STRING", "the line of an order", required=True, identifier=True),
+        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True),
+        Column("user_id", "STRING", "the customer", identifier=True),
+        Column("days_since_prior_order", "INT", "days since the customer's order before"),
+        Column("product_id", "STRING", "the product bought", required=True, identifier=True),
+        Column("add_to_cart_order", "INT", "position in the cart, from 1"),
+        Column("reordered", "BOOLEAN", "whether the customer had bought the product before"),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        Column("date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"),
+    ),
+    parents=(Parent("order_id", "orders", "orphan_order"), Parent("product_id", "products", "orphan_product")),
+    rules=(DATE_RULE,))
+TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order in which they are loaded
+
+REJECTED_DDL = (
+    "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, order_id STRING, product_id STRING, "
+    "file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP, line BIGINT, raw STRING, "
+    "fields MAP<STRING, STRING>, resolved_run_id STRING")
+LEDGER_DDL = (
+    "run_id STRING, dataset STRING, file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP, outcome STRING, "
+    "reason STRING, rows_read BIGINT, inserted BIGINT, updated BIGINT, unchanged BIGINT, superseded BIGINT, rejected BIGINT, "
+    "parked BIGINT, ingested_at TIMESTAMP")
+RUNS_DDL = (
+    "run_id STRING, operation STRING, status STRING, started_at TIMESTAMP, finished_at TIMESTAMP, summary STRING, "
+    "table_versions MAP<STRING, BIGINT>")
+
+TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
+    "delta.autoOptimize.optimizeWrite": "true",
+    "delta.autoOptimize.autoCompact": "true",
+    "delta.enableDeletionVectors": "false",
+}
+BULK_ROWS = 200_000          # a dataset with more rows is first decided in bulk, by blocks of keys
+HEAD_BYTES = 1 << 16         # what is read of a file to know its header
+MOST_RANGES, MOST_DATES = 32, 400  # literals in a condition that prunes files
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Errors and arguments
+# ---------------------------------------------------------------------------------------------------------------------
+class JobError(Exception):
+    """The run cannot go on; the message says what happened and what to do."""
+
+
+class ConservationError(JobError):
+    """The rows of a file are not the sum of their outcomes."""
+
+
+@dataclass(frozen=True)
+class JobArguments:
+    """The job's arguments; paths end with `/`."""
+    raw_path: str
+    lakehouse_path: str
+    rejected_path: str
+    runs_path: str
+    run_id: str
+    force: bool = False
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str]) -> "JobArguments":
+        """Read the command line; unknown arguments (Glue adds its own) are ignored. Exits with 2 on a wrong one."""
+        parser = argparse.ArgumentParser(prog="glue_etl.py", allow_abbrev=False, add_help=True)
+        for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH", "RUN_ID"):
+            parser.add_argument(f"--{name}", required=True)
+        parser.add_argument("--FORCE", nargs="?", const="true", default="false")
+        parser.error = _one_line_error  # type: ignore[method-assign]
+        known, _ = parser.parse_known_args(argv)
+        if known.FORCE.lower() not in ("true", "false"):
+            _one_line_error(f"--FORCE is {known.FORCE!r}: say true or false")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", known.RUN_ID):
+            _one_line_error(f"--RUN_ID is {known.RUN_ID!r}: use letters, digits, '.', '_' and '-', 128 at most")
+        paths = [_folder(name, getattr(known, name)) for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH")]
+        return cls(*paths, run_id=known.RUN_ID, force=known.FORCE.lower() == "true")
+
+    def path_of(self, table: str) -> str:
+        """Where a table lies."""
+        return (self.rejected_path if table == "rejected_records" else self.lakehouse_path) + table
+
+
+def _one_line_error(message: str) -> None:
+    print(f"glue_etl.py: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _folder(name: str, path: str) -> str:
+    if path.startswith("s3://"):
+        if not re.match(r"s3://[^/]+", path):
+            _one_line_error(f"--{name} is {path!r}: write s3://bucket/prefix/")
+    elif "://" in path or not path:
+        _one_line_error(f"--{name} is {path!r}: give s3://bucket/prefix/ or a folder")
+    else:
+        path = os.path.abspath(path)
+    return path.rstrip("/") + "/"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Column functions: text -> (value, what is wrong with it)
+# ---------------------------------------------------------------------------------------------------------------------
+TIMESTAMP_SHAPE = r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)? ?(Z|[+-]\d\d(:?\d\d)?)?$"
+DATE_SHAPE = r"^\d{4}-\d\d-\d\d$"
+MIDNIGHT_SHAPE = r"^\d{4}-\d\d-\d\d[T ]00:00(:00(\.0{1,9})?)?$"
+AMBIGUOUS_SHAPE = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}"
+INTEGER_SHAPE = r"^[+-]?\d+(\.0+)?$"
+NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+TRUE_WORDS, FALSE_WORDS = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
+
+
+def try_cast(column: SparkColumn, type_name: str) -> SparkColumn:
+    """A cast that gives NULL where the text does not fit, with ANSI mode (Spark 4) and without (Spark 3)."""
+    return column.try_cast(type_name) if hasattr(column, "try_cast") else column.cast(type_name)
+
+
+def parse_identifier(text: SparkColumn) -> SparkColumn:
+    """A name as text; `123.0`, as a spreadsheet writes an integer, is `123`."""
+    spreadsheet = text.contains(".0") & text.rlike(r"^\d+\.0+$")
+    return F.when(spreadsheet, F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
+
+
+def parse_integer(text: SparkColumn) -> SparkColumn:
+    """`3` and `3.0` are 3; `3.5`, `abc` and what leaves 32 bits are NULL."""
+    plain = try_cast(text, "int")
+    shaped = F.when(text.rlike(INTEGER_SHAPE), try_cast(F.regexp_replace(text, r"\.0+$", ""), "int"))
+    return F.when(plain.cast("string") == text, plain).otherwise(shaped)
+
+
+def parse_number(text: SparkColumn) -> SparkColumn:
+    """A finite double; -0.0 is 0.0, so that equal values have one form."""
+    value = try_cast(text, "double") + F.lit(0.0)
+    return F.when(text.rlike(NUMBER_SHAPE) & (F.abs(value) < F.lit(float("inf"))), value)
+
+
+def parse_boolean(text: SparkColumn) -> SparkColumn:
+    """0/1, true/false, yes/no, y/n, t/f in any case, and a spreadsheet's 0.0/1.0."""
+    word = F.lower(text)
+    return F.when(word.isin(*TRUE_WORDS), F.lit(True)).when(word.isin(*FALSE_WORDS), F.lit(False))
+
+
+def parse_timestamp(text: SparkColumn) -> SparkColumn:
+    """ISO with `T` or a blank, seconds and fractions optional; an offset or `Z` is brought to UTC; year 1 to 9999."""
+    tight = F.when(text.contains(" "), F.regexp_replace(text, r" (?=Z|[+-])", "")).otherwise(text)
+    value = try_cast(tight, "timestamp")
+    in_range = ~text.startswith("0000") & F.year(value).between(1, 9999)
+    return F.when(text.rlike(TIMESTAMP_SHAPE), F.when(text.startswith("0") | text.startswith("9999"), F.when(in_range, value)).otherwise(value))
+
+
+def parse_date(text: SparkColumn) -> SparkColumn:
+    """ISO, or a timestamp at midnight as databases export a day; year 1 to 9999."""
+    day = try_cast(F.substring(text, 1, 10), "date")
+    return F.when((text.rlike(DATE_SHAPE) | text.rlike(MIDNIGHT_SHAPE)) & ~text.startswith("0000"), day)
+
+
+PARSERS: Dict[str, Callable[[SparkColumn], SparkColumn]] = {
+    "INT": parse_integer, "DOUBLE": parse_number, "BOOLEAN": parse_boolean, "TIMESTAMP": parse_timestamp, "DATE": parse_date,
+    "STRING": lambda text: text}
+
+
+def parse(column: Column, text: SparkColumn) -> SparkColumn:
+    """The typed value of a column's text; NULL where it is blank or does not fit."""
+    return parse_identifier(text) if column.identifier else PARSERS[column.type](text)
+
+
+def column_reasons(column: Column, text: SparkColumn, value: SparkColumn) -> List[Tuple[str, SparkColumn]]:
+    """What can be wrong with one column: (reason code, true where it is so)."""
+    found: List[Tuple[str, SparkColumn]] = []
+    if column.required:
+        found.append((f"missing_{column.name}", text.isNull()))
+    if column.type in ("TIMESTAMP", "DATE"):
+        ambiguous = text.rlike(AMBIGUOUS_SHAPE)
+        found.append((f"ambiguous_{column.name}", text.isNotNull() & value.isNull() & ambiguous))
+        found.append((f"invalid_{column.name}", text.isNotNull() & value.isNull() & ~ambiguous))
+    elif column.type != "STRING":
+        found.append((f"invalid_{column.name}", text.isNotNull() & value.isNull()))
+    return found
+
+
+def reasons_of(checks: Sequence[Tuple[str, SparkColumn]]) -> SparkColumn:
+    """All reasons of a row as an array, or NULL where there is none; a check that is NULL is no reason."""
+    checks = [(reason, F.coalesce(broken, F.lit(False))) for reason, broken in checks]
+    bad = functools.reduce(lambda left, right: left | right, (broken for _, broken in checks))
+    codes = F.array(*[F.when(broken, F.lit(reason)) for reason, broken in checks])
+    return F.when(bad, F.filter(codes, lambda code: code.isNotNull()))
+
+
+def key_number(key: SparkColumn) -> SparkColumn:
+    """A 64-bit number for a key: its own value where the text is a plain integer (so one to one), else its hash."""
+    number = try_cast(key, "bigint")
+    return F.when(number.cast("string") == key, number).otherwise(F.xxhash64(key))
+
+
+def row_hash(table: Table) -> SparkColumn:
+    """64 bits over all values of a row; NULL counts by its place (xxhash64 alone skips it, so (NULL, 5) would equal (5, NULL))."""
+    values = [F.col(name) for name in table.column_names]
+    nulls = functools.reduce(lambda left, right: left + right,
+                             (F.when(value.isNull(), F.lit(1 << place)).otherwise(F.lit(0)) for place, value in enumerate(values)))
+    return F.xxhash64(nulls, *values)
+
+
+def same_values(table: Table, left: str, right: str) -> SparkColumn:
+    """Whether two rows hold equal values, NULLs included."""
+    equal = (F.col(f"{left}.{name}").eqNullSafe(F.col(f"{right}.{name}")) for name in table.column_names)
+    return functools.reduce(lambda one, other: one & other, equal)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Storage: S3 or a folder, without Spark
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of a listing: its path below the listed prefix and what tells its version."""
+    path: str
+    etag: str
+    size: int
+    modified: dt.datetime
+
+
+class FolderStorage:
+    """Objects in a folder; the ETag is the MD5 of the bytes, as S3's of a small upload."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.bucket: Optional[str] = None
+
+    def key(self, path: str) -> str:
+        return self.root + path
+
+    def list(self, prefix: str = "") -> List[StoredObject]:
+        found = []
+        for folder, _, names in os.walk(self.root + prefix):
+            for name in names:
+                full = os.path.join(folder, name)
+                stat = os.stat(full)
+                modified = dt.datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, dt.timezone.utc)
+                found.append(StoredObject(os.path.relpath(full, self.root).replace(os.sep, "/"), "", stat.st_size, modified))
+        return found
+
+    def with_etag(self, stored: StoredObject) -> StoredObject:
+        digest = hashlib.md5(usedforsecurity=False)
+        for chunk in self.chunks(stored.path):
+            digest.update(chunk)
+        return replace(stored, etag=digest.hexdigest())
+
+    def still_is(self, stored: StoredObject) -> bool:
+        try:
+            stat = os.stat(self.root + stored.path)
+        except FileNotFoundError:
+            return False
+        if stat.st_size != stored.size:
+            return False
+        modified = dt.datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, dt.timezone.utc)
+        return modified == stored.modified or self.with_etag(stored).etag == stored.etag
+
+    def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
+        with open(self.root + path, "rb") as stream:
+            while chunk := stream.read(size):
+                yield chunk
+
+    def write_text(self, path: str, text: str) -> None:
+        target = Path(self.root + path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+
+
+class S3Storage:
+    """Objects below an S3 prefix."""
+
+    def __init__(self, root: str) -> None:
+        import boto3
+
+        self.bucket, _, self.prefix = root[len("s3://"):].partition("/")
+        self.client = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"))
+
+    def key(self, path: str) -> str:
+        return self.prefix + path
+
+    def list(self, prefix: str = "") -> List[StoredObject]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix + prefix)
+        return [StoredObject(item["Key"][len(self.prefix):], item["ETag"].strip('"'), item["Size"], item["LastModified"])
+                for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+
+    def with_etag(self, stored: StoredObject) -> StoredObject:
+        return stored
+
+    def still_is(self, stored: StoredObject) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            head = self.client.head_object(Bucket=self.bucket, Key=self.key(stored.path))
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+                return False
+            raise
+        return head["ETag"].strip('"') == stored.etag and head["ContentLength"] == stored.size
+
+    def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
+        body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
+        try:
+            while chunk := body.read(size):
+                yield chunk
+        finally:
+            body.close()
+
+    def write_text(self, path: str, text: str) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=text.encode("utf-8"))
+
+
+def storage(path: str) -> Any:
+    """The storage below a path that ends with `/`."""
+    return S3Storage(path) if path.startswith("s3://") else FolderStorage(path)
+
+
+def in_threads(function: Callable[[Any], Any], items: Iterable[Any], workers: int = 16) -> List[Any]:
+    """`function` of each item, side by side, in the items' order."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(min(workers, len(items))) as pool:
+        return list(pool.map(function, items))
+
+
+@dataclass(frozen=True)
+class LogCommit:
+    """One commit of a Delta log, read from its JSON."""
+    version: int
+    operation: str
+    user_metadata: Optional[str]
+    added: Tuple[str, ...]
+    removed: Tuple[str, ...]
+    metrics: Dict[str, str]
+
+
+class DeltaLog:
+    """The transaction log of one table, read as JSON without Spark."""
+
+    def __init__(self, table_path: str) -> None:
+        self.storage = storage(table_path.rstrip("/") + "/")
+        self._commits: Dict[int, LogCommit] = {}
+
+    def versions(self) -> List[int]:
+        """Versions whose JSON is still there, ascending; empty where there is no table."""
+        names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list("_delta_log/"))
+        return sorted(int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name))
+
+    def commit(self, version: int) -> LogCommit:
+        if version not in self._commits:
+            lines = b"".join(self.storage.chunks(f"_delta_log/{version:020d}.json")).decode("utf-8").splitlines()
+            actions = [json.loads(line) for line in lines if line]
+            info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+            self._commits[version] = LogCommit(
+                version, info.get("operation", ""), info.get("userMetadata"),
+                tuple(action["add"]["path"] for action in actions if "add" in action),
+                tuple(action["remove"]["path"] for action in actions if "remove" in action), info.get("operationMetrics", {}))
+        return self._commits[version]
+
+    def commits(self, after: int = -1) -> List[LogCommit]:
+        return in_threads(self.commit, [version for version in self.versions() if version > after])
+
+    def file_ids(self) -> Tuple[set, bool]:
+        """Ids of the files named in the commits, and whether the log is whole and nothing but appends, so that no id is missing."""
+        commits = self.commits()
+        ids = set()
+        for commit in commits:
+            ids.update(json.loads(commit.user_metadata)["files"] if commit.user_metadata else ())
+        whole = [commit.version for commit in commits] == list(range(len(commits)))
+        return ids, whole and all(commit.operation in ("WRITE", "OPTIMIZE", "MERGE") for commit in commits)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Raw files: listing, dataset, header
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class RawFile:
+    """One file of the raw zone, and what became of it. `header` holds the lower-case column names in the file's order."""
+    stored: StoredObject
+    dataset: Optional[str] = None
+    header: Tuple[str, ...] = ()
+    header_line: str = ""
+    outcome: str = "loaded"
+    reason: Optional[str] = None
+    detail: Optional[str] = None
+    ignored_columns: Tuple[str, ...] = ()
+    known: bool = False
+    rows_read: int = 0
+
+    @property
+    def id(self) -> str:
+        """The file's identity in the ledger: path, content and size."""
+        return hashlib.sha256(f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}".encode()).hexdigest()[:24]
+
+    @property
+    def destination(self) -> str:
+        return {"loaded": "archive", "duplicate": "archive", "set_aside": "rejected"}.get(self.outcome, "raw")
+
+
+def dataset_of(path: str) -> Optional[str]:
+    """The dataset that a path below the raw prefix names; `order_items` is tried before `orders`."""
+    name = path.lower()
+    if not re.search(r"\.csv(\.gz)?$", name) or path.rsplit("/", 1)[-1].startswith(("_", ".")):
+        return None
+    for table in sorted(TABLES, key=lambda table: -len(table.dataset)):
+        if re.match(re.escape(table.dataset) + r"(?![a-z0-9])", name):
+            return table.dataset
+    return None
+
+
+def read_head(store: Any, stored: StoredObject) -> bytes:
+    """The first bytes of a file, unpacked, at least its first line. A gzip stream is read whole, so that a broken one is known."""
+    chunks = store.chunks(stored.path, HEAD_BYTES)
+    if not stored.path.lower().endswith(".gz"):
+        return _until_line(chunks)
+    unpacked = _gunzip(chunks)
+    head = _until_line(unpacked)
+    for _ in unpacked:
+        pass
+    return head
+
+
+def _until_line(chunks: Iterator[bytes]) -> bytes:
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        if len(head) >= HEAD_BYTES and re.search(rb"[^\s\xef\xbb\xbf][^\r\n]*[\r\n]", head):
+            break
+    return head
+
+
+def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack all members of a gzip stream; zlib.error where it is damaged or ends too early."""
+    unpacker = zlib.decompressobj(31)
+    for chunk in chunks:
+        while chunk:
+            yield unpacker.decompress(chunk)
+            chunk = unpacker.unused_data
+            if unpacker.eof and chunk:
+                unpacker = zlib.decompressobj(31)
+            elif not unpacker.eof:
+                break
+    if not unpacker.eof:
+        raise zlib.error("the gzip stream ends too early")
+
+
+def inspect(store: Any, stored: StoredObject) -> RawFile:
+    """What a file is by its path and first line: a file to load with its header, or one to set aside with the reason."""
+    stored = store.with_etag(stored)
+    dataset = dataset_of(stored.path)
+
+    def aside(reason: str, detail: str = "") -> RawFile:
+        said = f"{stored.path}: {FILE_REASONS[reason]}" + (f" ({detail})" if detail else "")
+        return RawFile(stored, dataset, outcome="set_aside", reason=reason, detail=said)
+
+    if dataset is None:
+        return aside("unknown_dataset")
+    try:
+        head = read_head(store, stored)
+    except zlib.error as error:
+        return aside("truncated_gzip", str(error))
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return aside("utf16")
+    if b"\0" in head[:HEAD_BYTES]:
+        zeros = head[:HEAD_BYTES].count(b"\0") / len(head[:HEAD_BYTES])
+        return aside("utf16" if 0.3 < zeros < 0.8 else "binary")
+    return _with_header(RawFile(stored, dataset), head, aside)
+
+
+def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> RawFile:
+    text = head.decode("utf-8", errors="replace").lstrip("\ufeff")
+    line = next((line for line in re.split(r"\r\n|\n|\r", text) if line.strip()), None)
+    if line is None:
+        return aside("empty_file")
+    names = tuple(name.strip().lower() for name in next(csv.reader(io.StringIO(line), skipinitialspace=True)))
+    wanted = next(table for table in TABLES if table.dataset == raw.dataset).column_names
+    missing = [name for name in wanted if name not in names]
+    if len(missing) == len(wanted):
+        return aside("binary") if "\ufffd" in line else aside("no_header", f"it reads {line[:80]!r}")
+    if missing:
+        return aside("missing_column", "without " + ", ".join(missing))
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in wanted]
+    if twice:
+        return aside("duplicate_column", ", ".join(twice))
+    return replace(raw, header=names, header_line=line, ignored_columns=tuple(name for name in names if name not in wanted))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pure transforms, in the order in which they run. Columns of the job's own start with `_`:
+#   _file BIGINT hash of the path, _block BIGINT and _mid BIGINT the place in the file, _line BIGINT (files read record by record)
+#   _kind INT 0 record, 1 blank line, 2 header line; _reasons ARRAY<STRING> NULL for a valid row; _raw STRING; _fields MAP; _odd BOOLEAN
+# ---------------------------------------------------------------------------------------------------------------------
+RECORD, BLANK, HEADER = 0, 1, 2
+QUOTED_FIELD = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"'
+RECORD_PATTERN = (rf'((?:{QUOTED_FIELD}[^,\r\n]*+|[^,\r\n]*+)(?:,(?:{QUOTED_FIELD}[^,\r\n]*+|[^,\r\n]*+))*+)(?:\r\n|\n|\r|\z)')
+CLOSED_PATTERN = rf'^(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+)(?:,(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+))*+$'
+MOST_COLUMNS = 20_000  # the CSV parser's limit; a longer quoted row has too many fields anyway
+
+
+def physical_lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
+    """One row for each line of plain files: _text, _file, _block, _mid, _line (NULL)."""
+    reader = spark.read.option("__globPaths__", "false")
+    return reader.text(list(paths)).select(
+        F.col("value").alias("_text"), F.xxhash64("_metadata.file_path").alias("_file"),
+        F.col("_metadata.file_block_start").alias("_block"), F.monotonically_increasing_id().alias("_mid"),
+        F.lit(None).cast("bigint").alias("_line"))
+
+
+def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
+    """One row for each record of files in which a quoted field holds a line break: as `physical_lines`, with _line."""
+    reader = spark.read.option("__globPaths__", "false").option("wholetext", "true")
+    files = reader.text(list(paths)).select(F.xxhash64("_metadata.file_path").alias("_file"), F.regexp_replace("value", "^\ufeff", "").alias("_all"))
+    records = files.select("_file", F.posexplode(F.regexp_extract_all("_all", F.lit(f"(?s){RECORD_PATTERN}"), F.lit(1))).alias("_mid", "_text"))
+    breaks = F.size(F.split("_text", r"\r\n|\n|\r")).cast("bigint")
+    before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
+    return records.select("_text", "_file", F.lit(0).cast("bigint").alias("_block"), F.col("_mid").cast("bigint").alias("_mid"),
+                          (F.coalesce(F.sum(breaks).over(before), F.lit(0)) + 1).alias("_line"))
+
+
+def split_fields(lines: DataFrame, raw: RawFile) -> DataFrame:
+    """Add _kind, _cells ARRAY<STRING> (one for each column of the header; NULL where the record has no such shape) and _broken (why)."""
+    wide = len(raw.header)
+    schema = ", ".join(f"c{place} STRING" for place in range(wide)) + ", _corrupt STRING"
+    options = {"columnNameOfCorruptRecord": "_corrupt", "escape": '"', "mode": "PERMISSIVE", "maxColumns": str(max(MOST_COLUMNS, wide) + 1)}
+    text = F.col("_text")
+    commas = F.length(text) - F.length(F.replace(text, F.lit(","), F.lit("")))
+    lines = lines.select("*", text.contains('"').alias("_quoted"))
+    lines = lines.select("*", F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias("_parsed"))
+    parsed = F.when(F.col("_parsed._corrupt").isNull(), F.array(*[F.col(f"_parsed.c{place}") for place in range(wide)]))
+    cells = F.when(F.col("_quoted"), parsed).otherwise(F.split(text, ",", -1))
+    kind = F.when(F.trim(text) == "", BLANK).when(text == raw.header_line, HEADER).otherwise(RECORD)
+    outside = F.regexp_replace(text, r'"[^"]*"?', "")
+    fields = F.when(F.col("_quoted"), F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1).otherwise(F.size("_cells"))
+    quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
+    broken = (F.when(F.encode(text, "UTF-8") != text.cast("binary"), "invalid_utf8")
+              .when(F.col("_quoted") & ~text.rlike(f"(?s){CLOSED_PATTERN}"), "unclosed_quote")
+              .when(fields < wide, "too_few_fields").when(fields > wide, "too_many_fields")
+              .when(F.col("_cells").isNull(), "too_many_fields"))
+    return (lines.select("*", cells.alias("_cells"), kind.alias("_kind"), (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"))
+            .select("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd", "_cells", broken.alias("_broken")))
+
+
+def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Sequence[SparkColumn], broken: SparkColumn) -> DataFrame:
+    """Parse and check the columns of a table: `keep`, the typed columns, and _reasons.
+
+    text    for each column of the table its trimmed text, NULL where blank
+    broken  the reason for which the whole record could not be read, or NULL
+    """
+    rows = rows.select(*keep, broken.alias("_broken"), *[text[name].alias(f"_t_{name}") for name in table.column_names])
+    written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
+    values = {column.name: parse(column, written[column.name]) for column in table.columns}
+    rows = rows.select("*", *[value.alias(name) for name, value in values.items()])
+    checks = [check for column in table.columns for check in column_reasons(column, written[column.name], F.col(column.name))]
+    checks += [(rule.reason, rule.broken(lambda name: written[name], F.col)) for rule in table.rules]
+    reasons = F.when(F.col("_broken").isNotNull(), F.array("_broken")).otherwise(reasons_of(checks))
+    columns = [F.col(name) for name in table.column_names]
+    if table.partition and table.version:
+        columns[table.column_names.index(table.partition)] = F.coalesce(
+            F.col(table.partition), F.to_date(table.version)).alias(table.partition)
+    kept = [name for name in rows.columns if name.startswith("_") and not name.startswith("_t_") and name != "_broken"]
+    fields = F.create_map(*[part for name in table.column_names for part in (F.lit(name), written[name])])
+    return rows.select(*kept, reasons.alias("_reasons"), F.when(F.col("_broken").isNull(), fields).alias("_fields"), *columns)
+
+
+def stage(lines: DataFrame, table: Table, raw: RawFile, keep_raw: bool) -> DataFrame:
+    """Every physical line of files with one header as a typed row; `_raw` and `_fields` only where `keep_raw` or rejected."""
+    rows = split_fields(lines, raw)
+    odd_blank = F.col("_text").contains("\t") | F.col("_text").contains("\u00a0")
+    place = {name: raw.header.index(name) for name in table.column_names}
+    cells = {name: F.get(F.col("_cells"), F.lit(at)) for name, at in place.items()}
+    text = {name: F.when(odd_blank, F.btrim(cell, F.lit(" \t\u00a0"))).otherwise(F.trim(cell)) for name, cell in cells.items()}
+    text = {name: F.when(cell != "", cell) for name, cell in text.items()}
+    keep = [F.col(name) for name in ("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd")]
+    rows = typed(rows, table, text, keep, F.col("_broken"))
+    is_record = F.col("_kind") == RECORD
+    wanted = F.lit(keep_raw) | F.col("_reasons").isNotNull() | (F.col("_kind") == HEADER)
+    return rows.select(
+        "_file", "_block", "_mid", "_line", "_kind", "_odd", F.when(is_record, F.col("_reasons")).alias("_reasons"),
+        F.when(wanted, F.col("_text")).alias("_raw"), F.when(wanted & is_record, F.col("_fields")).alias("_fields"), *table.column_names)
+
+
+def valid_rows(staged: DataFrame) -> DataFrame:
+    """The records without a reason to reject them."""
+    return staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNull())
+
+
+def profile(staged: DataFrame, table: Table) -> DataFrame:
+    """Per file and block: lines, records, rejected, headers, odd (records with an odd number of quotes), and per key column its range as numbers."""
+    valid = (F.col("_kind") == RECORD) & F.col("_reasons").isNull()
+    measures = [F.count(F.lit(1)).alias("lines"), F.min("_mid").alias("first"),
+                F.count(F.when(F.col("_kind") == RECORD, 1)).alias("records"), F.count(F.when(F.col("_kind") == HEADER, 1)).alias("headers"),
+                F.count(F.when((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull(), 1)).alias("rejected"),
+                F.count(F.when(F.col("_odd"), 1)).alias("odd")]
+    for name in (table.key, *(parent.column for parent in table.parents)):
+        number = try_cast(F.col(name), "bigint")
+        plain = F.when(valid & (number.cast("string") == F.col(name)), number)
+        measures += [F.min(plain).alias(f"min_{name}"), F.max(plain).alias(f"max_{name}"),
+                     (F.count(F.when(valid, 1)) - F.count(plain)).alias(f"texts_{name}")]
+    return staged.groupBy("_file", "_block").agg(*measures)
+
+
+def number_ranges(spans: Iterable[Tuple[int, int]]) -> List[Tuple[str, str]]:
+    """Text ranges that hold every plain integer of the spans: numbers of equal length sort as their text does."""
+    texts = []
+    for low, high in spans:
+        if low < 0:
+            return []
+        for digits in range(len(str(low)), len(str(high)) + 1):
+            texts.append((str(max(low, 10 ** (digits - 1) if digits > 1 else 0)), str(min(high, 10 ** digits - 1))))
+    merged: List[Tuple[str, str]] = []
+    for low_text, high_text in sorted(texts):
+        if merged and low_text <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high_text))
+        else:
+            merged.append((low_text, high_text))
+    return merged if len(merged) <= MOST_RANGES else [(merged[0][0], max(high for _, high in merged))]
+
+
+def within(column: str, ranges: Sequence[Tuple[str, str]]) -> SparkColumn:
+    """A condition with literals, by which Delta skips files; always true where there are no ranges."""
+    if not ranges:
+        return F.lit(True)
+    return functools.reduce(lambda left, right: left | right, (F.col(column).between(low, high) for low, high in ranges))
+
+
+def key_blocks(rows: DataFrame, key: SparkColumn, *more: SparkColumn) -> DataFrame:
+    """Rows with `_b`, the block of 64 neighbouring key numbers, and `_bit`, the key's place in it."""
+    numbered = rows.select(key_number(key).alias("_h"), *more)
+    bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), F.col("_h").bitwiseAND(F.lit(63)).cast("int"))
+    names = [name for name in numbered.columns if name != "_h"]
+    return numbered.select(F.shiftright("_h", 6).alias("_b"), bit.alias("_bit"), *names)
+
+
+def classify_blocks(rows: DataFrame, target: Optional[DataFrame], table: Table, doubtful: Optional[DataFrame]) -> DataFrame:
+    """Decide whole blocks of keys at once: _file, _b, _n rows and _class inserted, unchanged or doubtful.
+
+    A block is inserted where its keys are all different and none is in the table (exact: the bits of two different keys differ),
+    unchanged where keys and the XOR of the 64-bit row hashes equal the table's (a false one has the odds 1 in 2^64),
+    and doubtful otherwise: its rows are decided one by one. Neighbouring keys come together, so that little is shuffled.
+    """
+    measures = [F.bit_or("_bit").alias("_bits"), F.count(F.lit(1)).alias("_n"), F.bit_xor("_hash").alias("_xor")]
+    new = key_blocks(rows, F.col(table.key), F.col("_file"), row_hash(table).alias("_hash")).groupBy("_b", "_file").agg(*measures)
+    sides = new.select("_b", "_file", "_bits", "_n", "_xor", F.lit("new").alias("_side"))
+    if target is not None:
+        old = key_blocks(target, F.col(table.key), row_hash(table).alias("_hash")).groupBy("_b").agg(*measures)
+        sides = sides.unionByName(old.select("_b", F.lit(None).cast("bigint").alias("_file"), "_bits", "_n", "_xor", F.lit("old").alias("_side")))
+    if doubtful is not None:
+        zero = F.lit(0).cast("bigint")
+        sides = sides.unionByName(doubtful.select("_b", F.lit(None).cast("bigint").alias("_file"), zero.alias("_bits"), zero.alias("_n"),
+                                                  zero.alias("_xor"), F.lit("doubtful").alias("_side")).distinct())
+    block = Window.partitionBy("_b")
+
+    def total(measure: Callable[[SparkColumn], SparkColumn], name: str, side: str) -> SparkColumn:
+        return measure(F.when(F.col("_side") == side, F.col(name))).over(block)
+
+    sides = sides.select("*", *[total(measure, name, side).alias(f"{name}_{side}") for side in ("new", "old") for name, measure in
+                                (("_bits", F.bit_or), ("_n", F.sum), ("_xor", F.bit_xor))],
+                         F.max((F.col("_side") == "doubtful").cast("int")).over(block).alias("_doubt"))
+    distinct = F.bit_count("_bits_new") == F.col("_n_new")
+    absent = F.coalesce(F.col("_bits_old").bitwiseAND(F.col("_bits_new")) == 0, F.lit(True))
+    equal = (F.col("_bits_old") == F.col("_bits_new")) & (F.col("_n_old") == F.col("_n_new")) & (F.col("_xor_old") == F.col("_xor_new"))
+    verdict = (F.when((F.col("_doubt") == 1) | ~distinct, "doubtful").when(absent, INSERTED)
+               .when(F.coalesce(equal, F.lit(False)), UNCHANGED).otherwise("doubtful"))
+    return sides.where(F.col("_side") == "new").select("_file", "_b", "_n", verdict.alias("_class"))
+
+
+def rows_without_parent(rows: DataFrame, parent: Parent, parent_keys: Sequence[DataFrame]) -> DataFrame:
+    """The (_b, _bit) of parents' keys that rows name and no frame of `parent_keys` (column `key`) holds."""
+    wanted = key_blocks(rows, F.col(parent.column)).groupBy("_b").agg(F.bit_or("_bit").alias("_wanted"))
+    known = functools.reduce(DataFrame.unionByName, parent_keys)
+    held = key_blocks(known, F.col("key")).groupBy("_b").agg(F.bit_or("_bit").alias("_held"))
+    lacking = F.col("_wanted").bitwiseAND(F.bitwise_not(F.coalesce("_held", F.lit(0))))
+    return wanted.join(held, "_b", how="left").select("_b", lacking.alias("_lacking")).where("_lacking <> 0")
+
+
+def decide(rows: DataFrame, table: Table, parents: Dict[str, DataFrame], target: Optional[DataFrame]) -> DataFrame:
+    """Give every row its one outcome by the rule of precedence.
+
+    rows     typed rows with _file, _block, _mid, _late (BOOLEAN, a parked row), _replayed (BOOLEAN), _modified, _path, _line
+    parents  for each parent's dataset the keys (column `key`, distinct) that have come
+    target   the table's rows with these keys, or None where there is no table
+    Adds _lacks ARRAY<STRING> (missing parents), _outcome, and _old_partition (where the table holds the key now).
+    """
+    lacks = []
+    for parent in table.parents:
+        known = parents[parent.dataset].select(F.col("key").alias(parent.column), F.lit(True).alias(f"_has_{parent.dataset}"))
+        rows = rows.join(known, parent.column, how="left")
+        lacks.append(F.when(F.col(f"_has_{parent.dataset}").isNull(), F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))))
+    missing = F.filter(F.array(*lacks), lambda name: name.isNotNull()) if lacks else F.array().cast("array<string>")
+    rows = rows.select("*", missing.alias("_lacks"))
+    order = [F.col(table.version).desc()] if table.version else []
+    order += [F.col("_replayed").asc(), F.col("_modified").desc(), F.col("_path").desc(), F.col("_block").desc(), F.col("_mid").desc()]
+    better = F.collect_list("_lacks").over(Window.partitionBy(table.key).orderBy(*order).rowsBetween(Window.unboundedPreceding, -1))
+    rows = rows.select("*", better.alias("_better"))
+    beaten = F.exists("_better", lambda other: F.size(F.array_except(other, F.col("_lacks"))) == 0)
+    rows = rows.select("*", beaten.alias("_beaten")).alias("s")
+    parked = F.size("_lacks") > 0
+    if target is None:
+        outcome = F.when(F.col("_beaten"), SUPERSEDED).when(parked, PARKED).otherwise(INSERTED)
+        return rows.select("s.*", outcome.alias("_outcome"), F.lit(None).cast("date").alias("_old_partition"))
+    joined = rows.join(target.alias("t"), F.col(f"s.{table.key}") == F.col(f"t.{table.key}"), how="left")
+    absent = F.col(f"t.{table.key}").isNull()
+    wins = ~F.col("s._replayed")
+    if table.version:
+        new, old = F.col(f"s.{table.version}"), F.col(f"t.{table.version}")
+        wins = (new > old) | ((new == old) & wins)
+    outcome = (F.when(F.col("_beaten"), SUPERSEDED).when(parked & (absent | wins), PARKED).when(parked, SUPERSEDED).when(absent, INSERTED)
+               .when(same_values(table, "s", "t"), UNCHANGED).when(wins, UPDATED).otherwise(SUPERSEDED))
+    old_partition = F.col(f"t.{table.partition}") if table.partition else F.lit(None).cast("date")
+    return joined.select("s.*", outcome.alias("_outcome"), old_partition.alias("_old_partition"))
+
+
+def rejected_frame(rows: DataFrame, table: Table, run_id: str, status: str, reasons: SparkColumn) -> DataFrame:
+    """Rows in the shape of `rejected_records`; `rows` joined with their file (_path, _etag, _size, _modified) and `_line`."""
+    def of(name: str) -> SparkColumn:
+        return F.col("_fields").getItem(name) if name in table.column_names else F.lit(None).cast("string")
+
+    return rows.select(
+        F.lit(run_id).alias("run_id"), F.lit(table.dataset).alias("dataset"), F.lit(status).alias("status"), reasons.alias("reasons"),
+        F.coalesce(F.col(table.key), of(table.key)).alias("record_key"), of("order_id").alias("order_id"), of("product_id").alias("product_id"),
+        F.col("_path").alias("file_path"), F.col("_etag").alias("file_etag"), F.col("_size").alias("file_size"),
+        F.col("_modified").alias("file_modified"), F.col("_line").cast("bigint").alias("line"), F.col("_raw").alias("raw"),
+        F.col("_fields").alias("fields"), F.lit(None).cast("string").alias("resolved_run_id"))
