@@ -401,16 +401,6 @@ class FolderStorage:
             digest.update(chunk)
         return replace(stored, etag=digest.hexdigest())
 
-    def still_is(self, stored: StoredObject) -> bool:
-        try:
-            stat = os.stat(self.root + stored.path)
-        except FileNotFoundError:
-            return False
-        if stat.st_size != stored.size:
-            return False
-        modified = dt.datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, dt.timezone.utc)
-        return modified == stored.modified or self.with_etag(stored).etag == stored.etag
-
     def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
         with open(self.root + path, "rb") as stream:
             while chunk := stream.read(size):
@@ -443,17 +433,6 @@ class S3Storage:
 
     def with_etag(self, stored: StoredObject) -> StoredObject:
         return stored
-
-    def still_is(self, stored: StoredObject) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            head = self.client.head_object(Bucket=self.bucket, Key=self.key(stored.path))
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
-                return False
-            raise
-        return head["ETag"].strip('"') == stored.etag and head["ContentLength"] == stored.size
 
     def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
         body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
@@ -523,7 +502,7 @@ class DeltaLog:
         commits = self.commits()
         ids = set()
         for commit in commits:
-            ids.update(json.loads(commit.user_metadata)["files"] if commit.user_metadata else ())
+            ids.update(json.loads(commit.user_metadata or "{}").get("files", ()))
         whole = [commit.version for commit in commits] == list(range(len(commits)))
         return ids, whole and all(commit.operation in ("WRITE", "OPTIMIZE", "MERGE") for commit in commits)
 
@@ -879,3 +858,651 @@ def rejected_frame(rows: DataFrame, table: Table, run_id: str, status: str, reas
         F.col("_path").alias("file_path"), F.col("_etag").alias("file_etag"), F.col("_size").alias("file_size"),
         F.col("_modified").alias("file_modified"), F.col("_line").cast("bigint").alias("line"), F.col("_raw").alias("raw"),
         F.col("_fields").alias("fields"), F.lit(None).cast("string").alias("resolved_run_id"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The edges: Spark session, tables
+# ---------------------------------------------------------------------------------------------------------------------
+SPARK_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
+    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # the staged rows are read twice: packing them costs more than it saves
+    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.merge.materializeSource": "none",  # sources are persisted already
+    "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
+}
+DELTA_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+
+
+def spark_session(raw_bytes: int) -> SparkSession:
+    """The session of Glue or of `spark-submit`; under plain Python one with Delta's jars from Maven Central."""
+    builder = SparkSession.builder.appName("Lakehouse")
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and "PYSPARK_SUBMIT_ARGS" not in os.environ and SparkSession.getActiveSession() is None:
+        from delta import configure_spark_with_delta_pip
+
+        for name, value in DELTA_SETTINGS.items():
+            builder = builder.config(name, value)
+        builder = configure_spark_with_delta_pip(builder)
+    spark = builder.getOrCreate()
+    for name, value in SPARK_SETTINGS.items():
+        spark.conf.set(name, value)
+    cores = spark.sparkContext.defaultParallelism
+    spark.conf.set("spark.sql.shuffle.partitions", str(max(cores, min(400, raw_bytes // (48 << 20)))))
+    return spark
+
+
+def write_delta(frame: DataFrame, path: str, partition: Optional[str] = None, **options: str) -> None:
+    """Append to a Delta table; the first append creates it with its properties."""
+    writer = frame.write.format("delta").mode("append")
+    for name, value in options.items():
+        writer = writer.option(name, value)
+    (writer.partitionBy(partition) if partition else writer).save(path)
+
+
+@dataclass
+class LakeTable:
+    """A Delta table as this run finds and leaves it."""
+    spark: SparkSession
+    path: str
+    log: DeltaLog = field(init=False)
+    before: int = field(init=False)
+    dates: List[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.log = DeltaLog(self.path)
+        self.before = max(self.log.versions(), default=-1)
+
+    @property
+    def exists(self) -> bool:
+        return self.before >= 0
+
+    def read(self) -> Optional[DataFrame]:
+        return self.spark.read.format("delta").load(self.path) if self.exists else None
+
+    def summary(self) -> Dict[str, Any]:
+        """What this run did to the table, as the summary tells it."""
+        commits = self.log.commits(after=self.before)
+        version = max([self.before, *(commit.version for commit in commits)])
+        rows = self.spark.read.format("delta").load(self.path).count() if version >= 0 else 0
+        return {"version": version if version >= 0 else None, "rows": rows, "schema_changed": not self.exists and version >= 0,
+                "files_added": sum(len(commit.added) for commit in commits),
+                "files_removed": sum(len(commit.removed) for commit in commits), "dates": self.dates}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# One dataset in one run
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclass
+class Load:
+    """The way of one dataset through one run: staged, decided, committed. Counts are by file (id of the RawFile)."""
+    run: "Run"
+    table: Table
+    files: List[RawFile]
+    staged: Optional[DataFrame] = None
+    blocks: List[Any] = field(default_factory=list)
+    by_hash: Dict[int, RawFile] = field(default_factory=dict)
+    decided: Optional[DataFrame] = None
+    bulk: Optional[DataFrame] = None
+    late: Optional[DataFrame] = None
+    counts: Dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
+    admitted: Counter = field(default_factory=Counter)
+    still_parked: int = 0
+    old_dates: List[dt.date] = field(default_factory=list)
+    reasons: Dict[str, int] = field(default_factory=dict)
+
+    def stage(self) -> None:
+        """Read and type every line once; read again only where quoted line breaks, or a file that changed meanwhile, ask for it."""
+        multi: set = set()
+        keep_raw = sum(raw.stored.size for raw in self.files) < BULK_ROWS * 100
+        while self.files:
+            self._stage_once(multi, keep_raw)
+            found = {self.by_hash[block["_file"]].id for block in self.blocks if block["odd"]} - multi
+            gone = self.run.changed(self.files)
+            if not found and not gone:
+                return
+            multi |= found
+            self.files = [raw for raw in self.files if raw.id not in gone]
+            self.staged.unpersist()
+        self.staged, self.blocks = None, []
+
+    def _stage_once(self, multi: set, keep_raw: bool) -> None:
+        groups: Dict[Tuple[str, bool], List[RawFile]] = defaultdict(list)
+        for raw in self.files:
+            groups[(raw.header_line, raw.id in multi)].append(raw)
+        spark, frames, self.by_hash = self.run.spark, [], {}
+        for (_, quoted), raws in groups.items():
+            paths = [self.run.raw_path(raw) for raw in raws]
+            lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
+            frames.append(stage(lines, self.table, raws[0], keep_raw))
+        self.by_hash = self.run.hashes(self.files, [name for frame in frames for name in frame.inputFiles()])
+        self.staged = functools.reduce(DataFrame.unionByName, frames).persist()
+        self.blocks = profile(self.staged, self.table).collect()
+        unknown = {block["_file"] for block in self.blocks} - set(self.by_hash)
+        if unknown:
+            raise JobError(f"Spark read files of {self.table.dataset} that the listing does not name; run again")
+
+    # -- what the profile tells ----------------------------------------------------------------------------------------
+    def total(self, measure: str) -> int:
+        return sum(block[measure] for block in self.blocks)
+
+    def ranges(self, column: str) -> List[Tuple[str, str]]:
+        """Text ranges that hold the batch's keys in `column`; none where a key is no plain integer."""
+        if self.late is not None or self.total(f"texts_{column}"):
+            return []
+        return number_ranges((block[f"min_{column}"], block[f"max_{column}"]) for block in self.blocks if block[f"min_{column}"] is not None)
+
+    @property
+    def valid(self) -> DataFrame:
+        return valid_rows(self.staged) if self.staged is not None else self.run.empty_stage(self.table)
+
+    @functools.cached_property
+    def places(self) -> DataFrame:
+        """For each file and block what its rows need to know: _path, _etag, _size, _modified, _replayed, _first, _before (lines)."""
+        rows, before = [], Counter()
+        for block in sorted(self.blocks, key=lambda block: (block["_file"], block["_block"])):
+            raw = self.by_hash[block["_file"]]
+            rows.append((block["_file"], block["_block"], raw.stored.path, raw.stored.etag, raw.stored.size, raw.stored.modified,
+                         raw.known, block["first"], before[raw.id]))
+            before[raw.id] += block["lines"]
+        ddl = ("_file BIGINT, _block BIGINT, _path STRING, _etag STRING, _size BIGINT, _modified TIMESTAMP, _replayed BOOLEAN, "
+               "_first BIGINT, _before BIGINT")
+        return F.broadcast(self.run.spark.createDataFrame(rows, ddl))
+
+    def placed(self, rows: DataFrame) -> DataFrame:
+        """Rows with their file and physical line."""
+        line = F.coalesce("_line", F.col("_mid") - F.col("_first") + F.col("_before") + 1)
+        return rows.join(self.places, ["_file", "_block"]).withColumn("_line", line).drop("_first", "_before")
+
+    # -- deciding ------------------------------------------------------------------------------------------------------
+    def decide(self) -> None:
+        """Find the outcome of every valid row, and of the parked rows that this batch may concern."""
+        self.late = self.run.parked_rows(self)
+        rows, target = self.valid, self.run.lake[self.table.name].read()
+        if not self.blocks and self.late is None:
+            return
+        if self.total("records") > BULK_ROWS:
+            rows = self._decide_in_bulk(rows, target)
+        if rows is None and self.late is None:
+            return
+        candidates = self.placed(rows if rows is not None else self.valid.limit(0)).withColumn("_late", F.lit(False))
+        if self.late is not None:
+            candidates = candidates.unionByName(self.late)
+        if target is not None:
+            keys = candidates.select(self.table.key).distinct()
+            target = target.where(within(self.table.key, self.ranges(self.table.key)))
+            target = target.join(F.broadcast(keys) if self.total("records") <= BULK_ROWS else keys, self.table.key, how="left_semi")
+        parents = {parent.dataset: self.run.parent_keys(parent, candidates, self) for parent in self.table.parents}
+        self.decided = decide(candidates, self.table, parents, target).persist()
+        self._count_decided()
+
+    def _count_decided(self) -> None:
+        groups = self.decided.groupBy("_file", "_late", "_outcome").agg(
+            F.count(F.lit(1)).alias("rows"), F.collect_set(F.when(F.col("_outcome") == UPDATED, F.col("_old_partition"))).alias("old")).collect()
+        for group in groups:
+            if group["_late"] and group["_outcome"] == PARKED:
+                self.still_parked += group["rows"]
+            elif group["_late"]:
+                self.admitted[group["_outcome"]] += group["rows"]
+            else:
+                self.counts[self.by_hash[group["_file"]].id][group["_outcome"]] += group["rows"]
+            self.old_dates += group["old"]
+
+    def _decide_in_bulk(self, rows: DataFrame, target: Optional[DataFrame]) -> Optional[DataFrame]:
+        """Decide by blocks of keys what needs no closer look; returns the rows that do, or None."""
+        doubtful = [frame for frame in (self._orphan_blocks(rows), self._late_blocks()) if frame is not None]
+        if target is not None:
+            target = target.where(within(self.table.key, self.ranges(self.table.key)))
+        blocks = classify_blocks(rows, target, self.table, functools.reduce(DataFrame.unionByName, doubtful) if doubtful else None).persist()
+        verdicts: Counter = Counter()
+        for group in blocks.groupBy("_file", "_class").agg(F.sum("_n").alias("rows")).collect():
+            verdicts[group["_class"]] += group["rows"]
+            if group["_class"] != "doubtful":
+                self.counts[self.by_hash[group["_file"]].id][group["_class"]] += group["rows"]
+        if verdicts[INSERTED]:
+            self.bulk = self._in_blocks(rows, blocks, INSERTED, verdicts)
+        return self._in_blocks(rows, blocks, "doubtful", verdicts) if verdicts["doubtful"] else None
+
+    def _in_blocks(self, rows: DataFrame, blocks: DataFrame, verdict: str, verdicts: Counter) -> DataFrame:
+        if verdicts[verdict] == sum(verdicts.values()):
+            return rows
+        keep = verdicts[verdict] * 2 <= sum(verdicts.values())
+        chosen = blocks.where((F.col("_class") == verdict) == F.lit(keep)).select("_b").distinct()
+        numbered = rows.withColumn("_b", F.shiftright(key_number(F.col(self.table.key)), 6))
+        return numbered.join(chosen, "_b", how="left_semi" if keep else "left_anti").drop("_b")
+
+    def _orphan_blocks(self, rows: DataFrame) -> Optional[DataFrame]:
+        found = []
+        for parent in self.table.parents:
+            lacking = rows_without_parent(rows, parent, self.run.all_keys(parent, self)).persist()
+            if lacking.isEmpty():
+                continue
+            orphans = key_blocks(rows, F.col(parent.column), F.col(self.table.key)).join(lacking, "_b").where("(_bit & _lacking) <> 0")
+            found.append(key_blocks(orphans, F.col(self.table.key)).select("_b").distinct())
+        return functools.reduce(DataFrame.unionByName, found) if found else None
+
+    def _late_blocks(self) -> Optional[DataFrame]:
+        return key_blocks(self.late, F.col(self.table.key)).select("_b").distinct() if self.late is not None else None
+
+    # -- outcomes --------------------------------------------------------------------------------------------------
+    def check_conservation(self) -> None:
+        """Raise where the rows of a file are not the sum of their outcomes."""
+        records, rejected = Counter(), Counter()
+        for block in self.blocks:
+            raw = self.by_hash[block["_file"]]
+            repeated = block["headers"] - (1 if block["_block"] == 0 else 0)
+            records[raw.id] += block["records"] + repeated
+            rejected[raw.id] += block["rejected"] + repeated
+        for raw in self.files:
+            self.counts[raw.id][REJECTED] = rejected[raw.id]
+            outcomes = {name: self.counts[raw.id][name] for name in OUTCOMES}
+            if records[raw.id] != sum(outcomes.values()):
+                raise ConservationError(
+                    f"{raw.stored.path}: {records[raw.id]} rows were read, but their outcomes add up to {sum(outcomes.values())}: {outcomes}. "
+                    "Nothing of this run is in the ledger, and the file stays in the raw zone; run again, and report this if it comes back")
+            self.counts[raw.id]["rows_read"] = records[raw.id]
+
+    def measures(self) -> Dict[str, Any]:
+        """The dataset's numbers for the summary."""
+        total: Counter = Counter(self.admitted)
+        for counter in self.counts.values():
+            total.update(counter)
+        numbers: Dict[str, Any] = {"rows_read": total["rows_read"], "admitted": sum(self.admitted.values())}
+        numbers.update({name: total[name] for name in OUTCOMES})
+        numbers["rejected_by_reason"] = dict(sorted(self.reasons.items()))
+        if numbers["rows_read"] + numbers["admitted"] != sum(numbers[name] for name in OUTCOMES):
+            raise ConservationError(f"{self.table.dataset}: rows_read + admitted differ from the sum of the outcomes: {numbers}")
+        return numbers
+
+    def rejects(self) -> Optional[DataFrame]:
+        """Rejected and newly parked rows in the shape of `rejected_records`."""
+        frames, run_id = [], self.run.arguments.run_id
+        if self.total("rejected"):
+            bad = self.staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull())
+            frames.append(rejected_frame(self.placed(bad), self.table, run_id, REJECTED, F.col("_reasons")))
+        if any(block["headers"] > (1 if block["_block"] == 0 else 0) for block in self.blocks):
+            order = Window.partitionBy("_file").orderBy("_block", "_mid")
+            again = self.staged.where(F.col("_kind") == HEADER).withColumn("_nth", F.row_number().over(order)).where("_nth > 1").drop("_nth")
+            frames.append(rejected_frame(self.placed(again), self.table, run_id, REJECTED, F.array(F.lit("repeated_header"))))
+        if any(counter[PARKED] for counter in self.counts.values()):
+            waiting = self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
+            reasons = F.transform("_lacks", lambda name: F.substring_index(name, ":", 1))
+            frames.append(rejected_frame(waiting, self.table, run_id, PARKED, reasons))
+        return functools.reduce(DataFrame.unionByName, frames) if frames else None
+
+    def changes(self) -> Tuple[Optional[DataFrame], int, int]:
+        """Rows to write with the table's columns, and how many are inserted and updated."""
+        total = Counter(self.admitted)
+        for counter in self.counts.values():
+            total.update(counter)
+        frames = [self.bulk.select(self.table.column_names)] if self.bulk is not None else []
+        if self.decided is not None:
+            winners = self.decided.where(F.col("_outcome").isin(INSERTED, UPDATED))
+            frames.append(winners.select(self.table.column_names))
+        return (functools.reduce(DataFrame.unionByName, frames) if frames else None), total[INSERTED], total[UPDATED]
+
+    def commit(self) -> None:
+        """Write what changed in one commit: an append where all rows are new, else a MERGE; nothing where nothing changed."""
+        lake = self.run.lake[self.table.name]
+        changes, inserted, updated = self.changes()
+        if not lake.exists or (inserted and not updated):
+            frame = changes if inserted else self.run.spark.createDataFrame([], self.table.ddl)
+            properties = TABLE_PROPERTIES if not lake.exists else {}
+            more = {"delta.dataSkippingStatsColumns": self.table.statistics} if not lake.exists else {}
+            write_delta(frame, lake.path, self.table.partition, userMetadata=self.run.stamp(), **properties, **more)
+        elif updated:
+            self._merge(lake, changes)
+        self._check_commit(lake, inserted, updated)
+        if self.table.partition and (inserted or updated):
+            lake.dates = sorted({path.split("=", 1)[1].split("/", 1)[0] for commit in lake.log.commits(after=lake.before)
+                                 for path in commit.added if path.startswith(f"{self.table.partition}=")})
+
+    def _merge(self, lake: LakeTable, changes: DataFrame) -> None:
+        from delta.tables import DeltaTable
+
+        condition = f"t.`{self.table.key}` = s.`{self.table.key}`"
+        dates = sorted({date for date in self.old_dates if date is not None})
+        if self.table.partition and None not in self.old_dates and len(dates) <= MOST_DATES:
+            condition += f" AND t.`{self.table.partition}` IN ({', '.join(f'''DATE '{date}' ''' for date in dates)})"
+        values = {f"`{name}`": f"s.`{name}`" for name in self.table.column_names}
+        self.run.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", self.run.stamp())
+        try:
+            merge = DeltaTable.forPath(self.run.spark, lake.path).alias("t").merge(changes.alias("s"), condition)
+            merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
+        finally:
+            self.run.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
+
+    def _check_commit(self, lake: LakeTable, inserted: int, updated: int) -> None:
+        """Hold the commit's own metrics against the decided counts."""
+        commits = [commit for commit in lake.log.commits(after=lake.before) if commit.operation in ("WRITE", "MERGE")]
+        metrics = commits[0].metrics if commits else {}
+        wrote = (int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))), int(metrics.get("numTargetRowsUpdated", 0)))
+        if wrote != (inserted, updated):
+            raise ConservationError(f"{self.table.name}: {inserted} rows were to be inserted and {updated} updated, but Delta wrote {wrote}")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The run
+# ---------------------------------------------------------------------------------------------------------------------
+RECORD_TABLES = ("rejected_records", "ingested_files", "etl_runs")
+ROW_IDENTITY = ("file_path", "file_etag", "file_size", "line")
+
+
+def progress(step: str) -> None:
+    """Say which step is done; every commit of a run is followed by this call."""
+    print(f"{dt.datetime.now(dt.timezone.utc):%H:%M:%S} {step}", flush=True)
+
+
+@dataclass
+class Run:
+    """One execution of the job."""
+    arguments: JobArguments
+    started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.timezone.utc))
+    files: List[RawFile] = field(default_factory=list)
+    loads: Dict[str, Load] = field(default_factory=dict)
+    lake: Dict[str, LakeTable] = field(default_factory=dict)
+    timings: Dict[str, float] = field(default_factory=dict)
+    examples: List[Dict[str, Any]] = field(default_factory=list)
+    spark: Any = None
+    crossed: bool = False  # whether a file of this batch may have rows in rejected_records from before
+
+    # -- before Spark --------------------------------------------------------------------------------------------------
+    def claim(self) -> bool:
+        """List the raw zone once, look at each file's first line and at the ledger; true where there is something to do."""
+        self.store = storage(self.arguments.raw_path)
+        listed = sorted(self.store.list(), key=lambda stored: (stored.modified, stored.path))
+        raws = in_threads(functools.partial(inspect, self.store), listed)
+        known = self._known([raw.id for raw in raws]) if raws else set()
+        for raw in raws:
+            raw = replace(raw, known=raw.id in known)
+            if raw.known and raw.outcome == "loaded" and not self.arguments.force:
+                raw = replace(raw, outcome="duplicate", detail=f"{raw.stored.path}: these bytes were loaded before")
+            self.files.append(raw)
+        return any(raw.outcome == "loaded" or not raw.known for raw in self.files)
+
+    def _known(self, ids: List[str]) -> set:
+        """Which of the files are in the ledger: by its log where that is whole, else by the table itself."""
+        path = self.arguments.path_of("ingested_files")
+        found, whole = DeltaLog(path).file_ids()
+        if whole or set(ids) <= found:
+            return found & set(ids)
+        self.start_spark()
+        ledger = self.spark.read.format("delta").load(path).select("file_path", "file_etag", "file_size").distinct()
+        stored = (StoredObject(row[0], row[1], row[2], self.started) for row in ledger.toLocalIterator())
+        return {RawFile(one).id for one in stored} & set(ids)
+
+    def changed(self, raws: List[RawFile]) -> set:
+        """Ids of files that are no more what was listed; they stay in the raw zone for the next run."""
+        now = {stored.path: stored for stored in self.store.list()}
+
+        def differs(raw: RawFile) -> bool:
+            other = now.get(raw.stored.path)
+            if other is None or other.size != raw.stored.size:
+                return True
+            return other.etag != raw.stored.etag if other.etag else other.modified != raw.stored.modified
+
+        gone = {raw.id for raw in raws if differs(raw)}
+        detail = "overwritten or deleted while the run read it; it stays for the next run"
+        self.files = [replace(raw, outcome="changed", detail=f"{raw.stored.path}: {detail}") if raw.id in gone else raw for raw in self.files]
+        return gone
+
+    # -- Spark ---------------------------------------------------------------------------------------------------------
+    def start_spark(self) -> None:
+        if self.spark is None:
+            self.spark = spark_session(sum(raw.stored.size for raw in self.files))
+
+    def raw_path(self, raw: RawFile) -> str:
+        return self.arguments.raw_path + raw.stored.path
+
+    def hashes(self, raws: List[RawFile], names: List[str]) -> Dict[int, RawFile]:
+        """Which file a value of `_file` means; `names` are Spark's own, URL-encoded."""
+        def bare(path: str) -> str:
+            return re.sub(r"^\w+:/*|^/+", "", path)
+
+        by_path = {bare(self.raw_path(raw)): raw for raw in raws}
+        spellings = {spelling for name in names for spelling in (name, re.sub("^file:///", "file:/", name))}
+        frame = self.spark.createDataFrame([(name,) for name in sorted(spellings)], "name STRING")
+        return {row["hash"]: by_path[bare(urllib.parse.unquote(row["name"]))]
+                for row in frame.select("name", F.xxhash64("name").alias("hash")).collect()}
+
+    def empty_stage(self, table: Table) -> DataFrame:
+        ddl = ("_file BIGINT, _block BIGINT, _mid BIGINT, _line BIGINT, _kind INT, _odd BOOLEAN, _reasons ARRAY<STRING>, _raw STRING, "
+               "_fields MAP<STRING, STRING>, ")
+        return self.spark.createDataFrame([], ddl + table.ddl)
+
+    def stamp(self, **more: Any) -> str:
+        """What a commit's userMetadata says of the run that made it."""
+        return json.dumps({"run_id": self.arguments.run_id, **more})
+
+    @property
+    def loaded(self) -> List[RawFile]:
+        return [raw for raw in self.files if raw.outcome == "loaded"]
+
+    # -- late parents --------------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def parked(self) -> Optional[DataFrame]:
+        """All rows that wait for a parent, or None where none does."""
+        table = self.lake["rejected_records"].read()
+        if table is None:
+            return None
+        rows = table.where(F.col("status") == PARKED).persist()
+        return None if rows.isEmpty() else rows
+
+    def in_batch(self, rows: DataFrame) -> SparkColumn:
+        raws = [raw.stored for raw in self.loaded]
+        return F.concat_ws("\n", "file_path", "file_etag").isin([f"{one.path}\n{one.etag}" for one in raws])
+
+    def parked_rows(self, load: Load) -> Optional[DataFrame]:
+        """Parked rows whose key, or whose parent, this batch brings; in the shape of candidates for `decide`."""
+        table = load.table
+        if not table.parents or self.parked is None:
+            return None
+        waiting = self.parked.where((F.col("dataset") == table.dataset) & ~self.in_batch(self.parked))
+        keys = [waiting.join(load.valid.select(F.col(table.key).alias("record_key")), "record_key", how="left_semi")]
+        for parent in table.parents:
+            brought = self.loads[parent.dataset]
+            arrived = brought.valid.select(F.col(brought.table.key).alias(parent.column))
+            keys.append(waiting.join(arrived, parent.column, how="left_semi"))
+        concerned = functools.reduce(DataFrame.unionByName, [frame.select("record_key") for frame in keys]).distinct()
+        rows = waiting.join(concerned, "record_key", how="left_semi")
+        text = {name: F.col("fields").getItem(name) for name in table.column_names}
+        keep = [F.lit(None).cast("bigint").alias("_file"), F.lit(0).cast("bigint").alias("_block"), F.col("line").alias("_mid"),
+                F.col("line").alias("_line"), F.lit(RECORD).alias("_kind"), F.lit(False).alias("_odd"), F.col("raw").alias("_raw"),
+                F.col("file_path").alias("_path"), F.col("file_etag").alias("_etag"), F.col("file_size").alias("_size"),
+                F.col("file_modified").alias("_modified"), F.lit(False).alias("_replayed"), F.lit(True).alias("_late")]
+        late = typed(rows, table, text, keep, F.lit(None).cast("string")).persist()
+        return None if late.isEmpty() else late
+
+    def all_keys(self, parent: Parent, load: Load) -> List[DataFrame]:
+        """Keys (column `key`) of a parent's dataset: of this batch and of the table."""
+        brought = self.loads[parent.dataset]
+        frames = [brought.valid.select(F.col(brought.table.key).alias("key"))]
+        table = self.lake[brought.table.name].read()
+        if table is not None:
+            frames.append(table.where(within(brought.table.key, load.ranges(parent.column))).select(F.col(brought.table.key).alias("key")))
+        return frames
+
+    def parent_keys(self, parent: Parent, rows: DataFrame, load: Load) -> DataFrame:
+        """The distinct parents' keys, among those that rows name, that have come."""
+        wanted = rows.select(F.col(parent.column).alias("key")).distinct()
+        known = functools.reduce(DataFrame.unionByName, self.all_keys(parent, load))
+        return known.join(wanted, "key", how="left_semi").distinct()
+
+    # -- commits -------------------------------------------------------------------------------------------------------
+    def write_rejects(self) -> None:
+        """Append the rejected and newly parked rows that are not recorded yet, and count their reasons."""
+        frames = [frame for frame in (load.rejects() for load in self.loads.values()) if frame is not None]
+        table, ids = self.lake["rejected_records"], [raw.id for raw in self.loaded]
+        recorded, whole = table.log.file_ids()
+        self.crossed = table.exists and (not whole or any(raw.known for raw in self.loaded) or bool(recorded & set(ids)))
+        if not frames:
+            if not table.exists:
+                write_delta(self.spark.createDataFrame([], REJECTED_DDL), table.path, "status", **TABLE_PROPERTIES)
+            return
+        rows = functools.reduce(DataFrame.unionByName, frames).persist()
+        place = F.struct("file_path", "line", "raw")
+        groups = rows.select("dataset", "status", F.explode("reasons").alias("reason"), place.alias("place")).groupBy(
+            "dataset", "status", "reason").agg(F.count(F.lit(1)).alias("rows"), F.min("place").alias("first")).collect()
+        for group in groups:
+            if group["status"] == REJECTED:
+                self.loads[group["dataset"]].reasons[group["reason"]] = group["rows"]
+            self.examples.append({"dataset": group["dataset"], "reason": group["reason"], "rows": group["rows"], **group["first"].asDict()})
+        if self.crossed:
+            recorded_rows = table.read().where(self.in_batch(rows)).select(*ROW_IDENTITY)
+            rows = rows.join(recorded_rows, list(ROW_IDENTITY), how="left_anti").select(rows.columns).persist()
+            if rows.isEmpty():
+                return
+        properties = {} if table.exists else TABLE_PROPERTIES
+        write_delta(rows, table.path, "status", userMetadata=self.stamp(files=ids), **properties)
+
+    def settle_parked(self) -> None:
+        """Mark the parked rows that were admitted or superseded; after their tables are committed, so that none can be lost."""
+        frames = []
+        for load in self.loads.values():
+            if load.admitted:
+                left = load.decided.where(F.col("_late") & (F.col("_outcome") != PARKED))
+                status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise("admitted")
+                frames.append(left.select(F.col("_path").alias("file_path"), F.col("_etag").alias("file_etag"), F.col("_size").alias("file_size"),
+                                          F.col("_line").alias("line"), status.alias("status")))
+            if load.table.parents and self.crossed and self.parked is not None:
+                reread = self.parked.where((F.col("dataset") == load.table.dataset) & self.in_batch(self.parked)).select(*ROW_IDENTITY)
+                if load.decided is not None:
+                    again = load.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
+                    again = again.select(F.col("_path").alias("file_path"), F.col("_line").alias("line"))
+                    reread = reread.join(again, ["file_path", "line"], how="left_anti")
+                frames.append(reread.select(*ROW_IDENTITY, F.lit("admitted").alias("status")))
+        if not frames:
+            return
+        settled = functools.reduce(DataFrame.unionByName, frames).persist()
+        if settled.isEmpty():
+            return
+        from delta.tables import DeltaTable
+
+        same = " AND ".join(f"t.{name} = s.{name}" for name in ROW_IDENTITY)
+        merge = DeltaTable.forPath(self.spark, self.lake["rejected_records"].path).alias("t").merge(settled.alias("s"), f"t.status = 'parked' AND {same}")
+        merge.whenMatchedUpdate(set={"status": "s.status", "resolved_run_id": F.lit(self.arguments.run_id)}).execute()
+
+    def write_ledger(self) -> None:
+        """The files of this run by path, content and size: from here on they are known."""
+        now, rows, ids = dt.datetime.now(dt.timezone.utc), [], []
+        for raw in self.files:
+            if raw.known or raw.outcome not in ("loaded", "set_aside"):
+                continue
+            counts = self.loads[raw.dataset].counts[raw.id] if raw.outcome == "loaded" else Counter()
+            ids.append(raw.id)
+            rows.append((self.arguments.run_id, raw.dataset, raw.stored.path, raw.stored.etag, raw.stored.size, raw.stored.modified, raw.outcome,
+                         raw.reason, counts["rows_read"], *(counts[name] for name in OUTCOMES), now))
+        table = self.lake["ingested_files"]
+        if rows or not table.exists:
+            properties = {} if table.exists else TABLE_PROPERTIES
+            frame = self.spark.createDataFrame(rows, LEDGER_DDL).coalesce(1)
+            write_delta(frame, table.path, userMetadata=self.stamp(files=ids), **properties)
+
+    def write_run(self, summary: Dict[str, Any]) -> None:
+        """One row of `etl_runs`, with the version of each table after the run."""
+        versions = {name: numbers["version"] for name, numbers in summary["tables"].items() if numbers["version"] is not None}
+        row = (self.arguments.run_id, "load", "SUCCEEDED", self.started, dt.datetime.now(dt.timezone.utc), json.dumps(summary), versions)
+        table = self.lake["etl_runs"]
+        properties = {} if table.exists else TABLE_PROPERTIES
+        write_delta(self.spark.createDataFrame([row], RUNS_DDL).coalesce(1), table.path, txnAppId=f"etl_runs/{self.arguments.run_id}",
+                    txnVersion="1", **properties)
+
+    def manifest(self) -> str:
+        """One JSON line for each file listed, in the order of delivery."""
+        lines = []
+        for raw in self.files:
+            rows = self.loads[raw.dataset].counts[raw.id]["rows_read"] if raw.outcome == "loaded" and raw.dataset in self.loads else 0
+            lines.append(json.dumps({
+                "bucket": self.store.bucket, "key": self.store.key(raw.stored.path), "path": raw.stored.path, "etag": raw.stored.etag,
+                "size": raw.stored.size, "last_modified": iso(raw.stored.modified), "dataset": raw.dataset, "outcome": raw.outcome,
+                "reason": raw.reason, "detail": raw.detail, "rows_read": rows, "ignored_columns": list(raw.ignored_columns),
+                "destination": raw.destination}, ensure_ascii=False))
+        return "".join(line + "\n" for line in lines)
+
+    def summary(self, status: str, error: Optional[str] = None) -> Dict[str, Any]:
+        """The run in numbers; see the README for each name."""
+        outcomes = Counter(raw.outcome for raw in self.files)
+        files: Dict[str, Any] = {"listed": len(self.files)}
+        files.update({name: outcomes[name] for name in ("loaded", "duplicate", "set_aside", "changed")})
+        files["set_aside_by_reason"] = dict(sorted(Counter(raw.reason for raw in self.files if raw.reason).items()))
+        zero = {"rows_read": 0, "admitted": 0, **{name: 0 for name in OUTCOMES}, "rejected_by_reason": {}}
+        datasets = {table.dataset: self.loads[table.dataset].measures() if status == "SUCCEEDED" else dict(zero) for table in TABLES}
+        return {"run_id": self.arguments.run_id, "status": status, "started_at": iso(self.started), "finished_at": iso(dt.datetime.now(dt.timezone.utc)),
+                "error": error, "files": files, "manifest_entries": len(self.files), "datasets": datasets, "tables": {},
+                "crawl_needed": False, "reject_examples": sorted(self.examples, key=lambda one: (one["dataset"], one["reason"])),
+                "timings": {phase: round(seconds, 2) for phase, seconds in self.timings.items()}}
+
+    def finish(self, summary: Dict[str, Any]) -> Dict[str, Any]:
+        """Write manifest and summary, the summary last: it says that the run is done."""
+        runs = storage(self.arguments.runs_path)
+        if summary["status"] != "FAILED":
+            runs.write_text(f"{self.arguments.run_id}/manifest.jsonl", self.manifest())
+        runs.write_text(f"{self.arguments.run_id}/summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        return summary
+
+    def timed(self, phase: str, step: Callable[[], Any]) -> Any:
+        begin = time.monotonic()
+        result = step()
+        self.timings[phase] = self.timings.get(phase, 0.0) + time.monotonic() - begin
+        progress(phase)
+        return result
+
+
+def iso(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def execute(run: Run) -> Dict[str, Any]:
+    """One run from listing to summary; the order of the commits is what makes a crash between any two of them harmless."""
+    if not run.timed("files listed", run.claim):
+        return run.finish(run.summary("NOTHING_NEW"))
+    run.timed("Spark started", run.start_spark)
+    names = [table.name for table in TABLES] + list(RECORD_TABLES)
+    run.lake = dict(zip(names, in_threads(lambda name: LakeTable(run.spark, run.arguments.path_of(name)), names)))
+    for table in TABLES:
+        run.loads[table.dataset] = Load(run, table, [raw for raw in run.loaded if raw.dataset == table.dataset])
+    loads = list(run.loads.values())
+    run.timed("rows read and checked", lambda: in_threads(Load.stage, loads))
+    run.timed("outcomes decided", lambda: in_threads(Load.decide, loads))
+    for load in loads:
+        load.check_conservation()
+    run.timed("committed rejected_records", run.write_rejects)
+    for load in loads:
+        run.timed(f"committed {load.table.name}", load.commit)
+    run.timed("settled parked rows", run.settle_parked)
+    run.timed("committed ingested_files", run.write_ledger)
+    summary = run.summary("SUCCEEDED")
+    run.timed("tables counted", lambda: summary["tables"].update(
+        zip(names, in_threads(lambda name: run.lake[name].summary(), names[:-1]))))
+    summary["crawl_needed"] = any(numbers["schema_changed"] for numbers in summary["tables"].values())
+    run.timed("committed etl_runs", lambda: run.write_run(summary))
+    summary["tables"]["etl_runs"] = run.lake["etl_runs"].summary()
+    summary["crawl_needed"] = summary["crawl_needed"] or summary["tables"]["etl_runs"]["schema_changed"]
+    summary["timings"] = {phase: round(seconds, 2) for phase, seconds in run.timings.items()}
+    return run.finish(summary)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the job; returns the exit code."""
+    run = Run(JobArguments.from_argv(sys.argv[1:] if argv is None else argv))
+    try:
+        summary = execute(run)
+    except Exception as error:  # the edge of the job: whatever failed must be in the summary and fail the run
+        traceback.print_exc()
+        cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        run.finish(run.summary("FAILED", cause[:2000]))
+        print(f"glue_etl.py: the run {run.arguments.run_id} failed: {cause}", file=sys.stderr)
+        return 1
+    finally:
+        if run.spark is not None:
+            run.spark.catalog.clearCache()
+    print(json.dumps({"run_id": summary["run_id"], "status": summary["status"], "datasets": summary["datasets"]}))
+    return 0
+
+
+if __name__ == "__main__":
+    EXIT_CODE = main()
+    if EXIT_CODE:  # Glue takes any SystemExit for a failure, 0 included
+        sys.exit(EXIT_CODE)
