@@ -1,0 +1,30 @@
+"""`python -m local COMMAND`: the product on one machine."""
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "job": ("local.job", "run the job on folders"),
+    "run": ("local.demo", "two deliveries of sample data, with the numbers"),
+    "jars": ("local.jars", "fetch what Spark needs, once"),
+}
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        print("python -m local COMMAND [--help]")
+        for name, (_, meaning) in COMMANDS.items():
+            print(f"  {name:8} {meaning}")
+        return 0 if len(sys.argv) == 2 and sys.argv[1] in ("-h", "--help") else 2
+    from local.runtime import SetupError
+
+    try:
+        return importlib.import_module(COMMANDS[sys.argv[1]][0]).main(sys.argv[2:])
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
