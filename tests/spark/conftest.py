@@ -1,0 +1,110 @@
+"""One Spark for all tests of this folder: the deployed script, called in this process on folders."""
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from local.job import job_arguments
+from local.runtime import spark_environment
+from local.worker import load_job
+from tests.model import RawFile
+
+FAST = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2", "spark.sql.adaptive.coalescePartitions.enabled": "true"}
+
+
+@pytest.fixture(scope="session")
+def job() -> Iterator[ModuleType]:
+    """The job's module, with Spark's variables set before it starts one."""
+    os.environ.update(spark_environment(settings=FAST))
+    module = load_job()
+    yield module
+    active = module.SparkSession.getActiveSession()
+    if active is not None:
+        active.stop()
+
+
+@pytest.fixture(scope="session")
+def spark(job: ModuleType) -> Any:
+    return job.spark_session(0)
+
+
+class Lake:
+    """A lake in a folder, and runs of the job on it."""
+
+    def __init__(self, job: ModuleType, folder: Path) -> None:
+        self.job, self.folder, self.runs = job, folder, 0
+
+    def write(self, files: list[RawFile], raw: Path) -> Path:
+        """Lay files out as a raw zone, with their times of delivery."""
+        for file in files:
+            path = raw / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+            moment = file.modified.replace(tzinfo=timezone.utc).timestamp()
+            os.utime(path, (moment, moment))
+        raw.mkdir(parents=True, exist_ok=True)
+        return raw
+
+    def run(self, files: list[RawFile], force: bool = False, expect: int = 0) -> dict[str, Any]:
+        """One run on exactly these files; returns the summary."""
+        self.runs += 1
+        raw = self.write(files, self.folder / f"raw-{self.runs}")
+        return self.run_on(raw, f"run-{self.runs}", force, expect)
+
+    def run_on(self, raw: Path, run_id: str, force: bool = False, expect: int = 0) -> dict[str, Any]:
+        assert self.job.main(job_arguments(raw, self.folder, run_id, force)) == expect
+        return json.loads((self.folder / "runs" / run_id / "summary.json").read_text())
+
+    def manifest(self, run_id: str) -> dict[str, dict[str, Any]]:
+        lines = (self.folder / "runs" / run_id / "manifest.jsonl").read_text().splitlines()
+        return {line["path"]: line for line in map(json.loads, lines)}
+
+    def path(self, table: str) -> str:
+        return str(self.folder / ("rejected" if table == "rejected_records" else "lakehouse-dwh") / table)
+
+    def frame(self, table: str) -> Any:
+        return self.job.SparkSession.getActiveSession().read.format("delta").load(self.path(table))
+
+    def rows(self, table: str) -> list[tuple]:
+        return [tuple(row) for row in self.frame(table).collect()]
+
+    def tables(self) -> dict[str, dict[str, tuple]]:
+        """dataset -> key -> row, in the shape of the model's."""
+        found = {}
+        for table in self.job.TABLES:
+            at = table.column_names.index(table.key)
+            rows = self.rows(table.name)
+            found[table.dataset] = {row[at]: row for row in rows}
+            assert len(found[table.dataset]) == len(rows), f"{table.name} holds a key twice"
+        return found
+
+    def records(self) -> list[Any]:
+        return self.frame("rejected_records").collect()
+
+
+@pytest.fixture
+def lake(job: ModuleType, spark: Any, tmp_path: Path) -> Lake:
+    return Lake(job, tmp_path)
+
+
+@pytest.fixture
+def new_lake(job: ModuleType, spark: Any, tmp_path: Path) -> Callable[[str], Lake]:
+    return lambda name: Lake(job, tmp_path / name)
+
+
+def csv_file(path: str, text: str, at: int) -> RawFile:
+    """A file delivered `at` seconds after the first of May 2025."""
+    return RawFile(path, text.encode("utf-8"), datetime(2025, 5, 1, at // 3600, at // 60 % 60, at % 60))
+
+
+def check_equation(summary: dict[str, Any]) -> None:
+    """The conservation of rows, for each dataset."""
+    for dataset, numbers in summary["datasets"].items():
+        outcomes = sum(numbers[name] for name in ("inserted", "updated", "unchanged", "superseded", "rejected", "parked"))
+        assert numbers["rows_read"] + numbers["admitted"] == outcomes, (dataset, numbers)
