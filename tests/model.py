@@ -1,9 +1,9 @@
 """The rules of the lakehouse, once more, in plain Python: slow, short, and to be trusted by reading.
 
-It shares no line with the job. Tests give both the same deliveries and compare the tables, the counts and the rejected rows.
+It shares no line with the job. Tests give both the same deliveries and compare tables, counts and rejected rows.
 
-What it takes for granted: runs come in the order of delivery, so a file that is new to a run was modified after every file
-of the runs before it (`run` refuses others). Timestamps in its tables are UTC without a tzinfo.
+What it takes for granted: runs come in the order of delivery, so a file that is new to a run was modified after every
+file of the runs before it (`run` refuses others). Timestamps in its tables are UTC without a tzinfo.
 """
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ REQUIRED = {"products": ["product_id"], "orders": ["order_id", "order_timestamp"
 PARENTS = {"order_id": ("orders", "orphan_order"), "product_id": ("products", "orphan_product")}
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 
-BLANKS = " \t\r\n"
+BLANKS = " \t\u00a0"
 BOM = b"\xef\xbb\xbf"
-DATASET_PATH = re.compile(r"(order_items|orders|products)([^a-z].*)?\.csv(\.gz)?", re.DOTALL)
+DATASET_PATH = re.compile(r"(order_items|orders|products)(?![a-z0-9]).*\.csv(\.gz)?", re.DOTALL)
 LINE_END = re.compile(r"\r\n|\r|\n")
 PHYSICAL_LINE = re.compile(r"[^\r\n]*")
 PLAIN_FIELD = re.compile(r"[^,\r\n]*")
@@ -198,8 +198,10 @@ class Split:
 
 
 def dataset_of(path: str) -> str | None:
+    """By the start of the path; it ends with .csv or .csv.gz, and a file whose name starts with . or _ is nobody's."""
     match = DATASET_PATH.fullmatch(path.lower())
-    return match.group(1) if match else None
+    hidden = path.split("/")[-1].startswith((".", "_"))
+    return match.group(1) if match and not hidden else None
 
 
 def text_of(file: RawFile) -> str:
@@ -215,13 +217,14 @@ def text_of(file: RawFile) -> str:
     content = content.removeprefix(BOM)
     if not content.strip():
         raise SetAside("empty_file")
-    if b"\0" in content[:65536]:
-        raise SetAside("binary")
+    zeros = content[:65536].count(0)
+    if zeros:
+        raise SetAside("utf16" if 0.3 < zeros / len(content[:65536]) < 0.8 else "binary")
     return content.decode("latin-1")
 
 
 def split_fields(text: str, position: int) -> tuple[list[str] | None, int]:
-    """The fields of the record at a position, and where it ends. None: a quote that is not closed, or text behind a closed one."""
+    """The fields of a record and where it ends. None: a quote that is not closed, or text behind a closed one."""
     fields = []
     while True:
         if OPENING_QUOTE.match(text, position):
@@ -239,14 +242,14 @@ def split_fields(text: str, position: int) -> tuple[list[str] | None, int]:
 
 
 def split_records(text: str) -> list[Split]:
-    """All records but blank lines. A record with a broken quote is its first line only; reading goes on with the next line."""
+    """All records but blank lines. A record with a broken quote is one line; reading goes on with the next line."""
     records, position, line = [], 0, 1
     while position < len(text):
         fields, end = split_fields(text, position)
         if fields is None:
             end = PHYSICAL_LINE.match(text, position).end()
         raw = text[position:end]
-        if raw.strip(BLANKS):
+        if raw.strip(" \t"):
             records.append(Split(line, raw, fields))
         line += len(LINE_END.findall(raw)) + 1
         line_end = LINE_END.match(text, end)
@@ -261,7 +264,7 @@ def header_of(dataset: str, records: list[Split]) -> list[str]:
     names = [utf8(name, errors="replace").strip(BLANKS).lower() for name in records[0].fields]
     needed = [name for name in names if name in COLUMNS[dataset]]
     if not needed:
-        raise SetAside("no_header")
+        raise SetAside("binary" if any("\ufffd" in name for name in names) else "no_header")
     if set(needed) != set(COLUMNS[dataset]):
         raise SetAside("missing_column")
     if len(needed) != len(set(needed)):
@@ -275,12 +278,12 @@ def utf8(text: str, errors: str = "strict") -> str:
 
 def shape_problem(record: Split, header: list[str]) -> str | None:
     """Why a record cannot be laid on its header, if so."""
-    if record.fields is None:
-        return "unclosed_quote"
     try:
         utf8(record.raw)
     except UnicodeDecodeError:
         return "invalid_utf8"
+    if record.fields is None:
+        return "unclosed_quote"
     if [utf8(text).strip(BLANKS).lower() for text in record.fields] == header:
         return "repeated_header"
     if len(record.fields) != len(header):
@@ -324,7 +327,7 @@ class Lakehouse:
                 for dataset, rows in self.rows.items()}
 
     def run(self, files: list[RawFile], force: bool = False) -> dict:
-        """Take in the files of one run. Gives `files` (number by outcome), `datasets` (the summary's counts) and `manifest`."""
+        """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and `manifest`."""
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
         manifest = []
@@ -378,7 +381,7 @@ class Lakehouse:
         counts["rows_read"] += result.rows_read
 
     def load(self, rows: list[Row], counts: dict) -> None:
-        """Rows that may all stand in the table: the one of highest precedence of each key does, if it beats the table's."""
+        """Rows that may all stand in the table: the best of each key does, if it beats the table's row."""
         for row, outcome in self.settle(rows):
             counts[outcome] += 1
 
@@ -425,7 +428,7 @@ class Lakehouse:
             self.note(row, outcome, waited.get(row.source) is row, counts)
 
     def is_beaten(self, row: Row, rivals: list[Row]) -> bool:
-        """Whether a waiting row can never be the winner: a better one is in the table, or will be when this one could be."""
+        """Whether a waiting row can never win: a better one is in the table, or will be when this one could be."""
         in_table = self.rows["order_items"].get(row.key)
         if in_table is not None and in_table.precedence > row.precedence:
             return True
