@@ -14,8 +14,8 @@ FILE = Path(__file__).resolve().parents[2] / 'stepfunctions' / 'delta-lake.json'
 NAMED_STATES = [
     'FindNewFiles', 'RunGlueJob', 'CheckGlueJobStatus', 'InitiateArchiveProcess', 'ArchiveProcessedFiles',
     'CheckArchiveCompletion', 'ContinueArchiveOperation', 'RunGlueCrawler', 'WaitForCrawlerToFinish',
-    'CheckCrawlerStatus', 'Parallel Athena Queries', 'HandleValidationSuccess', 'HandleGlueJobFailure', 'HandleArchiveFailure',
-    'HandleCrawlerFailure', 'HandleValidationFailure']
+    'CheckCrawlerStatus', 'Parallel Athena Queries', 'HandleValidationSuccess', 'HandleGlueJobFailure',
+    'HandleArchiveFailure', 'HandleCrawlerFailure', 'HandleValidationFailure']
 SUBJECTS = {
     'HandleValidationSuccess': 'Delta Lake Run Succeed', 'HandleGlueJobFailure': 'ETL Job Failure Alert',
     'HandleArchiveFailure': 'Archive Failure Alert', 'HandleCrawlerFailure': 'Crawler Failure Alert',
