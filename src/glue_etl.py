@@ -868,7 +868,6 @@ SPARK_SETTINGS = {
     "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
     "spark.sql.inMemoryColumnarStorage.compressed": "false",  # the staged rows are read twice: packing them costs more than it saves
     "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.databricks.delta.merge.materializeSource": "none",  # sources are persisted already
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
 }
 DELTA_SETTINGS = {
