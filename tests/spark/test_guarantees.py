@@ -1,0 +1,210 @@
+"""The guarantees, by name, on the job itself."""
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import duckdb
+import pytest
+from deltalake import DeltaTable
+
+from local.job import job_arguments
+from local.runtime import ROOT, spark_environment
+from tests.model import RawFile
+from tests.spark.conftest import FAST, Lake, check_equation, csv_file
+
+PRODUCTS = "product_id,department_id,department,product_name\n"
+ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
+ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n"
+
+
+def order(key: str, moment: str = "2025-04-01T10:00:00", amount: str = "5", day: str = "") -> str:
+    return f"1,{key},u1,{moment},{amount},{day}\n"
+
+
+def item(key: str, order_id: str, product_id: str = "p1", moment: str = "2025-04-01T10:00:00", days: str = "3", day: str = "") -> str:
+    return f"{key},{order_id},u1,{days},{product_id},1,0,{moment},{day}\n"
+
+
+def first_delivery() -> list[RawFile]:
+    return [csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\np2,1,Books,Ink\n", 1),
+            csv_file("orders/1.csv", ORDERS + order("o1") + order("o2", "2025-04-02T10:00:00") + order("", "bad"), 2),
+            csv_file("order_items/1.csv", ITEMS + item("i1", "o1") + item("i2", "o2", "p2", "2025-04-02T10:00:00") + item("i3", "o9"), 3)]
+
+
+def second_delivery() -> list[RawFile]:
+    return [csv_file("orders/2.csv", ORDERS + order("o9", "2025-04-03T10:00:00") + order("o1", amount="7"), 11),
+            csv_file("order_items/2.csv", ITEMS + item("i4", "o9") + item("i1", "o1", days="4") + item("i5", "o1", "p9"), 12)]
+
+
+def test_unchanged_rows_write_nothing_not_a_file_and_not_a_version(lake: Lake) -> None:
+    lake.run(first_delivery())
+    before = {table: (lake.job.DeltaLog(lake.path(table)).versions(), sorted(Path(lake.path(table)).rglob("*.parquet")))
+              for table in ("clean_products", "clean_orders", "clean_orders_items", "rejected_records")}
+    summary = lake.run(first_delivery(), force=True)
+    check_equation(summary)
+    assert summary["datasets"]["orders"]["unchanged"] == 2 and summary["datasets"]["order_items"]["unchanged"] == 2
+    for table, (versions, files) in before.items():
+        assert lake.job.DeltaLog(lake.path(table)).versions() == versions, table
+        assert sorted(Path(lake.path(table)).rglob("*.parquet")) == files, table
+
+
+def test_a_known_file_is_a_duplicate_and_starts_no_spark(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.run(first_delivery())
+
+    def no_spark(*_: object) -> None:
+        raise AssertionError("Spark was started for nothing new")
+
+    monkeypatch.setattr(lake.job, "spark_session", no_spark)
+    summary = lake.run(first_delivery())
+    assert summary["status"] == "NOTHING_NEW" and summary["files"]["duplicate"] == 3
+    assert {line["destination"] for line in lake.manifest("run-2").values()} == {"archive"}
+
+
+def test_an_empty_raw_zone_is_no_error(lake: Lake) -> None:
+    assert lake.run([])["status"] == "NOTHING_NEW"
+
+
+def test_a_corrected_date_moves_the_row_and_leaves_no_twin(lake: Lake) -> None:
+    lake.run([csv_file("orders/1.csv", ORDERS + order("o1") + order("o2"), 1)])
+    lake.run([csv_file("orders/2.csv", ORDERS + order("o1", "2025-04-05T10:00:00"), 2)])
+    rows = {row[1]: str(row[5]) for row in lake.rows("clean_orders")}
+    assert rows == {"o1": "2025-04-05", "o2": "2025-04-01"} and len(lake.rows("clean_orders")) == 2
+
+
+def test_a_header_in_another_order_does_not_load_into_wrong_columns(lake: Lake) -> None:
+    text = "date,total_amount,order_timestamp,user_id,order_id,order_num\n2025-04-01,9,2025-04-01T10:00:00,u7,o1,4\n"
+    lake.run([csv_file("orders/1.csv", ORDERS + order("o2"), 1), csv_file("orders/2.csv", text, 2)])
+    assert next(row for row in lake.rows("clean_orders") if row[1] == "o1")[2:5:2] == ("u7", 9.0)
+
+
+def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
+    lake.run(first_delivery())
+    lake.run(second_delivery())
+    for table in [declared.name for declared in lake.job.TABLES] + list(lake.job.RECORD_TABLES):
+        protocol = DeltaTable(lake.path(table)).protocol()
+        assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2), table
+        properties = DeltaTable(lake.path(table)).metadata().configuration
+        assert properties["delta.autoOptimize.optimizeWrite"] == properties["delta.autoOptimize.autoCompact"] == "true", table
+
+
+def test_the_tables_have_exactly_the_customers_schema(lake: Lake) -> None:
+    lake.run([])
+    lake.run(first_delivery()[:1])  # products alone: the other two tables are there, empty
+    assert lake.frame("clean_orders").dtypes == [
+        ("order_num", "string"), ("order_id", "string"), ("user_id", "string"), ("order_timestamp", "timestamp"),
+        ("total_amount", "double"), ("date", "date")]
+    assert lake.frame("clean_orders_items").dtypes == [
+        ("id", "string"), ("order_id", "string"), ("user_id", "string"), ("days_since_prior_order", "int"), ("product_id", "string"),
+        ("add_to_cart_order", "int"), ("reordered", "boolean"), ("order_timestamp", "timestamp"), ("date", "date")]
+    assert DeltaTable(lake.path("clean_orders_items")).metadata().partition_columns == ["date"]
+
+
+def test_two_independent_readers_see_the_same_rows(lake: Lake) -> None:
+    lake.run(first_delivery())
+    lake.run(second_delivery())
+    for table in lake.job.TABLES:
+        arrow = DeltaTable(lake.path(table.name)).to_pyarrow_table()
+        assert arrow.num_rows > 0
+        columns = ", ".join(f'CAST("{name}" AS VARCHAR)' if column.type != "TIMESTAMP" else f'epoch_us("{name}")'
+                            for name, column in zip(table.column_names, table.columns))
+        read = duckdb.sql(f"SELECT {columns} FROM arrow").fetchall()
+        frame = lake.frame(table.name).selectExpr(*[
+            f"unix_micros(`{column.name}`)" if column.type == "TIMESTAMP" else f"cast(`{column.name}` AS string)" for column in table.columns])
+        assert sorted(map(str, read)) == sorted(str(tuple(row)) for row in frame.collect()), table.name
+
+
+def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = lake.write(first_delivery(), lake.folder / "raw")
+    real, done = lake.job.profile, []
+
+    def overwrite_once(*given: object) -> object:
+        if not done:
+            done.append(True)
+            (raw / "orders/1.csv").write_text(ORDERS + order("o1", amount="100") + order("o3"))
+        return real(*given)
+
+    monkeypatch.setattr(lake.job, "profile", overwrite_once)
+    summary = lake.run_on(raw, "a")
+    assert summary["files"]["changed"] == 1 and lake.manifest("a")["orders/1.csv"]["destination"] == "raw"
+    assert lake.rows("clean_orders") == [] and summary["datasets"]["order_items"]["parked"] == 3
+    summary = lake.run_on(raw, "b")
+    check_equation(summary)
+    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {"o1": 100.0, "o3": 5.0}
+    assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1"}
+
+
+def test_a_lost_row_fails_the_run_before_the_ledger(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lake.job.decide
+    monkeypatch.setattr(lake.job, "decide", lambda *given: real(*given).limit(1))
+    summary = lake.run(first_delivery(), expect=1)
+    assert summary["status"] == "FAILED" and "ConservationError" in summary["error"] and "products.csv: 2 rows" in summary["error"]
+    monkeypatch.setattr(lake.job, "decide", real)
+    assert not Path(lake.path("ingested_files")).exists()
+    assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
+
+
+def test_many_rows_are_decided_in_bulk_with_the_same_result(new_lake: Callable[[str], Lake], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bulk way (blocks of keys) and the way row by row must not differ: numbers, texts, twins, orphans, late parents, corrections."""
+    def delivery(part: int) -> list[RawFile]:
+        orders = "".join(order(str(key), f"2025-04-0{1 + key % 5}T10:00:00", str(key % 7 + part * (key % 11 == 0))) for key in range(200 * part, 300 + 200 * part))
+        items = "".join(item(f"{'x' if key % 50 == 0 else ''}{key}", str(key % 300 + 250 * part), f"p{key % 3}", f"2025-04-0{1 + key % 5}T10:00:00",
+                             str(key % 9 + part * (key % 13 == 0))) for key in range(400 * part, 700 + 400 * part))
+        return [csv_file(f"products/{part}.csv", PRODUCTS + f"p{part},1,Books,Pen\np2,1,Books,Ink {part}\n", 1 + 10 * part),
+                csv_file(f"orders/{part}.csv", ORDERS + orders, 2 + 10 * part),
+                csv_file(f"order_items/{part}.csv", ITEMS + items + item("401", "299", "p2", days="8"), 3 + 10 * part)]
+
+    results = []
+    for name, bulk in (("rows", 200_000), ("bulk", 10)):
+        monkeypatch.setattr(lake_job := new_lake(name).job, "BULK_ROWS", bulk)
+        lake = new_lake(name)
+        assert lake_job is lake.job
+        summaries = [lake.run(delivery(0)), lake.run(delivery(1)), lake.run(delivery(0) + delivery(1), force=True)]
+        parked = sorted((row.record_key, row.line, row.status, tuple(row.reasons), row.raw) for row in lake.records())
+        results.append((lake.tables(), [one["datasets"] for one in summaries], parked))
+    assert results[0][0] == results[1][0]
+    assert results[0][1] == results[1][1]
+    assert results[0][2] == results[1][2]
+    assert results[0][1][1]["order_items"]["admitted"] > 0 and results[0][1][1]["order_items"]["updated"] > 0
+
+
+COMMITS = ["committed rejected_records", "committed clean_products", "committed clean_orders", "committed clean_orders_items",
+           "settled parked rows", "committed ingested_files", "committed etl_runs"]
+KILLER = """
+import json, os, signal, sys
+from local.worker import load_job
+job = load_job()
+step, steps = sys.argv[1], job.progress
+def kill(name):
+    steps(name)
+    if name == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+job.progress = kill
+job.main(json.loads(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", COMMITS)
+def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, step: str) -> None:
+    lake.run(first_delivery())
+    raw = lake.write(second_delivery(), lake.folder / "raw")
+    environment = {**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", KILLER, step, json.dumps(job_arguments(raw, lake.folder, "killed"))], env=environment, cwd=ROOT,
+                            capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
+    summary = lake.run_on(raw, "after")
+    check_equation(summary)
+    assert {row[0]: row[3] for row in lake.rows("clean_orders_items")} == {"i1": 4, "i2": 3, "i3": 3, "i4": 3}
+    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {"o1": 7.0, "o2": 5.0, "o9": 5.0}
+    records = sorted((row.record_key or "", row.status, tuple(row.reasons)) for row in lake.records())
+    assert records == [("", "rejected", ("missing_order_id", "invalid_order_timestamp")), ("i3", "admitted", ("orphan_order",)),
+                       ("i5", "parked", ("orphan_product",))]
+    paths = [row.file_path for row in lake.frame("ingested_files").collect()]
+    assert sorted(paths) == ["order_items/1.csv", "order_items/2.csv", "orders/1.csv", "orders/2.csv", "products.csv"]
