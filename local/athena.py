@@ -5,9 +5,8 @@ DuckDB's, with the types of the columns known, so that `7 / 2` is 3 and `date = 
 refuses it.
 
 Two estimates are exact here: `approx_distinct` counts, and `approx_percentile` returns the smallest value of the
-data at or
-above the percentile (as Spark's `percentile_approx` does on small tables). Athena may differ from both by a few per
-cent.
+data at or above the percentile (as Spark's `percentile_approx` does on small tables). Athena may differ from both by a
+few per cent.
 """
 
 from __future__ import annotations
@@ -39,48 +38,33 @@ DATABASE = "delta-lakehouse"
 CATALOG = "awsdatacatalog"
 READER_FEATURES = {"columnMapping", "timestampNtz", "deletionVectors"}  # all that Athena's engine 3 reads, and reader 1
 
-# Trino's functions (its documentation, without geometry, sketches and machine learning): others are refused as by
-Athena
+# Trino's functions (its documentation, without geometry, sketches and machine learning): Athena refuses others
 FUNCTIONS = frozenset("""
-abs acos all_match any_match any_value approx_distinct approx_most_frequent approx_percentile arbitrary array array_agg
-array_distinct array_except array_intersect array_join array_max array_min array_position array_remove array_sort
-array_union
-arrays_overlap asin at_timezone atan atan2 avg bit_count bitwise_and bitwise_and_agg bitwise_left_shift bitwise_not
-bitwise_or
-bitwise_or_agg bitwise_right_shift bitwise_xor bool_and bool_or cardinality cast cbrt ceil ceiling checksum chr
-coalesce codepoint
-combinations concat concat_ws contains contains_sequence corr cos cosh cosine_similarity count count_if covar_pop
-covar_samp crc32
-cube cume_dist current_date current_time current_timestamp current_timezone current_user date date_add date_diff
-date_format
-date_parse date_trunc day day_of_month day_of_week day_of_year degrees dense_rank dow doy e element_at every exists
-exp extract
-filter first_value flatten floor format format_datetime format_number from_base from_base64 from_hex from_iso8601_date
-from_iso8601_timestamp from_unixtime from_utf8 geometric_mean greatest grouping hamming_distance histogram
-hmac_sha256 hour
-human_readable_seconds if infinity is_finite is_infinite is_json_scalar is_nan json json_array json_array_contains
-json_array_get
-json_array_length json_exists json_extract json_extract_scalar json_format json_object json_parse json_query
-json_size json_value
-kurtosis lag last_day_of_month last_value lead least length levenshtein_distance listagg ln localtime localtimestamp
-log log10 log2
-lower lpad ltrim luhn_check map map_agg map_concat map_entries map_filter map_from_entries map_keys map_union map_values
-map_zip_with max max_by md5 millisecond min min_by minute mod month multimap_agg murmur3 nan ngrams none_match
-normal_cdf normalize
-now nth_value ntile nullif numeric_histogram parse_datetime parse_duration percent_rank pi position pow power
-quarter radians rand
+abs acos all_match any_match any_value approx_distinct approx_most_frequent approx_percentile arbitrary array
+array_agg array_distinct array_except array_intersect array_join array_max array_min array_position array_remove
+array_sort array_union arrays_overlap asin at_timezone atan atan2 avg bit_count bitwise_and bitwise_and_agg
+bitwise_left_shift bitwise_not bitwise_or bitwise_or_agg bitwise_right_shift bitwise_xor bool_and bool_or cardinality
+cast cbrt ceil ceiling checksum chr coalesce codepoint combinations concat concat_ws contains contains_sequence corr
+cos cosh cosine_similarity count count_if covar_pop covar_samp crc32 cube cume_dist current_date current_time
+current_timestamp current_timezone current_user date date_add date_diff date_format date_parse date_trunc day
+day_of_month day_of_week day_of_year degrees dense_rank dow doy e element_at every exists exp extract filter
+first_value flatten floor format format_datetime format_number from_base from_base64 from_hex from_iso8601_date
+from_iso8601_timestamp from_unixtime from_utf8 geometric_mean greatest grouping hamming_distance histogram hmac_sha256
+hour human_readable_seconds if infinity is_finite is_infinite is_json_scalar is_nan json json_array
+json_array_contains json_array_get json_array_length json_exists json_extract json_extract_scalar json_format
+json_object json_parse json_query json_size json_value kurtosis lag last_day_of_month last_value lead least length
+levenshtein_distance listagg ln localtime localtimestamp log log10 log2 lower lpad ltrim luhn_check map map_agg
+map_concat map_entries map_filter map_from_entries map_keys map_union map_values map_zip_with max max_by md5
+millisecond min min_by minute mod month multimap_agg murmur3 nan ngrams none_match normal_cdf normalize now nth_value
+ntile nullif numeric_histogram parse_datetime parse_duration percent_rank pi position pow power quarter radians rand
 random rank reduce reduce_agg regexp_count regexp_extract regexp_extract_all regexp_like regexp_position
-regexp_replace regexp_split
-regr_intercept regr_slope repeat replace reverse rollup round row row_number rpad rtrim second sequence sha1 sha256
-sha512 shuffle
-sign sin sinh skewness slice soundex split split_part split_to_map sqrt starts_with stddev stddev_pop stddev_samp
-strpos substr
-substring sum tan tanh timezone_hour timezone_minute to_base to_base64 to_char to_date to_hex to_iso8601 to_milliseconds
-to_timestamp to_unixtime to_utf8 transform transform_keys transform_values translate trim trim_array truncate try
-try_cast typeof
-unnest upper url_decode url_encode url_extract_host url_extract_path uuid values var_pop var_samp variance version
-week week_of_year
-width_bucket with_timezone word_stem xxhash64 year year_of_week yow zip zip_with
+regexp_replace regexp_split regr_intercept regr_slope repeat replace reverse rollup round row row_number rpad rtrim
+second sequence sha1 sha256 sha512 shuffle sign sin sinh skewness slice soundex split split_part split_to_map sqrt
+starts_with stddev stddev_pop stddev_samp strpos substr substring sum tan tanh timezone_hour timezone_minute to_base
+to_base64 to_char to_date to_hex to_iso8601 to_milliseconds to_timestamp to_unixtime to_utf8 transform transform_keys
+transform_values translate trim trim_array truncate try try_cast typeof unnest upper url_decode url_encode
+url_extract_host url_extract_path uuid values var_pop var_samp variance version week week_of_year width_bucket
+with_timezone word_stem xxhash64 year year_of_week yow zip zip_with
 """.split())
 
 # Trino's functions that DuckDB knows under no name, or under another one
@@ -96,15 +80,13 @@ to_iso8601(x) AS CASE typeof(x) WHEN 'DATE' THEN strftime(x, '%Y-%m-%d') ELSE st
 
 READ_ONLY = (
     "{verb} is not supported on a Delta Lake table: Athena only reads Delta tables. Change the data through the job "
-    "instead, "
-    "which keeps one writer on the tables: run the Glue job Lakehouse with its operation `sql` and this statement, "
-    "or upload a corrected CSV to the raw zone"
+    "instead, which keeps one writer on the tables: run the Glue job Lakehouse with its operation `sql` and "
+    "this statement, or upload a corrected CSV to the raw zone"
 )
 TIME_TRAVEL = (
     "Athena has no time travel on Delta Lake tables (FOR {kind} AS OF works on Iceberg tables only). To see or "
-    "restore an "
-    "earlier state use the Glue job Lakehouse: its operation `sql` reads `table VERSION AS OF n`, `rollback` goes "
-    "back to a run"
+    "restore an earlier state use the Glue job Lakehouse: its operation `sql` reads `table VERSION AS OF n`, "
+    "`rollback` goes back to a run"
 )
 NOT_HERE = "{verb} is not part of this local console, which runs SELECT, SHOW and DESCRIBE. On AWS, Athena runs it"
 WRITES = {"INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "OPTIMIZE", "VACUUM", "ALTER", "DROP", "MSCK", "REPAIR"}
@@ -619,8 +601,8 @@ class Athena:
             return Result(["field"], ["string"], [(f.name,) for f in self._schema(words[3])[1]])
         if " ".join(words[:3]).upper() == "SHOW CREATE TABLE" and len(words) > 3:
             name, _ = self._schema(words[3])
-            ddl = f"CREATE EXTERNAL TABLE `{self.database}`.`{name}`\nLOCATION '{self.tables[name]}'\nTBLPROPERTIES "
-            f"('table_type'='DELTA')"
+            ddl = f"CREATE EXTERNAL TABLE `{self.database}`.`{name}`\nLOCATION '{self.tables[name]}'"
+            ddl += "\nTBLPROPERTIES ('table_type'='DELTA')"
             return Result(["createtab_stmt"], ["string"], [(line,) for line in ddl.split("\n")])
         raise AthenaError(
             "NOT_SUPPORTED",
@@ -663,8 +645,8 @@ def parse(sql: str) -> exp.Expression:
     except ParseError as error:
         first = error.errors[0]
         near = (first.get("highlight") or "").strip()
-        text = f"mismatched input near '{near}': {re.sub(r'<Token.*|<class.*?>|but got.*', '', "
-        f"first['description']).strip(' .')}"
+        about = re.sub(r"<Token.*|<class.*?>|but got.*", "", first["description"]).strip(" .")
+        text = f"mismatched input near '{near}': {about}"
         raise AthenaError("SYNTAX_ERROR", text, first["line"], max(first["col"] - len(near) + 1, 1)) from error
     except TokenError as error:
         raise AthenaError(

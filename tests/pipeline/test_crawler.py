@@ -1,0 +1,89 @@
+"""The local crawler leaves in the Glue catalog what the native Delta crawler leaves there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from local import crawler
+from tests.pipeline import lake
+
+DATABASE = "delta-lakehouse"
+
+
+@pytest.fixture
+def glue() -> Iterator[Any]:
+    """A Glue with the database of the lakehouse."""
+    with mock_aws():
+        client = boto3.client("glue", region_name="us-east-1")
+        client.create_database(DatabaseInput={"Name": DATABASE})
+        yield client
+
+
+def make_crawler(glue: Any, locations: list[str], **target: bool) -> None:
+    """Define the crawler of these tables."""
+    targets = {"CreateNativeDeltaTable": True, "WriteManifest": False, "DeltaTables": locations} | target
+    glue.create_crawler(Name="delta-crawler", Role="r", DatabaseName=DATABASE, Targets={"DeltaTargets": [targets]})
+
+
+def test_a_crawl_registers_every_table_as_a_native_delta_table(glue: Any, tmp_path: Path) -> None:
+    locations = lake.build(tmp_path)
+    make_crawler(glue, list(locations.values()))
+    last = crawler.crawl(glue, "delta-crawler")
+    assert last["Status"] == "SUCCEEDED" and last["StartTime"].tzinfo
+    assert {t["Name"] for t in glue.get_tables(DatabaseName=DATABASE)["TableList"]} == set(locations)
+    orders = glue.get_table(DatabaseName=DATABASE, Name="clean_orders")["Table"]
+    assert orders["Parameters"]["table_type"] == "DELTA" and orders["Parameters"]["delta.lastUpdateVersion"] == "0"
+    assert orders["PartitionKeys"] == [{"Name": "date", "Type": "date"}]
+    assert [(c["Name"], c["Type"]) for c in orders["StorageDescriptor"]["Columns"]] == [
+        ("order_num", "string"),
+        ("order_id", "string"),
+        ("user_id", "string"),
+        ("order_timestamp", "timestamp"),
+        ("total_amount", "double"),
+    ]
+    assert orders["StorageDescriptor"]["Location"] == locations["clean_orders"]
+    assert orders["StorageDescriptor"]["SerdeInfo"]["Parameters"]["path"] == locations["clean_orders"]
+
+
+def test_nested_types_are_written_in_hives_words(glue: Any, tmp_path: Path) -> None:
+    make_crawler(glue, [lake.build(tmp_path)["rejected_records"]])
+    crawler.crawl(glue, "delta-crawler")
+    table = glue.get_table(DatabaseName=DATABASE, Name="rejected_records")["Table"]
+    types = {c["Name"]: c["Type"] for c in table["StorageDescriptor"]["Columns"]}
+    assert types["reasons"] == "array<string>" and types["fields"] == "map<string,string>" and types["line"] == "bigint"
+    assert [k["Name"] for k in table["PartitionKeys"]] == ["status"]
+
+
+def test_a_second_crawl_brings_a_new_column_into_the_catalog(glue: Any, tmp_path: Path) -> None:
+    location = lake.build(tmp_path)["clean_products"]
+    make_crawler(glue, [location])
+    crawler.crawl(glue, "delta-crawler")
+    lake.write_deltalake(
+        location, lake.pa.table({"product_id": ["p4"], "colour": ["red"]}), mode="append", schema_mode="merge"
+    )
+    assert crawler.crawl(glue, "delta-crawler")["Status"] == "SUCCEEDED"
+    table = glue.get_table(DatabaseName=DATABASE, Name="clean_products")["Table"]
+    assert table["StorageDescriptor"]["Columns"][-1] == {"Name": "colour", "Type": "string"}
+    assert table["Parameters"]["delta.lastUpdateVersion"] == "1"
+
+
+def test_a_table_that_is_not_there_fails_the_crawl_by_name_and_the_others_are_registered(
+    glue: Any, tmp_path: Path
+) -> None:
+    locations = lake.build(tmp_path)
+    make_crawler(glue, [str(tmp_path / "nowhere"), locations["clean_products"]])
+    last = crawler.crawl(glue, "delta-crawler")
+    assert last["Status"] == "FAILED" and "nowhere" in last["ErrorMessage"]
+    assert glue.get_table(DatabaseName=DATABASE, Name="clean_products")
+
+
+def test_a_target_with_a_symlink_manifest_is_refused(glue: Any, tmp_path: Path) -> None:
+    make_crawler(glue, [str(tmp_path)], WriteManifest=True)
+    with pytest.raises(ValueError, match="WriteManifest"):
+        crawler.crawl(glue, "delta-crawler")
