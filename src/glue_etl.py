@@ -711,9 +711,11 @@ def stage(lines: DataFrame, table: Table, raw: RawFile, keep_raw: bool) -> DataF
     rows = typed(rows, table, text, keep, F.col("_broken"))
     is_record = F.col("_kind") == RECORD
     wanted = F.lit(keep_raw) | F.col("_reasons").isNotNull() | (F.col("_kind") == HEADER)
+    as_bytes = F.decode(F.col("_text").cast("binary"), "ISO-8859-1")  # one character a byte: nothing is lost, and every reader can read it
+    readable = F.when(F.element_at("_reasons", 1) == "invalid_utf8", as_bytes).otherwise(F.col("_text"))
     return rows.select(
         "_file", "_block", "_mid", "_line", "_kind", "_odd", F.when(is_record, F.col("_reasons")).alias("_reasons"),
-        F.when(wanted, F.col("_text")).alias("_raw"), F.when(wanted & is_record, F.col("_fields")).alias("_fields"), *table.column_names)
+        F.when(wanted, readable).alias("_raw"), F.when(wanted & is_record, F.col("_fields")).alias("_fields"), *table.column_names)
 
 
 def valid_rows(staged: DataFrame) -> DataFrame:
