@@ -74,7 +74,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines += ["Rejected because of", *reasons] if reasons else []
     for name, table in summary["tables"].items():
         if name.startswith("clean_"):
-            lines.append(f"{name}: {table['rows']:,} rows, version {table['version']}, {table['files_added']} data files written, {table['files_removed']} replaced")
+            lines.append(f"{name}: {table['rows']:,} rows, version {table['version']}, {table['files_added']} data files written, "
+                         f"{table['files_removed']} replaced")
     return "\n".join(lines)
 
 

@@ -1382,7 +1382,8 @@ class Run:
         from delta.tables import DeltaTable
 
         same = " AND ".join(f"t.{name} = s.{name}" for name in ROW_IDENTITY)
-        merge = DeltaTable.forPath(self.spark, self.lake["rejected_records"].path).alias("t").merge(settled.alias("s"), f"t.status = 'parked' AND {same}")
+        records = DeltaTable.forPath(self.spark, self.lake["rejected_records"].path).alias("t")
+        merge = records.merge(settled.alias("s"), f"t.status = 'parked' AND {same}")
         merge.whenMatchedUpdate(set={"status": "s.status", "resolved_run_id": F.lit(self.arguments.run_id)}).execute()
 
     def write_ledger(self) -> None:
@@ -1430,8 +1431,8 @@ class Run:
         files["set_aside_by_reason"] = dict(sorted(Counter(raw.reason for raw in self.files if raw.reason).items()))
         zero = {"rows_read": 0, "admitted": 0, **{name: 0 for name in OUTCOMES}, "rejected_by_reason": {}}
         datasets = {table.dataset: self.loads[table.dataset].measures() if status == "SUCCEEDED" else dict(zero) for table in TABLES}
-        return {"run_id": self.arguments.run_id, "status": status, "started_at": iso(self.started), "finished_at": iso(dt.datetime.now(dt.timezone.utc)),
-                "error": error, "files": files, "manifest_entries": len(self.files), "datasets": datasets, "tables": {},
+        return {"run_id": self.arguments.run_id, "status": status,
+                "started_at": iso(self.started), "finished_at": iso(dt.datetime.now(dt.timezone.utc)), "error": error, "files": files, "manifest_entries": len(self.files), "datasets": datasets, "tables": {},
                 "crawl_needed": False, "reject_examples": sorted(self.examples, key=lambda one: (one["dataset"], one["reason"])),
                 "timings": {phase: round(seconds, 2) for phase, seconds in self.timings.items()}}
 

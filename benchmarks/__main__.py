@@ -1,0 +1,176 @@
+"""`python -m benchmarks [--items N] [--quick]`: what the job costs, as ratios to plain Spark in the same session on the same machine.
+
+The floor is plain Spark: the three CSVs with their types, written as Parquet, partitioned by date. Wall and CPU seconds (driver and its
+children) are the best of three after a warm-up. Small deliveries are timed in cold processes beside a naive job.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from local.job import job_arguments
+from local.runtime import ROOT, STATE, spark_environment
+from local.sample import write_bench, write_bench_delivery, write_sample
+from local.worker import load_job
+
+NAIVE = ROOT / "benchmarks" / "naive.py"
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """User and system seconds of processes so far."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += sum(int(value) for value in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Bench:
+    """One session, one folder, and the figures."""
+
+    def __init__(self, folder: Path, items: int, repeats: int) -> None:
+        self.folder, self.items, self.repeats = folder, items, repeats
+        self.figures: dict[str, dict[str, float]] = {}
+        self.job = load_job()
+        self.spark = self.job.spark_session(0)
+        java = self.spark._jvm.java.lang.ProcessHandle.current().pid()
+        self.pids = [os.getpid(), int(java)]
+
+    def measure(self, name: str, action: Callable[[], Any], prepare: Callable[[], Any] = lambda: None, warm: int = 1) -> None:
+        """Best wall and CPU seconds of several runs; `prepare` is not timed."""
+        best: dict[str, float] = {}
+        for attempt in range(warm + self.repeats):
+            prepare()
+            wall, cpu = time.monotonic(), cpu_seconds(self.pids)
+            action()
+            wall, cpu = time.monotonic() - wall, cpu_seconds(self.pids) - cpu
+            if attempt >= warm and (not best or cpu < best["cpu"]):
+                best = {"wall": round(wall, 2), "cpu": round(cpu, 2)}
+        self.figures[name] = best
+        print(f"{name:58} wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s", file=sys.stderr, flush=True)
+
+    def load(self, raw: Path, lake: Path, run_id: str, force: bool = False) -> None:
+        if self.job.main(job_arguments(raw, lake, run_id, force)):
+            raise SystemExit(f"the run {run_id} failed; see {lake / 'runs' / run_id}")
+
+    def floor(self, raw: Path) -> None:
+        for table in self.job.TABLES:
+            paths = [str(path) for path in raw.rglob("*.csv") if self.job.dataset_of(path.relative_to(raw).as_posix()) == table.dataset]
+            ddl = table.ddl.replace("`reordered` BOOLEAN", "`reordered` INT")
+            writer = self.spark.read.schema(ddl).csv(paths, header=True).write.mode("overwrite")
+            (writer.partitionBy(table.partition) if table.partition else writer).parquet(str(self.folder / "floor" / table.name))
+
+    def large(self) -> None:
+        """The figures in one warm session."""
+        raw, lake = self.folder / "base", self.folder / "lake"
+        write_bench(raw, self.items)
+        self.measure("floor: plain Spark, CSV to partitioned Parquet", lambda: self.floor(raw))
+        self.measure("first load", lambda: self.load(raw, lake, "first"), lambda: shutil.rmtree(lake, ignore_errors=True))
+        self.measure("the same files again, by the ledger", lambda: self.load(raw, lake, "again"))
+        before = versions(self.job, lake)
+        self.measure("the same files again, forced", lambda: self.load(raw, lake, "forced", True))
+        if versions(self.job, lake) != before:
+            raise SystemExit("a forced re-load of the same files wrote a table version")
+
+    def deliveries(self) -> None:
+        """A 1 % delivery into tables of one and of ten times the size."""
+        for scattered in (False, True):
+            for factor in (1, 10):
+                base, lake = self.folder / f"base-{factor}", self.folder / f"lake-{factor}"
+                if not lake.exists():
+                    write_bench(base, self.items * factor, days=15 * factor)
+                    self.load(base, lake, "base")
+                    shutil.copytree(lake, self.folder / f"kept-{factor}")
+                delivery = self.folder / f"delivery-{factor}-{scattered}"
+                write_bench_delivery(delivery, self.items * factor, self.items, days=15 * factor, scattered=scattered)
+
+                def restore(lake: Path = lake, factor: int = factor) -> None:
+                    shutil.rmtree(lake)
+                    shutil.copytree(self.folder / f"kept-{factor}", lake)
+
+                name = f"1 % delivery into {factor}x, {'scattered' if scattered else 'recent'}"
+                self.measure(name, lambda: self.load(delivery, lake, "delivery"), restore)
+
+
+def versions(job: Any, lake: Path) -> dict[str, list[int]]:
+    return {table.name: job.DeltaLog(str(lake / "lakehouse-dwh" / table.name)).versions() for table in job.TABLES}
+
+
+def cold(folder: Path, repeats: int) -> dict[str, float]:
+    """Wall seconds of cold processes on the sample: the job and the naive job in turn; medians."""
+    deliveries = write_sample(folder / "sample")
+    environment = {**os.environ, **spark_environment(), "PYTHONPATH": str(ROOT)}
+    times: dict[str, list[float]] = {}
+    for attempt in range(repeats + 1):
+        for kind in ("job", "naive"):
+            lake = folder / f"cold-{kind}"
+            shutil.rmtree(lake, ignore_errors=True)
+            steps = [("first delivery", deliveries[0].folder), ("second delivery", deliveries[1].folder), ("nothing new", deliveries[1].folder)]
+            for number, (step, raw) in enumerate(steps):
+                if kind == "naive" and step == "nothing new":
+                    continue
+                command = ([sys.executable, str(ROOT / "src" / "glue_etl.py"), *job_arguments(raw, lake, f"run-{number}")] if kind == "job"
+                           else [sys.executable, str(NAIVE), str(raw), str(lake)])
+                begin = time.monotonic()
+                subprocess.run(command, env=environment, check=True, capture_output=True)
+                if attempt:
+                    times.setdefault(f"{kind}, {step}", []).append(time.monotonic() - begin)
+    return {name: round(sorted(values)[len(values) // 2], 2) for name, values in times.items()}
+
+
+def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
+    """Print the ratios and give everything as JSON."""
+    floor = bench.figures.get("floor: plain Spark, CSV to partitioned Parquet", {}).get("cpu")
+    print(f"\n{bench.items:,} items; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Spark {bench.spark.version}, "
+          f"Python {platform.python_version()}\n")
+    for name, best in bench.figures.items():
+        ratio = f"{best['cpu'] / floor:6.2f}x floor (cpu)" if floor else ""
+        print(f"{name:58} wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s   {ratio}")
+    for name in ("recent", "scattered"):
+        pair = [bench.figures.get(f"1 % delivery into {factor}x, {name}") for factor in (1, 10)]
+        if all(pair):
+            cpu, wall = (pair[1][kind] / pair[0][kind] for kind in ("cpu", "wall"))
+            print(f"1 % {name}: into 10x costs {cpu:.2f}x that into 1x (cpu), {wall:.2f}x (wall)")
+    for step in ("first delivery", "second delivery"):
+        if f"naive, {step}" in small:
+            ratio = small[f"job, {step}"] / small[f"naive, {step}"]
+            print(f"cold process, {step}: job {small[f'job, {step}']} s, naive {small[f'naive, {step}']} s: {ratio:.2f}x")
+    if "job, nothing new" in small:
+        print(f"cold process, nothing new: job {small['job, nothing new']} s")
+    return {"items": bench.items, "cores": os.cpu_count(), "machine": platform.platform(), "python": platform.python_version(),
+            "spark": bench.spark.version, "seconds": bench.figures, "cold_wall_seconds": small}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--items", type=int, default=2_000_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("large", "deliveries", "cold"), action="append", help="one part; can be said again")
+    parser.add_argument("--memory", default="2g", help="Spark's driver heap")
+    options = parser.parse_args()
+    parts = options.only or ["large", "deliveries", "cold"]
+    folder = STATE / "bench"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    small = cold(folder, options.repeats) if "cold" in parts else {}
+    os.environ.update(spark_environment(options.memory))
+    bench = Bench(folder, options.items, options.repeats)
+    if "large" in parts:
+        bench.large()
+    if "deliveries" in parts:
+        bench.deliveries()
+    result = report(bench, small)
+    (ROOT / "benchmarks" / "last.json").write_text(json.dumps(result, indent=1) + "\n")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
