@@ -1,0 +1,199 @@
+"""Where moto's interpreter of the Amazon States Language stops short of AWS; `install()` puts it right in this process.
+
+- `glue:startJobRun.sync` waits for the job run (moto fails on it), `athena:startQueryExecution.sync` for the query.
+- `aws-sdk` calls hand on the text of a body and ISO timestamps, and name their errors as AWS does (`Glue.…`).
+- An execution gets a name where its caller gave none.
+- Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a second.
+"""
+from __future__ import annotations
+
+import datetime as dt
+import json
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
+from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
+from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_aws_sdk as aws_sdk_module, state_task_service_factory as service_factory)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
+    StateTaskServiceAwsSdk)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
+    StateTaskServiceCallback)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_glue import (
+    StateTaskServiceGlue)
+from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
+from moto.stepfunctions.parser.asl.eval.environment import Environment
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
+from moto.stepfunctions.parser.models import StepFunctionsParserBackend
+
+
+@dataclass
+class Pace:
+    """How long waits are: `waits` and `retries` are factors, `poll` is in seconds."""
+    waits: float = 1.0
+    retries: float = 1.0
+    poll: float = 0.25
+
+
+PACE = Pace()
+_START = StepFunctionsParserBackend.start_execution
+
+
+def install(pace: Pace | None = None) -> None:
+    """Extends moto's interpreter; calling it again only changes the pace."""
+    given = pace or Pace()
+    PACE.waits, PACE.retries, PACE.poll = given.waits, given.retries, given.poll
+    state_task_factory.state_task_service_for = service_for
+    aws_sdk_module._SERVICE_ERROR_NAMES.update({'s3': 'S3', 'glue': 'Glue'})
+    WaitFunction._wait_interval = _wait
+    StepFunctionsParserBackend.start_execution = _start_named
+    # The interpreter logs every failure that a state catches as an error with a dump of its tree.
+    logging.getLogger('moto.stepfunctions').setLevel(logging.CRITICAL)
+    retrier_decl.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
+
+
+def _start_named(self: StepFunctionsParserBackend, state_machine_arn: str, name: str | None = None,
+                 *given: Any, **named: Any) -> Any:
+    """AWS names an execution that its caller has not named; moto calls it None."""
+    return _START(self, state_machine_arn, name or str(uuid.uuid4()), *given, **named)
+
+
+def service_for(service_name: str) -> Any:
+    own = {'glue': GlueService, 'athena': AthenaService, 'aws-sdk': AwsSdkService}
+    return own[service_name]() if service_name in own else service_factory.state_task_service_for(service_name)
+
+
+def _wait(self: WaitFunction, env: Environment, wait_seconds: int) -> None:
+    """Waits until the time is over or the execution is."""
+    end = time.monotonic() + wait_seconds * PACE.waits
+    while env.is_running() and (left := end - time.monotonic()) > 0:
+        env.program_state_event.wait(min(left, 1))
+
+
+def plain(value: Any, moment: Callable[[dt.datetime], Any]) -> Any:
+    """A service's answer as JSON: bodies as text, times as `moment` writes them."""
+    if isinstance(value, dict):
+        return {key: plain(inner, moment) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner, moment) for inner in value]
+    if isinstance(value, StreamingBody):
+        return value.read().decode('utf-8')
+    return moment(value) if isinstance(value, dt.datetime) else value
+
+
+def iso(moment: dt.datetime) -> str:
+    return moment.astimezone(dt.timezone.utc).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+
+
+def milliseconds(moment: dt.datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+class _Sync:
+    """Waits for what was started. moto's own way ends with a callback that `.sync` does not have."""
+
+    def _eval_integration_pattern(self, env: Environment, resource_runtime_part: Any,
+                                  normalised_parameters: dict[str, Any], state_credentials: Any) -> None:
+        finished = self._build_sync_resolver(env=env, resource_runtime_part=resource_runtime_part,
+                                             normalised_parameters=normalised_parameters,
+                                             state_credentials=state_credentials)
+        while env.is_running():
+            result = finished()
+            if result is not None:
+                env.stack.append(plain(result, milliseconds))
+                return
+            time.sleep(PACE.poll * random.uniform(0.5, 1))
+
+    def failed(self, env: Environment, error: StatesErrorName | CustomErrorName, cause: str) -> FailureEvent:
+        details = TaskFailedEventDetails(error=error.error_name, cause=cause, resource=self._get_sfn_resource(),
+                                         resourceType=self._get_sfn_resource_type())
+        return FailureEvent(env=env, error_name=error, event_type=HistoryEventType.TaskFailed,
+                            event_details=EventDetails(taskFailedEventDetails=details))
+
+
+class GlueService(_Sync, StateTaskServiceGlue):
+    """`glue:startJobRun.sync`"""
+
+    def _sync_to_start_job_run(self, env: Environment, *arguments: Any) -> Callable[[], Any]:
+        resolver = super()._sync_to_start_job_run(env, *arguments)
+
+        def resolve() -> Any:
+            run = resolver()
+            # On AWS a stopped run fails the task as a failed one does.
+            if run is not None and run['JobRunState'] == 'STOPPED':
+                error = StatesErrorName(typ=StatesErrorNameType.StatesTaskFailed)
+                raise FailureEventException(self.failed(env, error, json.dumps(plain(run, milliseconds))))
+            return run
+
+        return resolve
+
+
+class AthenaService(_Sync, StateTaskServiceCallback):
+    """`athena:startQueryExecution.sync` and `athena:getQueryResults`"""
+
+    _PARAMETERS = {
+        'startqueryexecution': {'ClientRequestToken', 'ExecutionParameters', 'QueryExecutionContext', 'QueryString',
+                                'ResultConfiguration', 'WorkGroup', 'ResultReuseConfiguration'},
+        'getqueryresults': {'MaxResults', 'NextToken', 'QueryExecutionId'},
+    }
+
+    def __init__(self) -> None:
+        super().__init__(supported_integration_patterns={ResourceCondition.Sync})
+
+    def _get_supported_parameters(self) -> set[str] | None:
+        return self._PARAMETERS.get(self.resource.api_action.lower())
+
+    def _eval_service_task(self, env: Environment, resource_runtime_part: Any, normalised_parameters: dict[str, Any],
+                           state_credentials: Any) -> None:
+        client = boto_client_for(service='athena', region=resource_runtime_part.region,
+                                 state_credentials=state_credentials)
+        response = getattr(client, self._get_boto_service_action())(**normalised_parameters)
+        response.pop('ResponseMetadata', None)
+        env.stack.append(plain(response, milliseconds))
+
+    def _build_sync_resolver(self, env: Environment, resource_runtime_part: Any, normalised_parameters: dict[str, Any],
+                             state_credentials: Any) -> Callable[[], Any]:
+        client = boto_client_for(service='athena', region=resource_runtime_part.region,
+                                 state_credentials=state_credentials)
+        query_id = env.stack.pop()['QueryExecutionId']
+
+        def resolve() -> Any:
+            execution = client.get_query_execution(QueryExecutionId=query_id)['QueryExecution']
+            state = execution['Status']['State']
+            if state in ('FAILED', 'CANCELLED'):
+                error = StatesErrorName(typ=StatesErrorNameType.StatesTaskFailed)
+                raise FailureEventException(self.failed(env, error, json.dumps(plain(execution, milliseconds))))
+            return {'QueryExecution': execution} if state == 'SUCCEEDED' else None
+
+        return resolve
+
+    def _from_error(self, env: Environment, ex: Exception) -> FailureEvent:
+        if isinstance(ex, ClientError):
+            error = CustomErrorName(f"Athena.{ex.response['Error']['Code']}")
+            return self.failed(env, error, ex.response['Error']['Message'])
+        return super()._from_error(env=env, ex=ex)
+
+
+class AwsSdkService(StateTaskServiceAwsSdk):
+    """`aws-sdk:…` with answers as AWS hands them on."""
+
+    def _eval_service_task(self, env: Environment, resource_runtime_part: Any, normalised_parameters: dict[str, Any],
+                           state_credentials: Any) -> None:
+        super()._eval_service_task(env, resource_runtime_part, normalised_parameters, state_credentials)
+        env.stack.append(plain(env.stack.pop(), iso))
