@@ -330,7 +330,7 @@ class Lakehouse:
         """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and `manifest`."""
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
-        manifest = []
+        manifest, new = [], []
         for file in sorted(files, key=lambda each: (each.modified, each.path)):
             known = file.version in self.ledger
             result = FileResult(file.path, dataset_of(file.path), "loaded")
@@ -343,12 +343,13 @@ class Lakehouse:
                 else:
                     self.read_file(file, known, result, arrived[result.dataset], counts[result.dataset])
                     self.ledger.add(file.version)
+                    new += [] if known else [(file.modified, file.path)]
             except SetAside as reason:
                 result.outcome, result.reason = "set_aside", str(reason)
         for dataset in ("products", "orders"):
             self.load(arrived[dataset], counts[dataset])
         self.load_items(arrived["order_items"], counts["order_items"])
-        self.last_delivery = max([self.last_delivery, *((file.modified, file.path) for file in files)])
+        self.last_delivery = max([self.last_delivery, *new])
         outcomes = [result.outcome for result in manifest]
         counted = {name: outcomes.count(name) for name in ("loaded", "duplicate", "set_aside")}
         return {"files": {"listed": len(manifest), **counted},
