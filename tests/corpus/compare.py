@@ -47,7 +47,7 @@ def _rows_not_as_stored(case: Case, results: Results) -> list[str]:
             said.append(f"{case.dataset} {key!r} is not stored")
             continue
         said += [f"{case.dataset} {key!r}: {column} is {row[column]!r}, expected {value!r}"
-                 for column, value in columns.items() if row[column] != value or type(row[column]) is not type(value)]
+                 for column, value in columns.items() if repr(row[column]) != repr(value)]
     return said
 
 

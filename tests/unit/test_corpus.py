@@ -47,7 +47,8 @@ def test_all_cases_can_share_one_run() -> None:
 
 
 def test_every_reason_has_a_case() -> None:
-    codes = {code for case in CASES for said in (*case.rejected.values(), *case.parked.values()) for code in said.split()}
+    codes = {code for case in CASES for said in (*case.rejected.values(),
+                                                 *case.parked.values()) for code in said.split()}
     assert codes == ROW_REASONS
     assert {case.reason for case in CASES if case.reason} == FILE_REASONS
 
