@@ -358,13 +358,13 @@ class Lakehouse:
     def read_file(self, file: RawFile, replayed: bool, result: FileResult, arrived: list[Row], counts: dict) -> None:
         """Add the file's valid rows to `arrived`, and keep the others as rejected."""
         records = split_records(text_of(file))
-        header = header_of(result.dataset, records)
+        header, version = header_of(result.dataset, records), file.version
         if not replayed and (file.modified, file.path) <= self.last_delivery:
             raise ValueError(f"{file.path} was delivered before {self.last_delivery}: give the model its runs in order")
         result.ignored_columns = [name for name in header if name not in COLUMNS[result.dataset]]
         for record in records[1:]:
             result.rows_read += 1
-            source = Source(*file.version, record.line)
+            source = Source(*version, record.line)
             problem = shape_problem(record, header)
             texts, values, reasons = None, {}, [problem]
             if not problem:
