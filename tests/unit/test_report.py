@@ -1,0 +1,390 @@
+"""The page about a run says what the run did, shows nothing else, and stands on its own."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ASL = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8"))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def load() -> ModuleType:
+    """The Lambda's module, which lies in no package."""
+    spec = importlib.util.spec_from_file_location("run_report_handler", ROOT / "lambda" / "run_report" / "handler.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+report = load()
+graph = report.run_graph
+
+
+def dataset(read: int = 0, admitted: int = 0, reasons: dict[str, int] | None = None, **outcomes: int) -> dict[str, Any]:
+    """One dataset of a summary."""
+    zeros = dict.fromkeys(report.OUTCOMES, 0)
+    return {"rows_read": read, "admitted": admitted, "rejected_by_reason": reasons or {}} | zeros | outcomes
+
+
+SUMMARY: dict[str, Any] = {
+    "run_id": "run-2025-04-16",
+    "status": "SUCCEEDED",
+    "error": None,
+    "started_at": "2025-04-16T10:00:00Z",
+    "finished_at": "2025-04-16T10:00:42.500Z",
+    "files": {
+        "listed": 5,
+        "loaded": 3,
+        "duplicate": 1,
+        "set_aside": 1,
+        "changed": 0,
+        "set_aside_by_reason": {"utf16": 1},
+    },
+    "manifest_entries": 5,
+    "datasets": {
+        "products": dataset(60, inserted=50, updated=4, unchanged=6),
+        "orders": dataset(
+            1200, 0, {"invalid_total_amount": 7, "missing_order_id": 2}, inserted=1180, superseded=12, rejected=8
+        ),
+        "order_items": dataset(
+            5000, 25, {"invalid_date": 3, "orphan_order": 40}, inserted=4900, updated=82, rejected=3, parked=40
+        ),
+    },
+    "tables": {
+        "clean_products": {
+            "version": 4,
+            "rows": 54,
+            "schema_changed": False,
+            "files_added": 1,
+            "files_removed": 1,
+            "dates": [],
+        },
+        "clean_orders": {
+            "version": 7,
+            "rows": 4180,
+            "schema_changed": True,
+            "files_added": 3,
+            "files_removed": 0,
+            "dates": ["2025-04-01", "2025-04-02", "2025-04-05"],
+        },
+        "rejected_records": {
+            "version": None,
+            "rows": None,
+            "schema_changed": False,
+            "files_added": 0,
+            "files_removed": 0,
+            "dates": [],
+        },
+    },
+    "crawl_needed": True,
+    "timings": {"list": 0.4, "read": 6.5, "merge_orders": 12.25, "write_rejects": 3.0},
+}
+MANIFEST = [
+    {
+        "path": f"orders/2025-04-0{n}.csv",
+        "outcome": "loaded",
+        "rows_read": 400,
+        "size": 20_000,
+        "destination": "archive",
+        "reason": None,
+        "detail": None,
+        "ignored_columns": ["note"],
+    }
+    for n in (1, 2, 3)
+] + [
+    {
+        "path": "orders/2025-04-01 copy.csv",
+        "outcome": "duplicate",
+        "rows_read": 0,
+        "size": 20_000,
+        "destination": "archive",
+    },
+    {
+        "path": "products.csv",
+        "outcome": "set_aside",
+        "rows_read": None,
+        "size": 99,
+        "destination": "rejected",
+        "reason": "utf16",
+        "detail": "the file is UTF-16: save it as UTF-8",
+    },
+]
+EXAMPLES = [
+    {
+        "dataset": "orders",
+        "reason": "invalid_total_amount",
+        "file_path": "orders/2025-04-01.csv",
+        "line": 17,
+        "raw": "17,o17,u1,2025-04-01T10:00:00,<script>alert(1)</script>,2025-04-01",
+    },
+    {"dataset": "order_items", "reason": "orphan_order", "file_path": "order_items.csv", "line": 3, "raw": "i3,o99,u1"},
+]
+
+
+def history(steps: list[str], fail_at: str | None = None, end: str = "ExecutionSucceeded") -> list[dict[str, Any]]:
+    """Events of an execution that went through these states, a second each; `fail_at` had its error caught."""
+    events: list[dict[str, Any]] = [
+        {"id": 1, "previousEventId": 0, "type": "ExecutionStarted", "timestamp": "2025-04-16T10:00:00Z"}
+    ]
+
+    def add(kind: str, **details: Any) -> None:
+        seconds = len([e for e in events if e["type"].endswith("Entered")])
+        time = f"2025-04-16T10:{seconds // 60:02d}:{seconds % 60:02d}Z"
+        events.append(
+            {"id": len(events) + 1, "previousEventId": len(events), "type": kind, "timestamp": time} | details
+        )
+
+    for name in steps:
+        kind = ASL["States"][name]["Type"]
+        add(f"{kind}StateEntered", stateEnteredEventDetails={"name": name})
+        if name == fail_at:
+            add("TaskFailed", taskFailedEventDetails={"error": "Glue.Boom", "cause": "the <driver> died"})
+        if kind != "Fail":
+            add(f"{kind}StateExited", stateExitedEventDetails={"name": name})
+    add(
+        end,
+        **(
+            {"executionFailedEventDetails": {"error": "RunFailed", "cause": "see above"}}
+            if end == "ExecutionFailed"
+            else {}
+        ),
+    )
+    return events
+
+
+GOOD = [
+    "PrepareRun",
+    "FindNewFiles",
+    "AnyNewFiles",
+    "RunGlueJob",
+    "CheckGlueJobStatus",
+    "ReadRunSummary",
+    "HandleValidationSuccess",
+]
+BAD = ["PrepareRun", "FindNewFiles", "AnyNewFiles", "RunGlueJob", "ReadJobError", "HandleGlueJobFailure", "RunFailed"]
+
+
+def page(**changes: Any) -> str:
+    """The page of the run above, with some of its summary changed."""
+    return report.render(SUMMARY | changes, MANIFEST, history(GOOD), ASL, EXAMPLES)
+
+
+class Checker(HTMLParser):
+    """Finds tags that are not closed, and everything that would be fetched."""
+
+    VOID = {"meta", "br", "link", "img"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [str(v) for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing() -> None:
+    checker = Checker()
+    checker.feed(page())
+    assert checker.open == [] and checker.fetched == []
+    assert "script" not in checker.tags and not re.search(r"@import|url\(", page())
+
+
+def test_the_page_holds_the_run_in_numbers() -> None:
+    text = page()
+    for said in (
+        "run-2025-04-16",
+        "Succeeded",
+        "6,260",
+        "4,900",
+        "invalid_total_amount",
+        "the file is UTF-16: save it as UTF-8",
+        "12.2 s",
+        "42.5 s",
+        "3 days, 2025-04-01 to 2025-04-05",
+        "columns ignored: note",
+    ):
+        assert said in text, said
+    assert text.count("✓ balanced") == 3 and "not accounted for" not in text
+
+
+def test_a_row_that_is_not_accounted_for_is_shown() -> None:
+    datasets = copy.deepcopy(SUMMARY["datasets"])
+    datasets["orders"]["inserted"] -= 5
+    assert "✗ +5 rows not accounted for" in page(datasets=datasets)
+
+
+def test_text_of_files_and_errors_is_never_html() -> None:
+    text = page(run_id="<b>x</b>", error="bad <img src=x onerror=alert(1)>", status="FAILED")
+    assert "<script" not in text and "&lt;script&gt;alert(1)" in text
+    assert "<img" not in text and "<b>x</b>" not in text
+    hostile = "\"><script>alert(1)</script>'"
+    for text in (
+        report.render(
+            {
+                "run_id": hostile,
+                "status": hostile,
+                "error": hostile,
+                "datasets": {hostile: dataset(1, inserted=1, reasons={hostile: 1})},
+                "tables": {hostile: {"version": hostile, "dates": [hostile]}},
+                "timings": {hostile: 1},
+                "started_at": hostile,
+            },
+            [
+                {
+                    "path": hostile,
+                    "outcome": hostile,
+                    "reason": hostile,
+                    "detail": hostile,
+                    "destination": hostile,
+                    "ignored_columns": [hostile],
+                }
+            ],
+            None,
+            {"StartAt": hostile, "States": {hostile: {"Type": "Succeed", "Comment": hostile}}},
+            [{"dataset": hostile, "reason": hostile, "file_path": hostile, "line": hostile, "raw": hostile}],
+        ),
+    ):
+        assert "<script" not in text
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"status": "NOTHING_NEW", "datasets": {}}, "Nothing new"),
+        ({"status": "FAILED", "error": "no such bucket"}, "no such bucket"),
+    ],
+)
+def test_other_ends_are_said(changes: dict[str, Any], words: str) -> None:
+    assert words in page(**changes)
+
+
+def test_a_failed_execution_is_shown_as_failed_even_where_the_job_succeeded() -> None:
+    text = report.render(SUMMARY, [], history([*GOOD[:-1], "HandleArchiveFailure"]), ASL, None)
+    assert "Failed: the archive" in text
+
+
+def test_a_page_can_be_made_of_almost_nothing() -> None:
+    assert "wrote no summary" in report.render(report.no_summary("r"), [], None, None, None)
+    assert "Unknown" in report.render({}, [], None, None, None)
+
+
+def test_one_rejected_row_among_a_million_is_seen_in_the_flow() -> None:
+    picture = report.flow({"orders": dataset(1_000_001, inserted=1_000_000, rejected=1)})
+    assert "orders: 1 rejected" in picture and "v3.0" in picture
+
+
+def test_a_history_becomes_each_states_result_seconds_and_error() -> None:
+    runs = graph.runs_of(history(BAD, fail_at="RunGlueJob", end="ExecutionFailed"))
+    assert runs["FindNewFiles"].status == "succeeded" and runs["FindNewFiles"].seconds == 1
+    assert runs["RunGlueJob"].status == "caught" and runs["RunGlueJob"].error == "Glue.Boom: the <driver> died"
+    assert runs["RunFailed"].status == "failed" and "RunFailed" in runs["RunFailed"].error
+
+
+def test_a_state_entered_twice_sums_its_seconds() -> None:
+    assert (
+        graph.runs_of(history(["PrepareRun", "FindNewFiles", "AnyNewFiles", "FindNewFiles"]))["FindNewFiles"].entered
+        == 2
+    )
+
+
+def boxes(layout: Any, left: float = 0, top: float = 0) -> list[tuple[str, float, float, float, float]]:
+    """Every state's name and rectangle, without the frames of parallel states."""
+    found = []
+    for node in layout.nodes.values():
+        if not node.branches:
+            found.append((node.name, left + node.x - node.width / 2, top + node.y, node.width, node.height))
+        across = left + node.x - node.width / 2
+        across += (node.width - sum(b.width for b in node.branches) - graph.GAP_X * (len(node.branches) - 1)) / 2
+        for branch in node.branches:
+            found += boxes(branch, across, top + node.y + 46)
+            across += branch.width + graph.GAP_X
+    return found
+
+
+def test_the_picture_holds_every_state_once_and_none_covers_another() -> None:
+    found = boxes(graph.lay_out(ASL))
+    names = [name for name, *_ in found]
+    expected = [n for n, s in ASL["States"].items() if s["Type"] != "Parallel"]
+    expected += [n for s in ASL["States"].values() for b in s.get("Branches", []) for n in b["States"]]
+    assert sorted(names) == sorted(expected)
+    for i, (a, ax, ay, aw, ah) in enumerate(found):
+        for b, bx, by, bw, bh in found[slice(i + 1, None)]:
+            assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay, f"{a} covers {b}"
+
+
+def test_no_line_passes_behind_a_state() -> None:
+    layout = graph.lay_out(ASL)
+    rows = {}
+    for path, _, _ in layout.edges:
+        for lane in path[1:-1]:
+            rows.setdefault(lane.layer, {})[id(lane)] = lane
+    for node in layout.nodes.values():
+        for lane in rows.get(node.layer, {}).values():
+            assert abs(node.x - lane.x) >= node.width / 2, f"a line passes behind {node.name}"
+
+
+def test_the_executed_graph_marks_what_ran_and_what_did_not() -> None:
+    svg = graph.draw(ASL, graph.runs_of(history(BAD, fail_at="RunGlueJob", end="ExecutionFailed")))
+    assert svg.count('class="caught"') == 1 + 1 and "the &lt;driver&gt; died" in svg  # the state and the key
+    assert 'class="idle"' in svg
+
+
+def dump_dom(file: Path, profile: Path, *extra: str) -> str:
+    """The page as Chromium sees it."""
+    assert CHROMIUM
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={profile}",
+        "--window-size=1280,1600",
+    ]
+    done = subprocess.run(
+        [CHROMIUM, *flags, *extra, file.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium")
+def test_a_browser_shows_the_page_without_an_error(tmp_path: Path) -> None:
+    file, shot = tmp_path / "report.html", tmp_path / "report.png"
+    file.write_text(page(), "utf-8")
+    dom = dump_dom(file, tmp_path / "profile", "--dump-dom")
+    assert "Where every row went" in dom and dom.count("<section>") == 6 and "</svg>" in dom
+    dump_dom(file, tmp_path / "profile", f"--screenshot={shot}")
+    assert shot.read_bytes()[:8] == base64.b64decode("iVBORw0KGgo=") and shot.stat().st_size > 40_000
+    if os.environ.get("KEEP_REPORT"):
+        shutil.copy(file, os.environ["KEEP_REPORT"])
