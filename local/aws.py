@@ -383,8 +383,10 @@ class Pipe(threading.Thread):
     def _start_execution(self) -> None:
         self.aws.client('stepfunctions').start_execution(stateMachineArn=self.target,
                                                          input=json.dumps([self.input] * len(self._batch)))
-        for message in self._batch:
-            self.aws.client('sqs').delete_message(QueueUrl=self.queue, ReceiptHandle=message['ReceiptHandle'])
+        for first in range(0, len(self._batch), 10):
+            entries = [{'Id': str(number), 'ReceiptHandle': message['ReceiptHandle']}
+                       for number, message in enumerate(self._batch[first:first + 10])]
+            self.aws.client('sqs').delete_message_batch(QueueUrl=self.queue, Entries=entries)
         self._batch.clear()
 
     def idle(self) -> bool:

@@ -8,9 +8,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import logging
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import boto3
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
@@ -39,6 +43,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+from moto.stepfunctions.parser.asl.utils import boto_client as boto_client_module
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 
@@ -52,6 +57,7 @@ class Pace:
 
 
 PACE = Pace()
+_CLIENT_LOCK = threading.Lock()
 _START = StepFunctionsParserBackend.start_execution
 
 
@@ -63,9 +69,23 @@ def install(pace: Pace | None = None) -> None:
     aws_sdk_module._SERVICE_ERROR_NAMES.update({'s3': 'S3', 'glue': 'Glue'})
     WaitFunction._wait_interval = _wait
     StepFunctionsParserBackend.start_execution = _start_named
+    boto_client_module.boto3 = SimpleNamespace(client=_client)
     # The interpreter logs every failure that a state catches as an error with a dump of its tree.
     logging.getLogger('moto.stepfunctions').setLevel(logging.CRITICAL)
     retrier_decl.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_client(service: str, region: str, endpoint: str) -> Any:
+    config = Config(parameter_validation=False, retries={'total_max_attempts': 1}, read_timeout=1000)
+    return boto3.client(service, region_name=region, endpoint_url=endpoint, aws_access_key_id='local',
+                        aws_secret_access_key='local', config=config)
+
+
+def _client(service_name: str, region_name: str, endpoint_url: str | None = None, **_: Any) -> Any:
+    """moto makes a client for every task, which takes longer than the task."""
+    with _CLIENT_LOCK:
+        return _cached_client(service_name, region_name, endpoint_url or '')
 
 
 def _start_named(self: StepFunctionsParserBackend, state_machine_arn: str, name: str | None = None,

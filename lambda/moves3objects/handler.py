@@ -113,6 +113,9 @@ class Outcome:
     detail: str | None = None
 
 
+OVERWRITTEN = Outcome('changed', 'was overwritten after the run had listed it; left for the next run')
+
+
 @dataclass(frozen=True)
 class Clients:
     """`once` never repeats a request by itself, so that its "not found" can only mean that somebody else deleted."""
@@ -229,8 +232,15 @@ class Archiver:
         if source is None:
             return self._already_gone(entry, bucket, key, kind)
         if not entry.is_version(source):
-            return Outcome('changed', 'was overwritten after the run had listed it; left for the next run')
-        version = self._copy(entry, source, bucket, key)
+            return OVERWRITTEN
+        try:
+            version = self._copy(entry, source, bucket, key)
+        except ClientError as error:  # since the look at it, the source was taken away or overwritten
+            if _status(error) == 404:
+                return self._already_gone(entry, bucket, key, kind)
+            if _status(error) == 412:
+                return OVERWRITTEN
+            raise
         copy = self._head(bucket, key)
         if copy is None or copy['ContentLength'] != entry.size:
             raise CopyMismatch(f'the copy s3://{bucket}/{key} is not complete; the source stays')

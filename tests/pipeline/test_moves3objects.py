@@ -11,7 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 from moto.s3.models import s3_backends
 
@@ -85,6 +85,12 @@ def counted(answer: dict[str, Any]) -> dict[str, int]:
 
 def before_each_delete(monkeypatch: pytest.MonkeyPatch, action: Callable[[dict[str, Any]], None]) -> None:
     """Lets `action` happen between the copy of an object and its deletion."""
+    before_each(monkeypatch, 'once', 'DeleteObject', action)
+
+
+def before_each(monkeypatch: pytest.MonkeyPatch, client: str, operation: str,
+                action: Callable[[dict[str, Any]], None]) -> None:
+    """Lets `action` happen just before the archiver sends a request."""
     create = archiver.Clients.create
 
     def hook(params: dict[str, Any], **_: Any) -> None:
@@ -92,7 +98,7 @@ def before_each_delete(monkeypatch: pytest.MonkeyPatch, action: Callable[[dict[s
 
     def hooked(workers: int) -> Any:
         clients = create(workers)
-        clients.once.meta.events.register('before-parameter-build.s3.DeleteObject', hook)
+        getattr(clients, client).meta.events.register(f'before-parameter-build.s3.{operation}', hook)
         return clients
 
     monkeypatch.setattr(archiver.Clients, 'create', hooked)
@@ -161,6 +167,30 @@ def test_a_file_overwritten_between_copy_and_delete_keeps_its_new_version(
     assert zone.s3.get_object(Bucket=RAW, Key=PREFIX + 'orders.csv')['Body'].read() == b'new'
     copy = zone.s3.get_object(Bucket=ARCHIVE, Key='archived/run=run-1/orders.csv')
     assert copy['Body'].read() == b'old'
+
+
+def test_a_file_that_another_run_takes_just_before_the_copy_is_no_failure(
+        zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone.put('orders.csv')
+    zone.commit()
+    before_each(monkeypatch, 'retrying', 'CopyObject',
+                lambda params: zone.s3.delete_object(Bucket=RAW, Key=PREFIX + 'orders.csv'))
+    assert counted(archive()) == {'gone': 1}
+    assert zone.keys(ARCHIVE) == []
+
+
+def test_a_file_overwritten_just_before_the_copy_is_left_and_reported(
+        zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
+    zone.put('orders.csv')
+    zone.commit()
+
+    def refuse(params: dict[str, Any]) -> None:  # as S3 does for CopySourceIfMatch, which moto does not look at
+        response = {'Error': {'Code': 'PreconditionFailed'}, 'ResponseMetadata': {'HTTPStatusCode': 412}}
+        raise ClientError(response, 'CopyObject')
+
+    before_each(monkeypatch, 'retrying', 'CopyObject', refuse)
+    assert counted(archive()) == {'changed': 1}
+    assert zone.keys(RAW) == [PREFIX + 'orders.csv']
 
 
 def test_a_crash_between_copy_and_delete_is_healed_by_the_same_page_again(
