@@ -654,27 +654,30 @@ def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
                           (F.coalesce(F.sum(breaks).over(before), F.lit(0)) + 1).alias("_line"))
 
 
-def split_fields(lines: DataFrame, raw: RawFile) -> DataFrame:
-    """Add _kind, _cells ARRAY<STRING> (one for each column of the header; NULL where the record has no such shape) and _broken (why)."""
+def split_fields(lines: DataFrame, raw: RawFile, table: Table) -> DataFrame:
+    """Add _kind, _odd, _broken (why the record has not the header's shape, or NULL) and `_c_<column>`, the text of each column."""
     wide = len(raw.header)
     schema = ", ".join(f"c{place} STRING" for place in range(wide)) + ", _corrupt STRING"
     options = {"columnNameOfCorruptRecord": "_corrupt", "escape": '"', "mode": "PERMISSIVE", "maxColumns": str(max(MOST_COLUMNS, wide) + 1)}
     text = F.col("_text")
     commas = F.length(text) - F.length(F.replace(text, F.lit(","), F.lit("")))
     lines = lines.select("*", text.contains('"').alias("_quoted"))
-    lines = lines.select("*", F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias("_parsed"))
-    parsed = F.when(F.col("_parsed._corrupt").isNull(), F.array(*[F.col(f"_parsed.c{place}") for place in range(wide)]))
-    cells = F.when(F.col("_quoted"), parsed).otherwise(F.split(text, ",", -1))
+    lines = lines.select("*", F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias("_parsed"),
+                         F.when(~F.col("_quoted"), F.split(text, ",", -1)).alias("_split"))
     kind = F.when(F.trim(text) == "", BLANK).when(text == raw.header_line, HEADER).otherwise(RECORD)
     outside = F.regexp_replace(text, r'"[^"]*"?', "")
-    fields = F.when(F.col("_quoted"), F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1).otherwise(F.size("_cells"))
+    fields = F.when(F.col("_quoted"), F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1).otherwise(F.size("_split"))
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
+    unread = F.col("_quoted") & (F.col("_parsed").isNull() | F.col("_parsed._corrupt").isNotNull())
     broken = (F.when(F.encode(text, "UTF-8") != text.cast("binary"), "invalid_utf8")
               .when(F.col("_quoted") & ~text.rlike(f"(?s){CLOSED_PATTERN}"), "unclosed_quote")
-              .when(fields < wide, "too_few_fields").when(fields > wide, "too_many_fields")
-              .when(F.col("_cells").isNull(), "too_many_fields"))
-    return (lines.select("*", cells.alias("_cells"), kind.alias("_kind"), (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"))
-            .select("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd", "_cells", broken.alias("_broken")))
+              .when(fields < wide, "too_few_fields").when((fields > wide) | unread, "too_many_fields"))
+    cells = []
+    for name in table.column_names:
+        at = raw.header.index(name)
+        cells.append(F.when(F.col("_quoted"), F.col(f"_parsed.c{at}")).otherwise(F.get("_split", F.lit(at))).alias(f"_c_{name}"))
+    return lines.select("_file", "_block", "_mid", "_line", "_text", kind.alias("_kind"), (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"),
+                        broken.alias("_broken"), *cells)
 
 
 def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Sequence[SparkColumn], broken: SparkColumn) -> DataFrame:
@@ -701,10 +704,9 @@ def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Seq
 
 def stage(lines: DataFrame, table: Table, raw: RawFile, keep_raw: bool) -> DataFrame:
     """Every physical line of files with one header as a typed row; `_raw` and `_fields` only where `keep_raw` or rejected."""
-    rows = split_fields(lines, raw)
+    rows = split_fields(lines, raw, table)
     odd_blank = F.col("_text").contains("\t") | F.col("_text").contains("\u00a0")
-    place = {name: raw.header.index(name) for name in table.column_names}
-    cells = {name: F.get(F.col("_cells"), F.lit(at)) for name, at in place.items()}
+    cells = {name: F.col(f"_c_{name}") for name in table.column_names}
     text = {name: F.when(odd_blank, F.btrim(cell, F.lit(" \t\u00a0"))).otherwise(F.trim(cell)) for name, cell in cells.items()}
     text = {name: F.when(cell != "", cell) for name, cell in text.items()}
     keep = [F.col(name) for name in ("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd")]
@@ -970,11 +972,11 @@ class Load:
         self.staged, self.blocks = None, []
 
     def _stage_once(self, multi: set, keep_raw: bool) -> None:
-        groups: Dict[Tuple[str, bool], List[RawFile]] = defaultdict(list)
+        groups: Dict[Tuple[str, Tuple[str, ...], bool], List[RawFile]] = defaultdict(list)
         for raw in self.files:
-            groups[(raw.header_line, raw.id in multi)].append(raw)
+            groups[(raw.header_line, raw.header, raw.id in multi)].append(raw)
         spark, frames, self.by_hash = self.run.spark, [], {}
-        for (_, quoted), raws in groups.items():
+        for (_, _, quoted), raws in groups.items():
             paths = [self.run.raw_path(raw) for raw in raws]
             lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
             frames.append(stage(lines, self.table, raws[0], keep_raw))
@@ -1432,7 +1434,8 @@ class Run:
         zero = {"rows_read": 0, "admitted": 0, **{name: 0 for name in OUTCOMES}, "rejected_by_reason": {}}
         datasets = {table.dataset: self.loads[table.dataset].measures() if status == "SUCCEEDED" else dict(zero) for table in TABLES}
         return {"run_id": self.arguments.run_id, "status": status,
-                "started_at": iso(self.started), "finished_at": iso(dt.datetime.now(dt.timezone.utc)), "error": error, "files": files, "manifest_entries": len(self.files), "datasets": datasets, "tables": {},
+                "started_at": iso(self.started), "finished_at": iso(dt.datetime.now(dt.timezone.utc)),
+                "error": error, "files": files, "manifest_entries": len(self.files), "datasets": datasets, "tables": {},
                 "crawl_needed": False, "reject_examples": sorted(self.examples, key=lambda one: (one["dataset"], one["reason"])),
                 "timings": {phase: round(seconds, 2) for phase, seconds in self.timings.items()}}
 

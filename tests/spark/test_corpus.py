@@ -1,0 +1,49 @@
+"""Every odd or broken input has its outcome: all cases of the corpus in one run, and again after it."""
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.corpus.cases import CASES, Case
+from tests.corpus.compare import RejectedRow, Results, differences, rows_of_no_case
+from tests.model import RawFile
+from tests.spark.conftest import Lake, check_equation, csv_file
+
+
+@pytest.fixture(scope="module")
+def ran(job: Any, spark: Any, tmp_path_factory: Any) -> tuple[Lake, dict[str, Any], Results]:
+    lake = Lake(job, tmp_path_factory.mktemp("corpus"))
+    modified = csv_file("x", "", 0).modified
+    summary = lake.run([RawFile(case.path, case.content, modified) for case in CASES])
+    tables = {table.dataset: {row[table.key]: row.asDict() for row in lake.frame(table.name).collect()} for table in job.TABLES}
+    rejected = [RejectedRow(row.file_path, row.line, row.status, tuple(row.reasons), row.raw) for row in lake.records()]
+    return lake, summary, Results(lake.manifest("run-1"), tables, rejected)
+
+
+def test_the_corpus_is_large_enough() -> None:
+    assert len(CASES) >= 40
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_case_has_its_outcome(ran: tuple, case: Case) -> None:
+    assert differences(case, ran[2]) == []
+
+
+def test_nothing_else_is_in_the_tables(ran: tuple) -> None:
+    assert rows_of_no_case(ran[2]) == []
+
+
+def test_no_row_of_the_corpus_is_lost(ran: tuple) -> None:
+    check_equation(ran[1])
+    assert sum(numbers["rows_read"] for numbers in ran[1]["datasets"].values()) == sum(case.rows_read for case in CASES if case.outcome == "loaded")
+    assert sum(numbers["superseded"] for numbers in ran[1]["datasets"].values()) == sum(case.superseded for case in CASES)
+
+
+def test_the_corpus_once_more_by_force_changes_nothing(ran: tuple) -> None:
+    lake, _, results = ran
+    before = lake.job.DeltaLog(lake.path("rejected_records")).versions()
+    summary = lake.run_on(lake.folder / "raw-1", "again", force=True)
+    check_equation(summary)
+    assert sum(numbers["inserted"] + numbers["updated"] for numbers in summary["datasets"].values()) == 0
+    assert lake.job.DeltaLog(lake.path("rejected_records")).versions() == before
