@@ -256,7 +256,8 @@ def _draw_flow(
         labels += f'<text class="s" x="{x2 + bar + 10}" y="{top + h / 2 + 14:.1f}">{MEANING[end]}</text>'
     return (
         f'<div class="wide"><svg class="flow" viewBox="0 0 960 {height:.0f}" role="img" '
-        f'aria-label="Rows of each dataset by outcome; the table below holds the same numbers">{ribbons}{labels}</svg></div>'
+        f'aria-label="Rows of each dataset by outcome; the table below holds the same numbers">{ribbons}{labels}</svg>'
+        "</div>"
     )
 
 

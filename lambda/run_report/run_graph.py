@@ -57,12 +57,14 @@ SIGNS = {
 
 @dataclass
 class StateRun:
-    """What an execution did in one state: how it ended, all its seconds, how often it was entered, and its error."""
+    """What an execution did in one state: how it ended, all its seconds, how often it was entered, its error, and the
+    states that it went on to."""
 
     status: str
     seconds: float = 0.0
     entered: int = 1
     error: str | None = None
+    then: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -114,11 +116,14 @@ def runs_of(history: Sequence[Mapping[str, Any]] | None) -> dict[str, StateRun]:
     for event in history or []:
         kind, number = str(event.get("type", "")), int(event.get("id", 0))
         entered, left = event.get("stateEnteredEventDetails"), event.get("stateExitedEventDetails")
-        name = (entered or left or {}).get("name") or owner.get(int(event.get("previousEventId", 0)))
+        before = owner.get(int(event.get("previousEventId", 0)))
+        name = (entered or left or {}).get("name") or before
         owner[number] = name
         if entered and name:
-            again = runs.get(name)
-            runs[name] = StateRun(RUNNING, again.seconds if again else 0.0, again.entered + 1 if again else 1)
+            run = runs.setdefault(name, StateRun(RUNNING, entered=0))
+            run.status, run.error, run.entered = RUNNING, None, run.entered + 1
+            if before in runs:
+                runs[before].then.add(name)
             since[name] = event.get("timestamp")
         elif left and name in runs:
             run = runs[name]
@@ -126,6 +131,8 @@ def runs_of(history: Sequence[Mapping[str, Any]] | None) -> dict[str, StateRun]:
             run.seconds += _seconds(since.get(name), event.get("timestamp"))
         elif name in runs and re.search("Failed$|TimedOut$|Aborted$", kind) and not kind.startswith("Execution"):
             runs[name].error = _error(event) or kind
+        elif name in runs and kind.endswith("Succeeded") and not kind.startswith("Execution"):
+            runs[name].error = None  # a retry went well
         elif kind in ("ExecutionFailed", "ExecutionTimedOut", "ExecutionAborted"):
             for run_name, run in runs.items():
                 if run.status == RUNNING:
@@ -438,14 +445,12 @@ def _body(layout: Layout, left: float, top: float, runs: Mapping[str, StateRun] 
 
 
 def _taken(edge: tuple[list[Node], bool, bool], runs: Mapping[str, StateRun] | None) -> bool:
-    """Whether the execution went along this edge, as far as the results of its two states tell."""
-    path, catch, loop = edge
+    """Whether the execution went along this edge."""
+    path, _, loop = edge
     source, target = (path[-1], path[0]) if loop else (path[0], path[-1])
     if not runs or source.name not in runs or target.name not in runs:
         return False
-    if loop:
-        return runs[target.name].entered > 1
-    return catch == (runs[source.name].status == CAUGHT)
+    return target.name in runs[source.name].then
 
 
 def _edge(edge: tuple[list[Node], bool, bool], left: float, top: float, runs: Mapping[str, StateRun] | None) -> str:
