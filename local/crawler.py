@@ -7,7 +7,7 @@ keys apart from them, the location (also as the SerDe parameter `path`), `table_
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from deltalake import DeltaTable, Schema
@@ -20,6 +20,7 @@ class GlueClient(Protocol):
     """The calls of boto3's Glue client that are needed here."""
 
     def get_crawler(self, *, Name: str) -> dict[str, Any]: ...  # noqa: N803
+    def get_paginator(self, operation_name: str) -> Any: ...
     def get_table(self, *, DatabaseName: str, Name: str) -> dict[str, Any]: ...  # noqa: N803
     def create_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...  # noqa: N803
     def update_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...  # noqa: N803
@@ -32,18 +33,41 @@ def crawl(glue: GlueClient, name: str, storage_options: Mapping[str, str] | None
     """
     started = dt.datetime.now(dt.timezone.utc)
     crawler = glue.get_crawler(Name=name)["Crawler"]
+    prefix = crawler.get("TablePrefix") or ""
+    failures = crawl_tables(
+        glue, crawler["DatabaseName"], delta_locations(crawler["Targets"]), storage_options, prefix, name
+    )
+    outcome = {"Status": "FAILED", "ErrorMessage": "; ".join(failures)} if failures else {"Status": "SUCCEEDED"}
+    return {"StartTime": started, "LogGroup": "/aws-glue/crawlers", "LogStream": name, **outcome}
+
+
+def crawl_tables(
+    glue: GlueClient,
+    database: str,
+    locations: Iterable[str],
+    storage_options: Mapping[str, str] | None = None,
+    prefix: str = "",
+    crawler: str = "delta-crawler",
+) -> list[str]:
+    """Register the Delta tables at these locations. Returns a sentence for each one that cannot be read."""
     failures = []
-    for location in delta_locations(crawler["Targets"]):
+    for location in locations:
         try:
-            table = table_input(location, storage_options, crawler.get("TablePrefix") or "", name)
+            table = table_input(location, storage_options, prefix, crawler)
         except TableNotFoundError:
             failures.append(f"no Delta log at {location}: no run has written this table yet")
         except (DeltaError, OSError, ValueError) as error:
             failures.append(f"cannot read the Delta log at {location}: {error}")
         else:
-            register(glue, crawler["DatabaseName"], table)
-    outcome = {"Status": "FAILED", "ErrorMessage": "; ".join(failures)} if failures else {"Status": "SUCCEEDED"}
-    return {"StartTime": started, "LogGroup": "/aws-glue/crawlers", "LogStream": name, **outcome}
+            register(glue, database, table)
+    return failures
+
+
+def catalog_tables(glue: GlueClient, database: str) -> dict[str, str]:
+    """Name -> location of the Delta tables that the catalog knows: what Athena can query."""
+    pages = glue.get_paginator("get_tables").paginate(DatabaseName=database)
+    tables = [table for page in pages for table in page["TableList"]]
+    return {t["Name"]: t["StorageDescriptor"]["Location"] for t in tables if t["Parameters"]["table_type"] == "DELTA"}
 
 
 def delta_locations(targets: Mapping[str, Any]) -> list[str]:

@@ -37,6 +37,7 @@ def test_a_crawl_registers_every_table_as_a_native_delta_table(glue: Any, tmp_pa
     last = crawler.crawl(glue, "delta-crawler")
     assert last["Status"] == "SUCCEEDED" and last["StartTime"].tzinfo
     assert {t["Name"] for t in glue.get_tables(DatabaseName=DATABASE)["TableList"]} == set(locations)
+    assert crawler.catalog_tables(glue, DATABASE) == locations
     orders = glue.get_table(DatabaseName=DATABASE, Name="clean_orders")["Table"]
     assert orders["Parameters"]["table_type"] == "DELTA" and orders["Parameters"]["delta.lastUpdateVersion"] == "0"
     assert orders["PartitionKeys"] == [{"Name": "date", "Type": "date"}]
