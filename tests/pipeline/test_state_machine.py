@@ -21,8 +21,8 @@ HAPPY_PATH = [
     'PrepareRun', 'FindNewFiles', 'AnyNewFiles', 'RunGlueJob', 'CheckGlueJobStatus', 'ReadRunSummary',
     'CheckRunSummary', 'InitiateArchiveProcess', 'ArchiveProcessedFiles', 'CheckArchiveCompletion', 'CheckTablesExist',
     'ReadCrawler', 'CheckCrawlNeeded', 'RunGlueCrawler', 'WaitForCrawlerToFinish', 'CountCrawlerCheck',
-    'ReadCrawlerStatus', 'CheckCrawlerStatus', 'Parallel Athena Queries', 'CheckViolations', 'ComposeMessage',
-    'HandleValidationSuccess', 'WriteRunReport', 'CheckOutcome', 'RunSucceeded']
+    'ReadCrawlerStatus', 'CheckCrawlerStatus', 'PrepareChecks', 'Parallel Athena Queries', 'CheckViolations',
+    'ComposeMessage', 'HandleValidationSuccess', 'WriteRunReport', 'CheckOutcome', 'RunSucceeded']
 
 
 @dataclass
