@@ -119,10 +119,12 @@ def render(
 def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.StateRun]) -> str:
     text, kind = outcome(summary, runs)
     started, finished = _when(summary.get("started_at")), _when(summary.get("finished_at"))
-    times = f"{started:%d %B %Y, %H:%M:%S} UTC" if started else "start unknown"
+    times = f"{started:%d %B %Y, %H:%M:%S} UTC" if started else ""
     if started and finished:
         times += f" · the job took {run_graph.seconds_text((finished - started).total_seconds())}"
-    error = f'<p class="error" role="alert">{escape(str(summary["error"]))}</p>' if summary.get("error") else ""
+    causes = [str(summary["error"])] if summary.get("error") else []
+    causes += [f"{name}: {run.error}" for name, run in runs.items() if run.error] if kind == "bad" else []
+    error = f'<p class="error" role="alert">{escape(chr(10).join(causes))}</p>' if causes else ""
     datasets = (summary.get("datasets") or {}).values()
     totals = {k: sum(_int(d.get(k)) for d in datasets) for k in ("rows_read", "admitted", *OUTCOMES)}
     figures = _figure("files", _int((summary.get("files") or {}).get("listed"))) + _figure(
@@ -130,10 +132,11 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
     )
     figures += "".join(_figure(k, totals[k], k) for k in OUTCOMES)
     figures += _figure("admitted from parking", totals["admitted"]) if totals["admitted"] else ""
+    figures = f'<dl class="figures">{figures}</dl>' if datasets else ""
     return (
         f'<header><p class="soft">Run of the lakehouse</p><h1>{escape(run_id)}</h1>'
         f'<p><span class="badge {kind}">{escape(text)}</span> <span class="soft">{escape(times)}</span></p>'
-        f'{error}<dl class="figures">{figures}</dl></header>'
+        f'{error}{figures}</header>'
     )
 
 

@@ -291,6 +291,13 @@ def test_a_failed_execution_is_shown_as_failed_even_where_the_job_succeeded() ->
     assert "Failed: the archive" in text
 
 
+def test_the_cause_of_a_failure_stands_at_the_top_of_the_page() -> None:
+    text = report.render(report.no_summary("r"), [], history(BAD, "RunGlueJob", "ExecutionFailed"), ASL, None)
+    head = text.split("</header>")[0]
+    assert "RunGlueJob: Glue.Boom: the &lt;driver&gt; died" in head and "wrote no summary" in head
+    assert "rows read" not in head
+
+
 def test_a_page_can_be_made_of_almost_nothing() -> None:
     assert "wrote no summary" in report.render(report.no_summary("r"), [], None, None, None)
     assert "Unknown" in report.render({}, [], None, None, None)
