@@ -192,6 +192,7 @@ TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.autoOptimize.autoCompact": "true",
     "delta.enableDeletionVectors": "false",
 }
+SMALL_BYTES = 64 << 20       # a dataset of less is held as rows, see `hold`
 BULK_ROWS = 200_000          # a dataset with more rows is first decided in bulk, by blocks of keys
 HEAD_BYTES = 1 << 16         # what is read of a file to know its header
 MOST_RANGES, MOST_DATES = 32, 400  # literals in a condition that prunes files
@@ -629,7 +630,8 @@ def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> Ra
 # ---------------------------------------------------------------------------------------------------------------------
 RECORD, BLANK, HEADER = 0, 1, 2
 QUOTED_FIELD = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"'
-RECORD_PATTERN = (rf'((?:{QUOTED_FIELD}[^,\r\n]*+|[^,\r\n]*+)(?:,(?:{QUOTED_FIELD}[^,\r\n]*+|[^,\r\n]*+))*+)(?:\r\n|\n|\r|\z)')
+CLOSED_FIELD = rf'{QUOTED_FIELD}[ \t]*+(?=[,\r\n]|\z)'
+RECORD_PATTERN = (rf'((?:{CLOSED_FIELD}|[^,\r\n]*+)(?:,(?:{CLOSED_FIELD}|[^,\r\n]*+))*+)(?:\r\n|\n|\r|\z)')
 CLOSED_PATTERN = rf'^(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+)(?:,(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+))*+$'
 MOST_COLUMNS = 20_000  # the CSV parser's limit; a longer quoted row has too many fields anyway
 
@@ -664,7 +666,7 @@ def split_fields(lines: DataFrame, raw: RawFile, table: Table) -> DataFrame:
     lines = lines.select("*", text.contains('"').alias("_quoted"))
     lines = lines.select("*", F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias("_parsed"),
                          F.when(~F.col("_quoted"), F.split(text, ",", -1)).alias("_split"))
-    kind = F.when(F.trim(text) == "", BLANK).when(text == raw.header_line, HEADER).otherwise(RECORD)
+    kind = F.when(~text.rlike(r"[^ \t\r\x{a0}]"), BLANK).when(text == raw.header_line, HEADER).otherwise(RECORD)
     outside = F.regexp_replace(text, r'"[^"]*"?', "")
     fields = F.when(F.col("_quoted"), F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1).otherwise(F.size("_split"))
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
@@ -702,8 +704,8 @@ def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Seq
     return rows.select(*kept, reasons.alias("_reasons"), F.when(F.col("_broken").isNull(), fields).alias("_fields"), *columns)
 
 
-def stage(lines: DataFrame, table: Table, raw: RawFile, keep_raw: bool) -> DataFrame:
-    """Every physical line of files with one header as a typed row; `_raw` and `_fields` only where `keep_raw` or rejected."""
+def stage(lines: DataFrame, table: Table, raw: RawFile) -> DataFrame:
+    """Every physical line of files with one header as a typed row; `_raw` where it is rejected or may be parked, `_fields` where rejected."""
     rows = split_fields(lines, raw, table)
     odd_blank = F.col("_text").contains("\t") | F.col("_text").contains("\u00a0")
     cells = {name: F.col(f"_c_{name}") for name in table.column_names}
@@ -712,12 +714,12 @@ def stage(lines: DataFrame, table: Table, raw: RawFile, keep_raw: bool) -> DataF
     keep = [F.col(name) for name in ("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd")]
     rows = typed(rows, table, text, keep, F.col("_broken"))
     is_record = F.col("_kind") == RECORD
-    wanted = F.lit(keep_raw) | F.col("_reasons").isNotNull() | (F.col("_kind") == HEADER)
+    wanted = F.lit(bool(table.parents)) | F.col("_reasons").isNotNull() | (F.col("_kind") == HEADER)
     as_bytes = F.decode(F.col("_text").cast("binary"), "ISO-8859-1")  # one character a byte: nothing is lost, and every reader can read it
     readable = F.when(F.element_at("_reasons", 1) == "invalid_utf8", as_bytes).otherwise(F.col("_text"))
     return rows.select(
         "_file", "_block", "_mid", "_line", "_kind", "_odd", F.when(is_record, F.col("_reasons")).alias("_reasons"),
-        F.when(wanted, readable).alias("_raw"), F.when(wanted & is_record, F.col("_fields")).alias("_fields"), *table.column_names)
+        F.when(wanted, readable).alias("_raw"), F.when(is_record & F.col("_reasons").isNotNull(), F.col("_fields")).alias("_fields"), *table.column_names)
 
 
 def valid_rows(staged: DataFrame) -> DataFrame:
@@ -897,6 +899,12 @@ def spark_session(raw_bytes: int) -> SparkSession:
     return spark
 
 
+def hold(frame: DataFrame, small: bool = True) -> DataFrame:
+    """Keep a frame that is read several times. A small one forgets how it was made, so that what follows has a short plan to compile;
+    a large one is cached by columns, and made again where a worker is lost (a small one then fails the run, and the next run heals it)."""
+    return frame.localCheckpoint(eager=False) if small else frame.persist()
+
+
 def write_delta(frame: DataFrame, path: str, partition: Optional[str] = None, **options: str) -> None:
     """Append to a Delta table; the first append creates it with its properties."""
     writer = frame.write.format("delta").mode("append")
@@ -959,9 +967,8 @@ class Load:
     def stage(self) -> None:
         """Read and type every line once; read again only where quoted line breaks, or a file that changed meanwhile, ask for it."""
         multi: set = set()
-        keep_raw = sum(raw.stored.size for raw in self.files) < BULK_ROWS * 100
         while self.files:
-            self._stage_once(multi, keep_raw)
+            self._stage_once(multi)
             found = {self.by_hash[block["_file"]].id for block in self.blocks if block["odd"]} - multi
             gone = self.run.changed(self.files)
             if not found and not gone:
@@ -971,7 +978,7 @@ class Load:
             self.staged.unpersist()
         self.staged, self.blocks = None, []
 
-    def _stage_once(self, multi: set, keep_raw: bool) -> None:
+    def _stage_once(self, multi: set) -> None:
         groups: Dict[Tuple[str, Tuple[str, ...], bool], List[RawFile]] = defaultdict(list)
         for raw in self.files:
             groups[(raw.header_line, raw.header, raw.id in multi)].append(raw)
@@ -979,9 +986,10 @@ class Load:
         for (_, _, quoted), raws in groups.items():
             paths = [self.run.raw_path(raw) for raw in raws]
             lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
-            frames.append(stage(lines, self.table, raws[0], keep_raw))
+            frames.append(stage(lines, self.table, raws[0]))
         self.by_hash = self.run.hashes(self.files, [name for frame in frames for name in frame.inputFiles()])
-        self.staged = functools.reduce(DataFrame.unionByName, frames).persist()
+        small = sum(raw.stored.size for raw in self.files) < SMALL_BYTES
+        self.staged = hold(functools.reduce(DataFrame.unionByName, frames), small)
         self.blocks = profile(self.staged, self.table).collect()
         unknown = {block["_file"] for block in self.blocks} - set(self.by_hash)
         if unknown:
@@ -1038,7 +1046,7 @@ class Load:
             target = target.where(within(self.table.key, self.ranges(self.table.key)))
             target = target.join(F.broadcast(keys) if self.total("records") <= BULK_ROWS else keys, self.table.key, how="left_semi")
         parents = {parent.dataset: self.run.parent_keys(parent, candidates, self) for parent in self.table.parents}
-        self.decided = decide(candidates, self.table, parents, target).persist()
+        self.decided = hold(decide(candidates, self.table, parents, target), self.total("records") <= BULK_ROWS)
         self._count_decided()
 
     def _count_decided(self) -> None:
@@ -1130,7 +1138,8 @@ class Load:
             again = self.staged.where(F.col("_kind") == HEADER).withColumn("_nth", F.row_number().over(order)).where("_nth > 1").drop("_nth")
             frames.append(rejected_frame(self.placed(again), self.table, run_id, REJECTED, F.array(F.lit("repeated_header"))))
         if any(counter[PARKED] for counter in self.counts.values()):
-            waiting = self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
+            fields = F.create_map(*[part for name in self.table.column_names for part in (F.lit(name), F.col(name).cast("string"))])
+            waiting = self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late")).withColumn("_fields", fields)
             reasons = F.transform("_lacks", lambda name: F.substring_index(name, ":", 1))
             frames.append(rejected_frame(waiting, self.table, run_id, PARKED, reasons))
         return functools.reduce(DataFrame.unionByName, frames) if frames else None
@@ -1290,7 +1299,7 @@ class Run:
         table = self.lake["rejected_records"].read()
         if table is None:
             return None
-        rows = table.where(F.col("status") == PARKED).persist()
+        rows = hold(table.where(F.col("status") == PARKED))
         return None if rows.isEmpty() else rows
 
     def in_batch(self, rows: DataFrame) -> SparkColumn:
@@ -1315,7 +1324,8 @@ class Run:
                 F.col("line").alias("_line"), F.lit(RECORD).alias("_kind"), F.lit(False).alias("_odd"), F.col("raw").alias("_raw"),
                 F.col("file_path").alias("_path"), F.col("file_etag").alias("_etag"), F.col("file_size").alias("_size"),
                 F.col("file_modified").alias("_modified"), F.lit(False).alias("_replayed"), F.lit(True).alias("_late")]
-        late = typed(rows, table, text, keep, F.lit(None).cast("string")).persist()
+        late = typed(rows, table, text, keep, F.lit(None).cast("string"))
+        late = hold(late)
         return None if late.isEmpty() else late
 
     def all_keys(self, parent: Parent, load: Load) -> List[DataFrame]:
@@ -1344,7 +1354,7 @@ class Run:
             if not table.exists:
                 write_delta(self.spark.createDataFrame([], REJECTED_DDL), table.path, "status", **TABLE_PROPERTIES)
             return
-        rows = functools.reduce(DataFrame.unionByName, frames).persist()
+        rows = hold(functools.reduce(DataFrame.unionByName, frames))
         place = F.struct("file_path", "line", "raw")
         groups = rows.select("dataset", "status", F.explode("reasons").alias("reason"), place.alias("place")).groupBy(
             "dataset", "status", "reason").agg(F.count(F.lit(1)).alias("rows"), F.min("place").alias("first")).collect()
@@ -1354,7 +1364,8 @@ class Run:
             self.examples.append({"dataset": group["dataset"], "reason": group["reason"], "rows": group["rows"], **group["first"].asDict()})
         if self.crossed:
             recorded_rows = table.read().where(self.in_batch(rows)).select(*ROW_IDENTITY)
-            rows = rows.join(recorded_rows, list(ROW_IDENTITY), how="left_anti").select(rows.columns).persist()
+            rows = rows.join(recorded_rows, list(ROW_IDENTITY), how="left_anti").select(rows.columns)
+            rows = hold(rows)
             if rows.isEmpty():
                 return
         properties = {} if table.exists else TABLE_PROPERTIES
@@ -1378,7 +1389,7 @@ class Run:
                 frames.append(reread.select(*ROW_IDENTITY, F.lit("admitted").alias("status")))
         if not frames:
             return
-        settled = functools.reduce(DataFrame.unionByName, frames).persist()
+        settled = hold(functools.reduce(DataFrame.unionByName, frames))
         if settled.isEmpty():
             return
         from delta.tables import DeltaTable
