@@ -11,12 +11,15 @@ few per cent.
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import decimal
 import io
 import json
 import logging
+import os
 import re
+import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -123,6 +126,18 @@ class Result:
         for row in [list(self.names), *self.text_rows()]:
             stream.write(",".join("" if v is None else '"' + v.replace('"', '""') + '"' for v in row) + "\n")
         return stream.getvalue()
+
+    def table(self) -> str:
+        """The rows as a table for a terminal, numbers to the right, NULL as an empty cell."""
+        cells = [[(v or "").replace("\n", "⏎") for v in row] for row in self.text_rows()]
+        widths = [max(map(len, column)) for column in zip(self.names, *cells)]
+        right = [re.match("bigint|integer|double|decimal|real", kind) is not None for kind in self.types]
+
+        def line(row: Sequence[str]) -> str:
+            return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(row, widths, right)).rstrip()
+
+        rule = "  ".join("-" * w for w in widths)
+        return "\n".join([line(self.names), rule, *map(line, cells), f"({len(cells)} rows, {self.seconds:.2f} s)"])
 
     def result_set(self) -> dict[str, Any]:
         """The `ResultSet` of GetQueryResults: all values as text, the first row holds the names."""
@@ -693,3 +708,65 @@ def explain(error: duckdb.Error, query: Query) -> AthenaError:
         "ParserException": "SYNTAX_ERROR",
     }
     return AthenaError(code.get(type(error).__name__, "GENERIC_USER_ERROR"), text.partition(": ")[2].split("\n")[0])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The command
+# ---------------------------------------------------------------------------------------------------------------------
+def s3_options(endpoint: str, region: str = "us-east-1") -> dict[str, str]:
+    """`deltalake`'s options for an S3 that is stood in for on this machine."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": region,
+        "AWS_ACCESS_KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", "testing"),
+        "AWS_SECRET_ACCESS_KEY": os.environ.get("AWS_SECRET_ACCESS_KEY", "testing"),
+    }
+
+
+def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = None) -> Athena:
+    """The console of a local AWS: it knows the tables that the crawler has registered in the catalog."""
+    import boto3
+
+    from local.crawler import catalog_tables
+
+    options = s3_options(endpoint)
+    glue = boto3.client(
+        "glue",
+        endpoint_url=endpoint,
+        region_name=options["AWS_REGION"],
+        aws_access_key_id=options["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=options["AWS_SECRET_ACCESS_KEY"],
+    )
+    return Athena(catalog_tables(glue, database), options, database, history)
+
+
+def main(argv: Sequence[str]) -> int:
+    """`python -m local sql "SELECT …"`: 0 with the answer on stdout, 1 with Athena's error on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m local sql", description="Query the lakehouse in Athena's SQL.")
+    parser.add_argument("sql", nargs="?", help="one statement; read from stdin where it is missing")
+    parser.add_argument("--csv", action="store_true", help="write Athena's result file instead of a table")
+    parser.add_argument("--past", action="store_true", help="show the queries of the past")
+    parser.add_argument("--lake", type=Path, help="a folder with Delta tables, instead of the local AWS")
+    parser.add_argument("--endpoint", default=os.environ.get("AWS_ENDPOINT_URL", "http://localhost:5000"))
+    parser.add_argument("--history", type=Path, default=Path(".local/athena"), help="folder of the past queries")
+    options = parser.parse_args(argv)
+    if options.lake:
+        tables = {log.parent.name: str(log.parent) for log in sorted(options.lake.rglob("_delta_log"))}
+        athena = Athena(tables, history=options.history)
+    elif options.past:
+        athena = Athena({}, history=options.history)
+    else:
+        athena = on_endpoint(options.endpoint, history=options.history)
+    if options.past:
+        for query in athena.queries():
+            text = " ".join(query["sql"].split())
+            print(f"{query['submitted_at']}  {query['state']:9}  {query['seconds']:6.2f} s  {text}")
+        return 0
+    try:
+        result = athena.query(options.sql or sys.stdin.read())
+    except AthenaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(result.csv() if options.csv else result.table(), end="" if options.csv else "\n")
+    return 0

@@ -93,8 +93,8 @@ def table_input(location: str, storage_options: Mapping[str, str] | None, prefix
         "UPDATED_BY_CRAWLER": crawler,
         "CrawlerSchemaSerializerVersion": "1.0",
         "CrawlerSchemaDeserializerVersion": "1.0",
+        # no commit time: DeltaTable.history() holds the GIL while it reads; a server in this process would hang
         "delta.lastUpdateVersion": str(table.version()),
-        "delta.lastCommitTimestamp": str(table.history(1)[0]["timestamp"]),
     }
     return {
         "Name": prefix + location.rstrip("/").rpartition("/")[2].lower(),

@@ -172,12 +172,18 @@ TABLES: dict[str, tuple[list[tuple[str, pa.DataType]], list[tuple[object, ...]],
 }
 
 
-def build(folder: Path) -> dict[str, str]:
-    """Write the lake below the folder; table name -> location."""
+def build(folder: Path | str, storage_options: dict[str, str] | None = None) -> dict[str, str]:
+    """Write the lake below the folder, or below an S3 prefix; table name -> location."""
     for name, (columns, rows, partitions) in TABLES.items():
         schema = pa.schema([pa.field(n, kind) for n, kind in columns])
         data = pa.table(
             {n: pa.array([row[i] for row in rows], type=kind) for i, (n, kind) in enumerate(columns)}, schema=schema
         )
-        write_deltalake(folder / name, data, partition_by=partitions or None, configuration=WRITER_2)
-    return {name: str(folder / name) for name in TABLES}
+        write_deltalake(
+            f"{folder}/{name}",
+            data,
+            partition_by=partitions or None,
+            configuration=WRITER_2,
+            storage_options=storage_options,
+        )
+    return {name: f"{folder}/{name}" for name in TABLES}

@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
-from local.athena import Athena, AthenaError, as_text, athena_type, hive_type
+from local.athena import Athena, AthenaError, as_text, athena_type, hive_type, main, on_endpoint, s3_options
+from local.crawler import crawl_tables
 from tests.pipeline import lake
 
 QUERIES = Path(__file__).with_name("queries.sql")
@@ -246,3 +249,41 @@ def test_type_names() -> None:
 
 def test_every_query_of_the_file_ends_with_its_rows() -> None:
     assert all(rows and re.match(r"(?s)(SELECT|WITH).*;$", sql) for _, sql, rows in read_queries())
+
+
+def test_the_command_prints_a_table_a_result_file_an_error_and_the_past(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lake.build(tmp_path)
+    place = ["--lake", str(tmp_path), "--history", str(tmp_path / "history")]
+    assert main(["SELECT order_id, total_amount FROM clean_orders ORDER BY 1 LIMIT 2", *place]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "order_id  total_amount",
+        "--------  ------------",
+        "o1               260.0",
+        "o2                40.0",
+    ]
+    assert main(["SELECT 1 AS one", "--csv", *place]) == 0 and capsys.readouterr().out == '"one"\n"1"\n'
+    assert main(["DELETE FROM clean_orders", *place]) == 1 and "only reads Delta tables" in capsys.readouterr().err
+    assert main(["--past", *place]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["SUCCEEDED", "SUCCEEDED", "FAILED"]
+
+
+def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+        clients = {name: boto3.client(name, endpoint_url=endpoint) for name in ("s3", "glue")}
+        clients["s3"].create_bucket(Bucket="lake")
+        clients["glue"].create_database(DatabaseInput={"Name": "delta-lakehouse"})
+        locations = lake.build("s3://lake/lakehouse-dwh", s3_options(endpoint))
+        assert refusal(on_endpoint(endpoint), "SELECT 1 FROM clean_orders").startswith("TABLE_NOT_FOUND")
+        assert crawl_tables(clients["glue"], "delta-lakehouse", locations.values(), s3_options(endpoint)) == []
+        console = on_endpoint(endpoint)
+        for _, sql, rows in read_queries():
+            assert console.query(sql).text_rows() == rows
+        assert len(console.query("DESCRIBE clean_orders").rows) == 8
+    finally:
+        server.stop()
