@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.request
 from pathlib import Path
 
 import boto3
@@ -275,6 +276,7 @@ def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
     server.start()
     try:
         endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+        urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()  # its state belongs to the process
         clients = {name: boto3.client(name, endpoint_url=endpoint) for name in ("s3", "glue")}
         clients["s3"].create_bucket(Bucket="lake")
         clients["glue"].create_database(DatabaseInput={"Name": "delta-lakehouse"})
