@@ -7,6 +7,8 @@ import sys
 COMMANDS = {
     "job": ("local.job", "run the job on folders"),
     "run": ("local.demo", "two deliveries of sample data, with the numbers"),
+    "sql": ("local.athena", "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV"),
+    "images": ("local.pictures", "draw the pictures in images/ from the files that they show"),
     "jars": ("local.jars", "fetch what Spark needs, once"),
 }
 

@@ -633,12 +633,14 @@ QUOTED_FIELD = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"'
 CLOSED_FIELD = rf'{QUOTED_FIELD}[ \t]*+(?=[,\r\n]|\z)'
 RECORD_PATTERN = (rf'((?:{CLOSED_FIELD}|[^,\r\n]*+)(?:,(?:{CLOSED_FIELD}|[^,\r\n]*+))*+)(?:\r\n|\n|\r|\z)')
 CLOSED_PATTERN = rf'^(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+)(?:,(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+))*+$'
+# A path is a path: no wildcards in names, and no partitions guessed from `date=…` folders (which reads every other file several times)
+PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
 MOST_COLUMNS = 20_000  # the CSV parser's limit; a longer quoted row has too many fields anyway
 
 
 def physical_lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     """One row for each line of plain files: _text, _file, _block, _mid, _line (NULL)."""
-    reader = spark.read.option("__globPaths__", "false")
+    reader = spark.read.options(**PLAIN_PATHS)
     return reader.text(list(paths)).select(
         F.col("value").alias("_text"), F.xxhash64("_metadata.file_path").alias("_file"),
         F.col("_metadata.file_block_start").alias("_block"), F.monotonically_increasing_id().alias("_mid"),
@@ -647,7 +649,7 @@ def physical_lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
 
 def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     """One row for each record of files in which a quoted field holds a line break: as `physical_lines`, with _line."""
-    reader = spark.read.option("__globPaths__", "false").option("wholetext", "true")
+    reader = spark.read.options(**PLAIN_PATHS, wholetext="true")
     files = reader.text(list(paths)).select(F.xxhash64("_metadata.file_path").alias("_file"), F.regexp_replace("value", "^\ufeff", "").alias("_all"))
     records = files.select("_file", F.posexplode(F.regexp_extract_all("_all", F.lit(f"(?s){RECORD_PATTERN}"), F.lit(1))).alias("_mid", "_text"))
     breaks = F.size(F.split("_text", r"\r\n|\n|\r")).cast("bigint")
@@ -705,7 +707,7 @@ def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Seq
 
 
 def stage(lines: DataFrame, table: Table, raw: RawFile) -> DataFrame:
-    """Every physical line of files with one header as a typed row; `_raw` where it is rejected or may be parked, `_fields` where rejected."""
+    """Every physical line of files with one header as a typed row; `_raw` if rejected or waiting, `_fields` if rejected."""
     rows = split_fields(lines, raw, table)
     odd_blank = F.col("_text").contains("\t") | F.col("_text").contains("\u00a0")
     cells = {name: F.col(f"_c_{name}") for name in table.column_names}

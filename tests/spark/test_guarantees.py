@@ -152,9 +152,11 @@ def test_a_lost_row_fails_the_run_before_the_ledger(lake: Lake, monkeypatch: pyt
 def test_many_rows_are_decided_in_bulk_with_the_same_result(new_lake: Callable[[str], Lake], monkeypatch: pytest.MonkeyPatch) -> None:
     """The bulk way (blocks of keys) and the way row by row must not differ: numbers, texts, twins, orphans, late parents, corrections."""
     def delivery(part: int) -> list[RawFile]:
-        orders = "".join(order(str(key), f"2025-04-0{1 + key % 5}T10:00:00", str(key % 7 + part * (key % 11 == 0))) for key in range(200 * part, 300 + 200 * part))
-        items = "".join(item(f"{'x' if key % 50 == 0 else ''}{key}", str(key % 300 + 250 * part), f"p{key % 3}", f"2025-04-0{1 + key % 5}T10:00:00",
-                             str(key % 9 + part * (key % 13 == 0))) for key in range(400 * part, 700 + 400 * part))
+        orders = "".join(order(str(key), f"2025-04-0{1 + key % 5}T10:00:00", str(key % 7 + part * (key % 11 == 0)))
+                         for key in range(200 * part, 300 + 200 * part))
+        items = "".join(item(f"{'x' if key % 50 == 0 else ''}{key}", str(key % 300 + 250 * part), f"p{key % 3}",
+                             f"2025-04-0{1 + key % 5}T10:00:00", str(key % 9 + part * (key % 13 == 0)))
+                        for key in range(400 * part, 700 + 400 * part))
         return [csv_file(f"products/{part}.csv", PRODUCTS + f"p{part},1,Books,Pen\np2,1,Books,Ink {part}\n", 1 + 10 * part),
                 csv_file(f"orders/{part}.csv", ORDERS + orders, 2 + 10 * part),
                 csv_file(f"order_items/{part}.csv", ITEMS + items + item("401", "299", "p2", days="8"), 3 + 10 * part)]

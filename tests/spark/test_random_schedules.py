@@ -78,7 +78,6 @@ def as_runs(number: int, files: list[Any], numeric: bool) -> list[list[RawFile]]
     return runs
 
 
-
 def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
     schedules = drawn_schedules()
     assert len(schedules) >= SCHEDULES
