@@ -300,7 +300,8 @@ def parse_boolean(text: SparkColumn) -> SparkColumn:
 
 def parse_timestamp(text: SparkColumn) -> SparkColumn:
     """ISO with `T` or a blank, seconds and fractions optional; an offset or `Z` is brought to UTC; year 1 to 9999."""
-    tight = F.when(text.contains(" "), F.regexp_replace(text, r" (?=Z|[+-])", "")).otherwise(text)
+    offset = F.regexp_replace(F.regexp_replace(text, r" (?=Z|[+-])", ""), r"([+-]\d\d)(\d\d)$", "$1:$2")  # the cast knows +02:00, not +0200
+    tight = F.when(F.length(text) > 19, offset).otherwise(text)
     value = try_cast(tight, "timestamp")
     in_range = ~text.startswith("0000") & F.year(value).between(1, 9999)
     return F.when(text.rlike(TIMESTAMP_SHAPE), F.when(text.startswith("0") | text.startswith("9999"), F.when(in_range, value)).otherwise(value))
@@ -649,8 +650,9 @@ def physical_lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
 
 def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     """One row for each record of files in which a quoted field holds a line break: as `physical_lines`, with _line."""
-    reader = spark.read.options(**PLAIN_PATHS, wholetext="true")
-    files = reader.text(list(paths)).select(F.xxhash64("_metadata.file_path").alias("_file"), F.regexp_replace("value", "^\ufeff", "").alias("_all"))
+    reader = spark.read.options(**PLAIN_PATHS)
+    files = reader.text(list(paths), wholetext=True).select(
+        F.xxhash64("_metadata.file_path").alias("_file"), F.regexp_replace("value", "^\ufeff", "").alias("_all"))
     records = files.select("_file", F.posexplode(F.regexp_extract_all("_all", F.lit(f"(?s){RECORD_PATTERN}"), F.lit(1))).alias("_mid", "_text"))
     breaks = F.size(F.split("_text", r"\r\n|\n|\r")).cast("bigint")
     before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
@@ -721,7 +723,8 @@ def stage(lines: DataFrame, table: Table, raw: RawFile) -> DataFrame:
     readable = F.when(F.element_at("_reasons", 1) == "invalid_utf8", as_bytes).otherwise(F.col("_text"))
     return rows.select(
         "_file", "_block", "_mid", "_line", "_kind", "_odd", F.when(is_record, F.col("_reasons")).alias("_reasons"),
-        F.when(wanted, readable).alias("_raw"), F.when(is_record & F.col("_reasons").isNotNull(), F.col("_fields")).alias("_fields"), *table.column_names)
+        F.when(wanted, readable).alias("_raw"), F.when(is_record & F.col("_reasons").isNotNull(), F.col("_fields")).alias("_fields"),
+        *table.column_names)
 
 
 def valid_rows(staged: DataFrame) -> DataFrame:
