@@ -300,8 +300,9 @@ def parse_boolean(text: SparkColumn) -> SparkColumn:
 
 def parse_timestamp(text: SparkColumn) -> SparkColumn:
     """ISO with `T` or a blank, seconds and fractions optional; an offset or `Z` is brought to UTC; year 1 to 9999."""
-    offset = F.regexp_replace(F.regexp_replace(text, r" (?=Z|[+-])", ""), r"([+-]\d\d)(\d\d)$", "$1:$2")  # the cast knows +02:00, not +0200
-    tight = F.when(F.length(text) > 19, offset).otherwise(text)
+    offset = F.regexp_replace(F.regexp_replace(text, r" (?=Z|[+-])", ""), r"([+-]\d\d)(\d\d)$", "$1:$2")
+    with_seconds = F.regexp_replace(offset, r"([T ]\d\d:\d\d)(?=Z|[+-])", "$1:00")  # the cast knows 11:27:00+02:00 only
+    tight = F.when(F.length(text).isin(16, 19), text).otherwise(with_seconds)
     value = try_cast(tight, "timestamp")
     in_range = ~text.startswith("0000") & F.year(value).between(1, 9999)
     return F.when(text.rlike(TIMESTAMP_SHAPE), F.when(text.startswith("0") | text.startswith("9999"), F.when(in_range, value)).otherwise(value))
@@ -664,7 +665,8 @@ def split_fields(lines: DataFrame, raw: RawFile, table: Table) -> DataFrame:
     """Add _kind, _odd, _broken (why the record has not the header's shape, or NULL) and `_c_<column>`, the text of each column."""
     wide = len(raw.header)
     schema = ", ".join(f"c{place} STRING" for place in range(wide)) + ", _corrupt STRING"
-    options = {"columnNameOfCorruptRecord": "_corrupt", "escape": '"', "mode": "PERMISSIVE", "maxColumns": str(max(MOST_COLUMNS, wide) + 1)}
+    options = {"columnNameOfCorruptRecord": "_corrupt", "escape": '"', "mode": "PERMISSIVE", "ignoreLeadingWhiteSpace": "true",
+               "ignoreTrailingWhiteSpace": "true", "maxColumns": str(max(MOST_COLUMNS, wide) + 1)}
     text = F.col("_text")
     commas = F.length(text) - F.length(F.replace(text, F.lit(","), F.lit("")))
     lines = lines.select("*", text.contains('"').alias("_quoted"))
