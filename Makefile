@@ -4,10 +4,12 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: help run test lint bench clean
+
+.PHONY: help run test test-slow lint bench clean
 help:
 	@echo "make run     two deliveries of sample data through the whole job, with the numbers"
-	@echo "make test    lint and all tests"
+	@echo "make test    lint and tests"
+	@echo "make test-slow  the slow ones: a kill at each commit point, every scenario on real Spark"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make clean   remove the environment and all local data"
 
@@ -25,7 +27,12 @@ lint: $(VENV)/.ready
 
 test: lint
 	@$(PY) -m local jars
-	@$(PY) -m pytest tests/unit tests/pipeline tests/spark
+	@$(PY) -m pytest -m "not slow" tests/unit tests/pipeline tests/spark
+
+# Kills at each commit point, and every scenario on real Spark: many starts of Spark, so many minutes
+test-slow: $(VENV)/.ready
+	@$(PY) -m local jars
+	@$(PY) -m pytest -m slow tests/spark
 
 ITEMS ?= 2000000
 bench: $(VENV)/.ready

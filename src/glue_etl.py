@@ -302,7 +302,8 @@ def parse_timestamp(text: SparkColumn) -> SparkColumn:
     """ISO with `T` or a blank, seconds and fractions optional; an offset or `Z` is brought to UTC; year 1 to 9999."""
     offset = F.regexp_replace(F.regexp_replace(text, r" (?=Z|[+-])", ""), r"([+-]\d\d)(\d\d)$", "$1:$2")
     with_seconds = F.regexp_replace(offset, r"([T ]\d\d:\d\d)(?=Z|[+-])", "$1:00")  # the cast knows 11:27:00+02:00 only
-    tight = F.when(F.length(text).isin(16, 19), text).otherwise(with_seconds)
+    plain = F.length(text).isin(16, 19) & ((F.length(text) == 16) | (F.substring(text, 17, 1) == ":"))
+    tight = F.when(plain, text).otherwise(with_seconds)
     value = try_cast(tight, "timestamp")
     in_range = ~text.startswith("0000") & F.year(value).between(1, 9999)
     return F.when(text.rlike(TIMESTAMP_SHAPE), F.when(text.startswith("0") | text.startswith("9999"), F.when(in_range, value)).otherwise(value))
