@@ -151,7 +151,7 @@ def architecture_svg(template: Template) -> str:
     missing = sorted(set(PLACES) - set(places))
     if missing:
         raise ValueError(f"template.yaml has no resource {', '.join(missing)}: mend PLACES in local/pictures.py")
-    alarms = sorted(i for i, _ in template.of_type("AWS::CloudWatch::Alarm"))
+    alarms = sorted(i for i, alarm in template.of_type("AWS::CloudWatch::Alarm") if "AlarmActions" in alarm)
     roles = len(list(template.of_type("AWS::IAM::Role")))
     boxes = "".join(_resource(i, _name(template, i), *place) for i, place in places.items())
     arrows = "".join(_arrow(*flow) for flow in FLOWS)
