@@ -17,7 +17,7 @@ def main(raw: str, lake: str) -> None:
     spark = SparkSession.builder.appName("naive").getOrCreate()
     for name, (key, partition, ddl) in TABLES.items():
         files = [os.path.join(folder, file) for folder, _, names in os.walk(raw) for file in names
-                 if os.path.relpath(os.path.join(folder, file), raw).startswith(name) and ".csv" in file and "cut" not in file]
+                 if os.path.relpath(os.path.join(folder, file), raw).startswith(name) and file.endswith(".csv")]
         if not files:
             continue
         rows = spark.read.schema(ddl).option("header", True).csv(files).dropDuplicates([key])

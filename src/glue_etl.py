@@ -270,7 +270,7 @@ TRUE_WORDS, FALSE_WORDS = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", 
 
 def try_cast(column: SparkColumn, type_name: str) -> SparkColumn:
     """A cast that gives NULL where the text does not fit, with ANSI mode (Spark 4) and without (Spark 3)."""
-    return column.try_cast(type_name) if hasattr(column, "try_cast") else column.cast(type_name)
+    return column.try_cast(type_name) if hasattr(SparkColumn, "try_cast") else column.cast(type_name)
 
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
@@ -881,6 +881,10 @@ SPARK_SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
     "spark.sql.inMemoryColumnarStorage.compressed": "false",  # the staged rows are read twice: packing them costs more than it saves
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",  # days before 1582 as they are; Spark 3.5 would stop at one
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
 }
