@@ -5,11 +5,13 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run test test-slow lint bench clean
+.PHONY: help run up images test test-slow lint bench clean
 help:
-	@echo "make run     two deliveries of sample data through the whole job, with the numbers"
+	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
+	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
 	@echo "make test    lint and tests"
 	@echo "make test-slow  the slow ones: a kill at each commit point, every scenario on real Spark"
+	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make clean   remove the environment and all local data"
 
@@ -21,6 +23,13 @@ $(VENV)/.ready: requirements.txt
 
 run: $(VENV)/.ready
 	@$(PY) -m local run
+
+PORT ?= 5000
+up: $(VENV)/.ready
+	@$(PY) -m local up --port $(PORT)
+
+images: $(VENV)/.ready
+	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
 	@$(PY) -m flake8 src lambda local tests benchmarks && echo "flake8: clean"

@@ -5,8 +5,9 @@ import importlib
 import sys
 
 COMMANDS = {
-    "job": ("local.job", "run the job on folders"),
-    "run": ("local.demo", "two deliveries of sample data, with the numbers"),
+    "run": ("local.run", "uploads go the whole way to Athena: two deliveries of sample data, or your own"),
+    "up": ("local.up", "the same, kept running: upload with the AWS CLI, query, look at each run"),
+    "job": ("local.job", "run the job alone, on folders"),
     "sql": ("local.athena", "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV"),
     "images": ("local.pictures", "draw the pictures in images/ from the files that they show"),
     "jars": ("local.jars", "fetch what Spark needs, once"),

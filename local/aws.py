@@ -139,9 +139,9 @@ class LocalAws:
         """Stops taking events, then the server; the process's environment is as before."""
         if hasattr(self, 'pipe'):
             self.pipe.stop()
-        for execution in self.executions('RUNNING'):
-            with suppress(ClientError, BotoCoreError):
-                self.client('stepfunctions').stop_execution(executionArn=execution['executionArn'])
+            for execution in self.executions('RUNNING'):
+                with suppress(ClientError, BotoCoreError):
+                    self.client('stepfunctions').stop_execution(executionArn=execution['executionArn'])
         if self._server is not None:
             self._server.stop()
         for name, value in self._environment.items():

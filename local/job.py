@@ -18,13 +18,16 @@ MEASURES = ("rows_read", "admitted", "inserted", "updated", "unchanged", "supers
 class JobProcess:
     """The job in a process of its own that keeps its Spark between runs; Spark's own words go to a log file."""
 
-    def __init__(self, memory: str = "2g", settings: Optional[dict[str, str]] = None, environment: Optional[dict[str, str]] = None) -> None:
+    def __init__(self, memory: str = "2g", settings: Optional[dict[str, str]] = None, environment: Optional[dict[str, str]] = None,
+                 warm: bool = False) -> None:
+        """`warm` starts Spark at once, not in the first run that has something to load."""
         STATE.mkdir(parents=True, exist_ok=True)
         self.log = STATE / "spark.log"
         self._errors = self.log.open("a")
         variables = {**os.environ, **spark_environment(memory, settings), **(environment or {}), "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen([sys.executable, "-m", "local.worker"], env=variables, cwd=ROOT, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+        command = [sys.executable, "-m", "local.worker", *(["--warm"] if warm else [])]
+        self._process = subprocess.Popen(command, env=variables, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         stderr=self._errors, start_new_session=True)
 
     def run(self, arguments: Sequence[str], show: Callable[[str], None] = lambda line: None) -> int:
         """Run the job once; `show` gets each line of progress. Returns its exit code."""
@@ -36,6 +39,9 @@ class JobProcess:
                 return int(line.split()[1])
             show(line.rstrip("\n"))
         return self._process.wait() or 1
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def close(self) -> None:
         if self._process.stdin:

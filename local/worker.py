@@ -4,6 +4,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -21,8 +22,23 @@ def load_job() -> ModuleType:
     return sys.modules["glue_etl"]
 
 
+def warm_up(job: ModuleType) -> None:
+    """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds that no run should wait for."""
+    from delta.tables import DeltaTable
+
+    with tempfile.TemporaryDirectory() as folder:
+        spark = job.spark_session(0)
+        rows = spark.range(2).selectExpr("string(id) AS id", "current_date() AS date")
+        job.write_delta(rows, folder, "date")
+        table = DeltaTable.forPath(spark, folder).alias("t")
+        table.merge(rows.alias("s"), "t.id = s.id").whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        table.toDF().count()
+
+
 def main() -> None:
     job = load_job()
+    if "--warm" in sys.argv:
+        warm_up(job)
     for line in sys.stdin:
         try:
             code = job.main(json.loads(line))
