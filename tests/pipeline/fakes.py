@@ -100,7 +100,7 @@ class FakeJob:
 
 
 class FakeCrawler:
-    """Counts crawls; `failures` are raised one per crawl."""
+    """Counts crawls, and puts each target into the catalog; `failures` are raised one per crawl."""
 
     def __init__(self) -> None:
         self.crawls: list[Sequence[str]] = []
@@ -112,6 +112,10 @@ class FakeCrawler:
         self.crawls.append(targets)
         if self.failures:
             raise self.failures.pop(0)
+        glue = boto3.client('glue')
+        known = {table['Name'] for table in glue.get_tables(DatabaseName=database)['TableList']}
+        for name in {target.rstrip('/').rpartition('/')[2] for target in targets} - known:
+            glue.create_table(DatabaseName=database, TableInput={'Name': name})
 
 
 class FakeQueries:

@@ -20,9 +20,9 @@ FAST = Pace(waits=0.01, retries=0.01, poll=0.05)
 HAPPY_PATH = [
     'PrepareRun', 'FindNewFiles', 'AnyNewFiles', 'RunGlueJob', 'CheckGlueJobStatus', 'ReadRunSummary',
     'CheckRunSummary', 'InitiateArchiveProcess', 'ArchiveProcessedFiles', 'CheckArchiveCompletion', 'CheckTablesExist',
-    'ReadCrawler', 'CheckCrawlNeeded', 'RunGlueCrawler', 'WaitForCrawlerToFinish', 'CountCrawlerCheck',
+    'ReadCatalog', 'ReadCrawler', 'CheckCrawlNeeded', 'CheckCrawlerReady', 'RunGlueCrawler', 'WaitForCrawlerToFinish', 'CountCrawlerCheck',
     'ReadCrawlerStatus', 'CheckCrawlerStatus', 'PrepareChecks', 'Parallel Athena Queries', 'CheckViolations',
-    'ComposeMessage', 'HandleValidationSuccess', 'WriteRunReport', 'CheckOutcome', 'RunSucceeded']
+    'ComposeMessage', 'HandleValidationSuccess', 'WriteRunReport', 'CheckCrawlOwed', 'CheckOutcome', 'RunSucceeded']
 
 
 @dataclass
@@ -57,6 +57,14 @@ class Pipeline:
         assert self.aws.keys('RawBucket') == []
         assert sorted(self.job.loaded) == sorted(set(self.job.loaded))
         assert self.archived() == sorted(self.job.loaded)
+
+    def break_archive(self) -> None:
+        def broken(event: Any, context: Any) -> Any:
+            raise RuntimeError('AccessDenied on the manifest')
+        self.aws.runners.functions['Moves3Objects'] = broken
+
+    def mend_archive(self) -> None:
+        del self.aws.runners.functions['Moves3Objects']
 
     def archived(self) -> list[str]:
         """The paths in the archive, below their runs."""
@@ -259,17 +267,10 @@ def test_a_summary_without_the_numbers_fails_the_run_instead_of_dying_silently(o
 
 
 def test_a_function_that_raises_fails_the_run_and_nothing_moves(one_file: Pipeline) -> None:
-    functions = one_file.aws.runners.functions
-    one_file.aws.function('Moves3Objects')
-    original = functions['Moves3Objects']
-
-    def broken(event: Any, context: Any) -> Any:
-        raise RuntimeError('AccessDenied on the manifest')
-
-    functions['Moves3Objects'] = broken
+    one_file.break_archive()
     one_file.assert_failed('Archive Failure Alert', 'AccessDenied on the manifest')
     assert one_file.aws.keys('RawBucket') != []
-    functions['Moves3Objects'] = original
+    one_file.mend_archive()
     one_file.assert_heals()
 
 
@@ -295,6 +296,23 @@ def test_an_archive_that_is_only_partly_done_fails_the_run(one_file: Pipeline) -
 def test_a_crawl_that_fails_fails_the_run_and_is_made_good_by_the_next(one_file: Pipeline) -> None:
     one_file.crawler.failures = [CrawlFailed('no permission for the table')]
     one_file.assert_failed('Crawler Failure Alert', 'no permission for the table')
+    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.assert_heals()
+    assert len(one_file.crawler.crawls) == 2
+
+
+def test_a_crawl_that_a_failed_run_owed_is_made_good(one_file: Pipeline) -> None:
+    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.break_archive()
+    one_file.assert_failed('Archive Failure Alert', 'AccessDenied')
+    one_file.mend_archive()
+    one_file.assert_heals()
+    assert len(one_file.crawler.crawls) == 1, 'started by the run that failed'
+
+
+def test_a_table_that_is_missing_in_the_catalog_is_crawled_though_no_run_asks_for_it(one_file: Pipeline) -> None:
+    one_file.run()
+    one_file.aws.client('glue').delete_table(DatabaseName=one_file.aws.name('Database'), Name='rejected_records')
     one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
     one_file.assert_heals()
     assert len(one_file.crawler.crawls) == 2
