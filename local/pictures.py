@@ -2,8 +2,8 @@
 
     architecture.svg     from template.yaml: names and resources
     delta-lake-steps.svg from stepfunctions/delta-lake.json
-    executed.svg         with --history FILE, the events of a real execution as JSON (`get-execution-history`)
-    athena-queries.png   with --lake FOLDER, which holds the tables of a run; needs Chromium
+    executed.svg         from a real execution: with --run one on this machine, or with --history FILE any other
+    athena-queries.png   with --run, from queries of the tables that it leaves; needs Chromium
 
 A picture that holds states carries a fingerprint of the state machine, so that a test can tell when it is out of date.
 """
@@ -14,26 +14,22 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from local.athena import Athena, Result
+from local.athena import Result
+from local.browser import browser, measure, screenshot
+from local.runtime import SetupError
 from local.template import ACCOUNT, Template
 
 ROOT = Path(__file__).resolve().parents[1]
 ASL_FILE = ROOT / "stepfunctions" / "delta-lake.json"
 IMAGES = ROOT / "images"
-CHROMIUM_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --force-device-scale-factor=2"
-).split()
 
 
 def _graph() -> ModuleType:
@@ -232,9 +228,9 @@ FROM clean_orders GROUP BY date ORDER BY date LIMIT 7""",
        round(100.0 * count_if(i.reordered) / count(*), 1) AS percent
 FROM clean_orders_items i JOIN clean_products p ON p.product_id = i.product_id
 GROUP BY p.department ORDER BY items DESC LIMIT 6""",
-    "Why were rows rejected?": """SELECT status, reason, count(*) AS rows, min_by(file_path, line) AS for_example
+    "Why were rows rejected?": """SELECT reason, count(*) AS rows, min_by(file_path || ':' || cast(line AS varchar), line) AS for_example
 FROM rejected_records CROSS JOIN UNNEST(reasons) AS t(reason)
-GROUP BY status, reason ORDER BY rows DESC, reason LIMIT 6""",
+WHERE status = 'rejected' GROUP BY reason ORDER BY rows DESC, reason LIMIT 6""",
 }
 QUERIES_CSS = """
 body{margin:0;padding:28px;background:#eef1f4;color:#16202c;font:14px/1.45 "Liberation Sans",Arial,sans-serif;
@@ -266,18 +262,13 @@ def queries_html(results: Sequence[tuple[str, str, Result]]) -> str:
     return f'<!DOCTYPE html><meta charset="utf-8"><style>{QUERIES_CSS}</style><body>{out}</body>'
 
 
-def queries_png(athena: Athena, target: Path) -> None:
+def queries_png(ask: Callable[[str], Result], target: Path) -> None:
     """Run the queries, and take a picture of the answers with Chromium."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        raise FileNotFoundError("athena-queries.png needs Chromium: apt-get install chromium")
-    results = [(title, sql, athena.query(sql)) for title, sql in QUERIES.items()]
-    height = 56 + sum(114 + 19 * (sql.count("\n") + 1) + 31 * len(r.rows) for _, sql, r in results)
+    results = [(title, sql, ask(sql)) for title, sql in QUERIES.items()]
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "queries.html"
         page.write_text(queries_html(results), "utf-8")
-        place = [f"--user-data-dir={folder}/profile", f"--window-size=1040,{height}", f"--screenshot={target}"]
-        subprocess.run([browser, *CHROMIUM_FLAGS, *place, page.as_uri()], check=True, capture_output=True, timeout=120)
+        screenshot(page, target, 1040, measure(page, "document.body.scrollHeight", 1040))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -286,8 +277,8 @@ def queries_png(athena: Athena, target: Path) -> None:
 def main(argv: Sequence[str]) -> int:
     """Draw what can be drawn from the given files; 1 where a check finds a picture out of date."""
     parser = argparse.ArgumentParser(prog="python -m local images", description="Draw the pictures in images/.")
-    parser.add_argument("--history", type=Path, help="events of an execution (JSON): draws executed.svg")
-    parser.add_argument("--lake", type=Path, help="folder with the tables of a run: draws athena-queries.png")
+    parser.add_argument("--run", action="store_true", help="run the pipeline on this machine, and draw that run too")
+    parser.add_argument("--history", type=Path, help="events of an execution (JSON of get-execution-history): draws executed.svg")
     parser.add_argument("--out", type=Path, default=IMAGES, help="where to write them (images/)")
     parser.add_argument("--check", action="store_true", help="draw nothing; tell which pictures are out of date")
     options = parser.parse_args(argv)
@@ -301,13 +292,23 @@ def main(argv: Sequence[str]) -> int:
         _write(options.out / name, svg)
     if options.history:
         events = json.loads(options.history.read_text("utf-8"))
-        _write(
-            options.out / "executed.svg", executed_svg(asl, events["events"] if isinstance(events, dict) else events)
-        )
-    if options.lake:
-        tables = {log.parent.name: str(log.parent) for log in sorted(options.lake.rglob("_delta_log"))}
-        queries_png(Athena(tables), options.out / "athena-queries.png")
-        print(options.out / "athena-queries.png")
+        _write(options.out / "executed.svg", executed_svg(asl, events["events"] if isinstance(events, dict) else events))
+    return draw_a_run(options.out, asl) if options.run else 0
+
+
+def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
+    """Two deliveries of sample data through the pipeline; the first execution and the queries become pictures. 1 where a run fails."""
+    from local.run import play
+
+    if browser() is None:
+        raise SetupError("athena-queries.png needs Chromium: apt-get install chromium, then run this again")
+    with play() as (pipeline, succeeded):
+        if not succeeded:
+            return 1
+        first = pipeline.aws.executions()[0]["executionArn"]
+        _write(out / "executed.svg", executed_svg(asl, pipeline.aws.history(first)))
+        queries_png(pipeline.query, out / "athena-queries.png")
+        print(out / "athena-queries.png")
     return 0
 
 
@@ -324,7 +325,7 @@ def out_of_date(folder: Path, asl: Mapping[str, Any]) -> list[str]:
         if not (folder / name).exists() or (folder / name).read_text("utf-8") != svg
     ]
     executed = folder / "executed.svg"
-    return old + (["executed.svg"] if executed.exists() and stale(executed.read_text("utf-8"), asl) else [])
+    return old + ([] if executed.exists() and not stale(executed.read_text("utf-8"), asl) else ["executed.svg"])
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,32 +95,40 @@ def keep_records(pipeline: Pipeline, folder: Path) -> list[Path]:
     return [path for path in reports if path.exists()]
 
 
-def main(argv: Sequence[str]) -> int:
-    """0 when every execution has succeeded."""
-    parser = argparse.ArgumentParser(prog='python -m local run', description='Uploads go the whole way to Athena on this machine.')
-    parser.add_argument('--data', type=Path, help='your own exports, laid out as the raw zone, instead of two deliveries of sample data')
-    options = parser.parse_args(argv)
-    console, started, workplace = Console(), time.monotonic(), STATE / 'run'
+@contextmanager
+def play(data: Path | None = None, console: Console | None = None) -> Iterator[tuple[Pipeline, bool]]:
+    """Runs all deliveries, shows them, and hands over the pipeline, still running, and whether all executions succeeded."""
+    console, workplace = console or Console(), STATE / 'run'
     watch = Watch(console)
     shutil.rmtree(workplace, ignore_errors=True)
     jars()
-    deliveries = uploads(options.data, workplace)
+    deliveries = uploads(data, workplace)
     console.print('Starting an AWS on this machine, and Spark ...', highlight=False)
     with Pipeline(show=watch.job_says, batching_window=WINDOW) as pipeline:
         for number, upload in enumerate(deliveries, 1):
             console.rule(f'[bold]Delivery {number}[/bold]: {upload.story}', align='left')
             if not deliver(pipeline, upload, watch):
                 console.print(f"The run has failed; Spark's own words are in {pipeline.job.log}", style='red')
-                keep_records(pipeline, workplace)
-                return 1
-        for title, queries in LOOKS.items():
+                yield pipeline, False
+                return
+        yield pipeline, True
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when every execution has succeeded."""
+    parser = argparse.ArgumentParser(prog='python -m local run', description='Uploads go the whole way to Athena on this machine.')
+    parser.add_argument('--data', type=Path, help='your own exports, laid out as the raw zone, instead of two deliveries of sample data')
+    options = parser.parse_args(argv)
+    console, started = Console(), time.monotonic()
+    with play(options.data, console) as (pipeline, succeeded):
+        for title, queries in LOOKS.items() if succeeded else ():
             console.rule(f'[bold]{title}[/bold]', align='left')
             for sql in queries:
                 show_answer(pipeline, sql, console)
-        reports = keep_records(pipeline, workplace)
+        reports = keep_records(pipeline, STATE / 'run')
     console.rule('[bold]Next[/bold]', align='left')
     console.print('A page about each run, to open in a browser:', *(f'  {path}' for path in reports), sep='\n', highlight=False, soft_wrap=True)
     console.print('Keep it running, upload and query yourself: make up\n'
                   'Your own exports: .venv/bin/python -m local run --data FOLDER\n'
                   f'(all of this took {time.monotonic() - started:.0f} s)', highlight=False)
-    return 0
+    return 0 if succeeded else 1

@@ -6,25 +6,28 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
 from local.pipeline import Pipeline
 from local.run import WINDOW, show_messages
-from local.runtime import jars
+from local.runtime import STATE, jars
+from local.sample import write_sample
 from local.watch import Watch
 
 
-def instructions(pipeline: Pipeline) -> str:
+def instructions(pipeline: Pipeline, sample: Path) -> str:
     """What to type in another terminal."""
     aws, python = pipeline.aws, sys.executable
     return '\n'.join([
         f'AWS on this machine listens at {pipeline.endpoint}. In another terminal:', '',
         f'  export AWS_ENDPOINT_URL={pipeline.endpoint} AWS_DEFAULT_REGION={aws.region} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local', '',
-        f"  upload   aws s3 cp FILE.csv {aws.template.outputs()['RawZone']}orders/",
+        f"  upload   aws s3 cp --recursive {sample} {aws.template.outputs()['RawZone']}",
         f"  watch    aws stepfunctions list-executions --state-machine-arn {aws.name('StateMachine')}",
         f'  query    {python} -m local sql "SELECT count(*) FROM clean_orders"', '',
-        'Each upload starts a run; runs and their messages are shown here. Ctrl-C ends it, and what it holds is gone.', ''])
+        'The folder is laid out as the raw zone; take your own. Each upload starts a run, which is shown here with its message.',
+        'Ctrl-C ends it, and what it holds is gone.', ''])
 
 
 def keep_watching(pipeline: Pipeline, watch: Watch) -> None:
@@ -48,10 +51,11 @@ def main(argv: Sequence[str]) -> int:
     console = Console()
     watch = Watch(console)
     jars()
+    sample = write_sample(STATE / 'up')[0].folder
     console.print('Starting an AWS on this machine, and Spark ...', highlight=False)
     try:
         with Pipeline(port=options.port, show=watch.job_says, batching_window=WINDOW) as pipeline:
-            console.print(instructions(pipeline), highlight=False, markup=False, soft_wrap=True)
+            console.print(instructions(pipeline, sample), highlight=False, markup=False, soft_wrap=True)
             keep_watching(pipeline, watch)
     except KeyboardInterrupt:
         console.print('Ended.')

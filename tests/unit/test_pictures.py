@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from local import pictures
 from local.athena import Athena
+from local.browser import browser
 from local.template import Template
 from tests.pipeline import lake
 
@@ -96,10 +96,13 @@ def test_a_resource_that_left_the_template_is_named() -> None:
 def test_the_check_tells_which_picture_is_old(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pictures.main(["--out", str(tmp_path), "--check"]) == 1
     assert "architecture.svg is out of date: make images" in capsys.readouterr().out
-    assert pictures.main(["--out", str(tmp_path)]) == 0 and pictures.main(["--out", str(tmp_path), "--check"]) == 0
+    history = tmp_path / "history.json"
+    history.write_text(json.dumps({"events": EVENTS}), "utf-8")
+    assert pictures.main(["--out", str(tmp_path), "--history", str(history)]) == 0
+    assert pictures.main(["--out", str(tmp_path), "--check"]) == 0
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here: apt-get install chromium")
+@pytest.mark.skipif(browser() is None, reason="no Chromium here: apt-get install chromium")
 def test_the_queries_become_a_picture(tmp_path: Path) -> None:
-    pictures.queries_png(Athena(lake.build(tmp_path / "lake")), tmp_path / "queries.png")
+    pictures.queries_png(Athena(lake.build(tmp_path / "lake")).query, tmp_path / "queries.png")
     assert (tmp_path / "queries.png").stat().st_size > 40_000
