@@ -10,7 +10,7 @@ help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
 	@echo "make test    lint and tests"
-	@echo "make test-slow  the slow ones: a kill at each commit point, every scenario on real Spark"
+	@echo "make test-slow  the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make clean   remove the environment and all local data"
@@ -38,10 +38,10 @@ test: lint
 	@$(PY) -m local jars
 	@$(PY) -m pytest -m "not slow" tests/unit tests/pipeline tests/spark
 
-# Kills at each commit point, and every scenario on real Spark: many starts of Spark, so many minutes
+# Kills at each commit point, every scenario on real Spark, faults and a storm of uploads in the whole pipeline: many minutes
 test-slow: $(VENV)/.ready
 	@$(PY) -m local jars
-	@$(PY) -m pytest -m slow tests/spark
+	@$(PY) -m pytest -m slow tests/spark tests/pipeline
 
 ITEMS ?= 2000000
 bench: $(VENV)/.ready

@@ -5,6 +5,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,10 @@ class JobProcess:
 
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process and its Spark at once, without a chance to tidy up."""
+        os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         if self._process.stdin:

@@ -59,6 +59,10 @@ class SparkJob:
     def close(self) -> None:
         self._process.close()
 
+    def kill(self) -> None:
+        """Ends Spark as a lost machine does."""
+        self._process.kill()
+
     def _start(self) -> JobProcess:
         return JobProcess(settings=s3a_settings(self.endpoint), environment=job_environment(self.endpoint), warm=True)
 
@@ -106,8 +110,7 @@ class Pipeline:
         self.readers = ProcessPoolExecutor(2, get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN))
         for _ in range(2):
             self.readers.submit(readers.ready)
-        runners = Runners(glue_job=self.job, crawl=self._crawl, query=self._answer)
-        self.aws = LocalAws(runners, port=port, pace=pace, **options)
+        self.aws = LocalAws(self.runners(), port=port, pace=pace, **options)
 
     def __enter__(self) -> Pipeline:
         try:
@@ -125,6 +128,10 @@ class Pipeline:
         self.aws.stop()
         self.job.close()
         self.readers.shutdown()
+
+    def runners(self) -> Runners:
+        """What does the work, to be plugged into an AWS."""
+        return Runners(glue_job=self.job, crawl=self._crawl, query=self._answer)
 
     def query(self, sql: str, database: str = '') -> Result:
         """One statement in Athena's SQL. Raises QueryFailed."""

@@ -6,10 +6,7 @@ import base64
 import copy
 import importlib.util
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from local.browser import browser, measure, screenshot
+
 ROOT = Path(__file__).resolve().parents[2]
 ASL = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8"))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def load() -> ModuleType:
@@ -364,34 +362,19 @@ def test_the_executed_graph_marks_what_ran_and_what_did_not() -> None:
     assert 'class="idle"' in svg
 
 
-def dump_dom(file: Path, profile: Path, *extra: str) -> str:
-    """The page as Chromium sees it."""
-    assert CHROMIUM
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={profile}",
-        "--window-size=1280,1600",
-    ]
-    done = subprocess.run(
-        [CHROMIUM, *flags, *extra, file.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    return done.stdout
-
-
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium")
+@pytest.mark.skipif(browser() is None, reason="no Chromium here: apt-get install chromium")
 def test_a_browser_shows_the_page_without_an_error(tmp_path: Path) -> None:
     file, shot = tmp_path / "report.html", tmp_path / "report.png"
     file.write_text(page(), "utf-8")
-    dom = dump_dom(file, tmp_path / "profile", "--dump-dom")
-    assert "Where every row went" in dom and dom.count("<section>") == 6 and "</svg>" in dom
-    dump_dom(file, tmp_path / "profile", f"--screenshot={shot}")
+    shown = "[document.querySelectorAll('section').length, [...document.querySelectorAll('svg')].every(one => one.getBBox().height > 50)]"
+    assert measure(file, shown) == [6, True]
+    screenshot(file, shot, 1280, 1600, scale=1)
     assert shot.read_bytes()[:8] == base64.b64decode("iVBORw0KGgo=") and shot.stat().st_size > 40_000
-    if os.environ.get("KEEP_REPORT"):
-        shutil.copy(file, os.environ["KEEP_REPORT"])
+
+
+@pytest.mark.skipif(browser() is None, reason="no Chromium here: apt-get install chromium")
+@pytest.mark.parametrize("width", [1280, 768, 500])  # Chromium's window is never narrower than 500
+def test_nobody_has_to_scroll_the_page_sideways(tmp_path: Path, width: int) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(page(), "utf-8")
+    assert measure(file, "document.documentElement.scrollWidth - innerWidth", width) <= 0
