@@ -727,8 +727,10 @@ def s3_options(endpoint: str, region: str = "us-east-1") -> dict[str, str]:
 def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = None) -> Athena:
     """The console of a local AWS: it knows the tables that the crawler has registered in the catalog."""
     import boto3
+    from botocore.exceptions import EndpointConnectionError
 
     from local.crawler import catalog_tables
+    from local.runtime import SetupError
 
     options = s3_options(endpoint)
     glue = boto3.client(
@@ -738,7 +740,10 @@ def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = 
         aws_access_key_id=options["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=options["AWS_SECRET_ACCESS_KEY"],
     )
-    return Athena(catalog_tables(glue, database), options, database, history)
+    try:
+        return Athena(catalog_tables(glue, database), options, database, history)
+    except EndpointConnectionError:
+        raise SetupError(f"Nothing listens at {endpoint}: start it with `make up`, or say --endpoint URL") from None
 
 
 def main(argv: Sequence[str]) -> int:

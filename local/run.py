@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from local.aws import LocalAws
 from local.pipeline import Pipeline
 from local.runtime import STATE, SetupError, jars
 from local.sample import write_sample
@@ -52,9 +53,9 @@ def uploads(data: Path | None, workplace: Path) -> list[Upload]:
     return [Upload(data, files, f'the files in {data}')]
 
 
-def deliver(pipeline: Pipeline, upload: Upload, watch: Watch) -> bool:
+def deliver(aws: LocalAws, upload: Upload, watch: Watch) -> bool:
     """Uploads the files, shows the executions that their events start. Whether all of them succeeded."""
-    aws, known = pipeline.aws, {execution['executionArn'] for execution in pipeline.aws.executions()}
+    known = {execution['executionArn'] for execution in aws.executions()}
     for path in upload.files:
         aws.upload(path.relative_to(upload.folder).as_posix(), path.read_bytes())
     watch.console.print(f'{len(upload.files)} files uploaded. Their events start the state machine:', highlight=False)
@@ -64,16 +65,16 @@ def deliver(pipeline: Pipeline, upload: Upload, watch: Watch) -> bool:
             if execution['executionArn'] not in known:
                 known.add(execution['executionArn'])
                 results.append(watch.follow(aws, execution['executionArn']))
-                show_messages(pipeline, watch.console)
+                show_messages(aws, watch.console)
         if not results and time.monotonic() > end:
             raise SetupError('The uploads have started no execution for a minute: look at the rule and the Pipe in template.yaml')
         time.sleep(0.1)
     return all(execution['status'] == 'SUCCEEDED' for execution in results)
 
 
-def show_messages(pipeline: Pipeline, console: Console) -> None:
+def show_messages(aws: LocalAws, console: Console) -> None:
     """What has come into the operators' mailbox."""
-    for message in pipeline.aws.messages():
+    for message in aws.messages():
         console.print(f"\n  ✉ {message['subject']}", style='bold', highlight=False)
         for line in message['message'].splitlines():
             console.print(f'  │ {line}', highlight=False, markup=False, soft_wrap=True)
@@ -84,9 +85,9 @@ def show_answer(pipeline: Pipeline, sql: str, console: Console) -> None:
     console.print(pipeline.query(sql).table(), highlight=False, markup=False, soft_wrap=True)
 
 
-def keep_records(pipeline: Pipeline, folder: Path) -> list[Path]:
+def keep_records(aws: LocalAws, folder: Path) -> list[Path]:
     """Copies the records of all runs into the folder, since the local AWS forgets. Returns the reports, oldest first."""
-    aws, s3 = pipeline.aws, pipeline.aws.client('s3')
+    s3 = aws.client('s3')
     for key in aws.keys('LakeBucket', 'runs/'):
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,7 @@ def play(data: Path | None = None, console: Console | None = None) -> Iterator[t
     with Pipeline(show=watch.job_says, batching_window=WINDOW) as pipeline:
         for number, upload in enumerate(deliveries, 1):
             console.rule(f'[bold]Delivery {number}[/bold]: {upload.story}', align='left')
-            if not deliver(pipeline, upload, watch):
+            if not deliver(pipeline.aws, upload, watch):
                 console.print(f"The run has failed; Spark's own words are in {pipeline.job.log}", style='red')
                 yield pipeline, False
                 return
@@ -125,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
             console.rule(f'[bold]{title}[/bold]', align='left')
             for sql in queries:
                 show_answer(pipeline, sql, console)
-        reports = keep_records(pipeline, STATE / 'run')
+        reports = keep_records(pipeline.aws, STATE / 'run')
     console.rule('[bold]Next[/bold]', align='left')
     console.print('A page about each run, to open in a browser:', *(f'  {path}' for path in reports), sep='\n', highlight=False, soft_wrap=True)
     console.print('Keep it running, upload and query yourself: make up\n'

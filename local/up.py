@@ -39,7 +39,7 @@ def keep_watching(pipeline: Pipeline, watch: Watch) -> None:
                 known.add(execution['executionArn'])
                 watch.console.rule(f"Execution {execution['name']}", align='left')
                 watch.follow(pipeline.aws, execution['executionArn'])
-                show_messages(pipeline, watch.console)
+                show_messages(pipeline.aws, watch.console)
         time.sleep(0.5)
 
 

@@ -13,6 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from local.athena import Athena, AthenaError, as_text, athena_type, hive_type, main, on_endpoint, s3_options
 from local.crawler import crawl_tables
+from local.runtime import SetupError
 from tests.pipeline import lake
 
 QUERIES = Path(__file__).with_name("queries.sql")
@@ -289,3 +290,8 @@ def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
         assert len(console.query("DESCRIBE clean_orders").rows) == 8
     finally:
         server.stop()
+
+
+def test_without_an_aws_on_this_machine_the_console_says_how_to_start_one() -> None:
+    with pytest.raises(SetupError, match="make up"):
+        on_endpoint("http://localhost:9")
