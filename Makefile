@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up images test test-slow lint bench clean
+.PHONY: help run up images test test-slow test-glue51 lint bench validate bootstrap deploy destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
@@ -13,6 +13,9 @@ help:
 	@echo "make test-slow  the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
+	@echo "make test-glue51  the tests on Glue 5.1's Spark 3.5, Delta 3.3 and Python 3.11"
+	@echo "make validate  check templates, state machine and workflows, and their security"
+	@echo "make bootstrap, deploy, smoke, destroy  the same on AWS, see docs/deploy.md (ENV=prod)"
 	@echo "make clean   remove the environment and all local data"
 
 $(VENV)/.ready: requirements.txt
@@ -32,7 +35,7 @@ images: $(VENV)/.ready
 	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
-	@$(PY) -m flake8 src lambda local tests benchmarks && echo "flake8: clean"
+	@$(PY) -m flake8 src lambda local deploy tests benchmarks && echo "flake8: clean"
 
 test: lint
 	@$(PY) -m local jars
@@ -47,5 +50,47 @@ ITEMS ?= 2000000
 bench: $(VENV)/.ready
 	@$(PY) -m benchmarks --items $(ITEMS)
 
+# Glue 5.1's versions need an environment of their own
+PYTHON311 ?= python3.11
+VENV51 := .venv-glue51
+$(VENV51)/.ready: requirements.txt requirements-glue51.txt
+	@$(PYTHON311) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+		|| { echo "Glue 5.1 is Python 3.11: install it, or say make test-glue51 PYTHON311=/path/to/python3.11"; exit 1; }
+	@echo "Setting up Python packages in $(VENV51) (once, about a minute) ..."
+	@$(PYTHON311) -m venv $(VENV51) && grep -vE '^(pyspark|delta-spark)==' requirements.txt > $(VENV51)/rest.txt
+	@$(VENV51)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV51)/rest.txt -r requirements-glue51.txt
+	@touch $@
+
+test-glue51: $(VENV51)/.ready
+	@$(VENV51)/bin/python -m local jars
+	@$(VENV51)/bin/python -m pytest -m "not slow" tests/unit tests/pipeline tests/spark
+
+# The checkers need an environment of their own as well: checkov pins an older boto3
+CHECKS := .venv-checks
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+$(CHECKS)/.ready: requirements-dev.txt
+	@echo "Setting up the checkers in $(CHECKS) (once, about a minute) ..."
+	@$(PYTHON) -m venv $(CHECKS) && $(CHECKS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@if command -v go >/dev/null; then GOBIN=$(CURDIR)/$(CHECKS)/bin go install $(ACTIONLINT) 2>/dev/null || echo "actionlint could not be installed"; fi
+	@touch $@
+
+validate: $(VENV)/.ready $(CHECKS)/.ready
+	@PATH="$(CURDIR)/$(CHECKS)/bin:$$PATH" $(PY) -m deploy validate $(if $(STRICT),--strict)
+
+# AWS: credentials and region as for the AWS command line. PARAMETERS="AlertEmail=me@example.com NumberOfWorkers=4" changes defaults
+ENV ?= prod
+bootstrap: $(VENV)/.ready
+	@$(PY) -m deploy bootstrap $(if $(GITHUB_SUBJECTS),--github-subjects "$(GITHUB_SUBJECTS)") $(if $(GITHUB_PROVIDER),--github-provider "$(GITHUB_PROVIDER)")
+
+deploy: $(VENV)/.ready
+	@$(PY) -m deploy up --environment $(ENV) $(if $(PLAN),--plan) $(foreach parameter,$(PARAMETERS),--parameter $(parameter))
+
+smoke: $(VENV)/.ready
+	@$(PY) -m deploy smoke --environment $(ENV)
+
+# The data stays, unless DELETE_DATA names the environment once more
+destroy: $(VENV)/.ready
+	@$(PY) -m deploy down --environment $(ENV) $(if $(DELETE_DATA),--delete-data $(DELETE_DATA))
+
 clean:
-	@rm -rf $(VENV) .local
+	@rm -rf $(VENV) $(VENV51) $(CHECKS) .local
