@@ -278,6 +278,13 @@ def test_a_role_allows_nothing_that_nothing_uses(role: str) -> None:
 
 
 @pytest.mark.parametrize('role', ROLES)
+def test_the_boundary_of_bootstrap_leaves_room_for_every_call(role: str) -> None:
+    boundary = Template.load(ROOT / 'bootstrap.yaml').properties('Boundary')['PolicyDocument']['Statement']
+    tagged = [Use(use.action, use.resource, {**use.context, 'aws:ResourceTag/project': 'delta-lake'}) for use in uses(role)]
+    assert [use for use in tagged if not any(covers(statement, use) for statement in boundary)] == []
+
+
+@pytest.mark.parametrize('role', ROLES)
 def test_a_role_names_what_it_may_act_on(role: str) -> None:
     """A bare `*` stands only where the action knows no resources, and never in an action."""
     nameless = ('xray:', 'logs:', 'cloudwatch:PutMetricData')
