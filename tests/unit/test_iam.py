@@ -193,6 +193,8 @@ def task_uses(state: Mapping[str, Any]) -> list[Use]:
         key = given.get('Key') or re.sub(r"^States\.Format\('([^']*)'.*$", r'\1', given.get('Key.$', '')).replace('{}', 'x')
         target = Use(action, f"arn:aws:s3:::{given['Bucket']}/{key}") if key else \
             Use(action, f"arn:aws:s3:::{given['Bucket']}", {'s3:prefix': given.get('Prefix', '')})
+    elif service == 'glue' and 'DatabaseName' in given:
+        return each([action], CATALOG)
     elif service == 'glue':
         kind, name = ('job', given['JobName']) if 'JobName' in given else ('crawler', given['Name'])
         target = Use(action, f'arn:aws:glue:us-east-1:123456789012:{kind}/{name}')
