@@ -628,7 +628,8 @@ def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> Ra
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Pure transforms, in the order in which they run. Columns of the job's own start with `_`:
-#   _file BIGINT hash of the path, _block BIGINT and _mid BIGINT the place in the file, _line BIGINT (files read record by record)
+#   _file BIGINT hash of the path, _layout INT which header its file has, _block BIGINT and _mid BIGINT the place in the file,
+#   _line BIGINT (files read record by record)
 #   _kind INT 0 record, 1 blank line, 2 header line; _reasons ARRAY<STRING> NULL for a valid row; _raw STRING; _fields MAP; _odd BOOLEAN
 # ---------------------------------------------------------------------------------------------------------------------
 RECORD, BLANK, HEADER = 0, 1, 2
@@ -662,31 +663,48 @@ def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
                           (F.coalesce(F.sum(breaks).over(before), F.lit(0)) + 1).alias("_line"))
 
 
-def split_fields(lines: DataFrame, raw: RawFile, table: Table) -> DataFrame:
-    """Add _kind, _odd, _broken (why the record has not the header's shape, or NULL) and `_c_<column>`, the text of each column."""
-    wide = len(raw.header)
-    schema = ", ".join(f"c{place} STRING" for place in range(wide)) + ", _corrupt STRING"
+@dataclass(frozen=True)
+class Layout:
+    """The first line of a file and the column names in it, in lower case."""
+    line: str
+    names: Tuple[str, ...]
+
+
+def by_layout(values: Sequence[Any]) -> SparkColumn:
+    """The value that belongs to a row's layout: a literal where all are equal, so that the usual case costs nothing."""
+    if len(set(values)) == 1:
+        return F.lit(values[0])
+    return F.element_at(F.array(*[F.lit(value) for value in values]), F.col("_layout") + 1)
+
+
+def split_fields(lines: DataFrame, layouts: Sequence[Layout], table: Table) -> DataFrame:
+    """Add _kind, _odd, _broken (why the record has not the header's shape, or NULL) and `_c_<column>`, the text of each column.
+
+    `lines` holds _layout INT, the place of its file's layout among `layouts`: all files of a dataset go one way, whatever their headers.
+    """
+    wide, widest = by_layout([len(layout.names) for layout in layouts]), max(len(layout.names) for layout in layouts)
+    schema = ", ".join(f"c{place} STRING" for place in range(widest)) + ", _corrupt STRING"
     options = {"columnNameOfCorruptRecord": "_corrupt", "escape": '"', "mode": "PERMISSIVE", "ignoreLeadingWhiteSpace": "true",
-               "ignoreTrailingWhiteSpace": "true", "maxColumns": str(max(MOST_COLUMNS, wide) + 1)}
+               "ignoreTrailingWhiteSpace": "true", "maxColumns": str(max(MOST_COLUMNS, widest) + 1)}
     text = F.col("_text")
     commas = F.length(text) - F.length(F.replace(text, F.lit(","), F.lit("")))
     lines = lines.select("*", text.contains('"').alias("_quoted"))
     lines = lines.select("*", F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias("_parsed"),
                          F.when(~F.col("_quoted"), F.split(text, ",", -1)).alias("_split"))
-    kind = F.when(~text.rlike(r"[^ \t\r\x{a0}]"), BLANK).when(text == raw.header_line, HEADER).otherwise(RECORD)
+    header_line = by_layout([layout.line for layout in layouts])
+    kind = F.when(~text.rlike(r"[^ \t\r\x{a0}]"), BLANK).when(text == header_line, HEADER).otherwise(RECORD)
     outside = F.regexp_replace(text, r'"[^"]*"?', "")
     fields = F.when(F.col("_quoted"), F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1).otherwise(F.size("_split"))
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
-    unread = F.col("_quoted") & (F.col("_parsed").isNull() | F.col("_parsed._corrupt").isNotNull())
+    unread = F.col("_quoted") & (F.col("_parsed").isNull() | (F.col("_parsed._corrupt").isNotNull() & (wide == widest)))
     broken = (F.when(F.encode(text, "UTF-8") != text.cast("binary"), "invalid_utf8")
               .when(F.col("_quoted") & ~text.rlike(f"(?s){CLOSED_PATTERN}"), "unclosed_quote")
               .when(fields < wide, "too_few_fields").when((fields > wide) | unread, "too_many_fields"))
-    cells = []
-    for name in table.column_names:
-        at = raw.header.index(name)
-        cells.append(F.when(F.col("_quoted"), F.col(f"_parsed.c{at}")).otherwise(F.get("_split", F.lit(at))).alias(f"_c_{name}"))
-    return lines.select("_file", "_block", "_mid", "_line", "_text", kind.alias("_kind"), (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"),
-                        broken.alias("_broken"), *cells)
+    parsed = F.array(*[F.col(f"_parsed.c{place}") for place in range(widest)])
+    lines = lines.select("*", kind.alias("_kind"), (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"), broken.alias("_broken"),
+                         F.when(F.col("_quoted"), parsed).otherwise(F.col("_split")).alias("_cells"))
+    cells = [F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])).alias(f"_c_{name}") for name in table.column_names]
+    return lines.select("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd", "_broken", *cells)
 
 
 def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Sequence[SparkColumn], broken: SparkColumn) -> DataFrame:
@@ -711,9 +729,9 @@ def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Seq
     return rows.select(*kept, reasons.alias("_reasons"), F.when(F.col("_broken").isNull(), fields).alias("_fields"), *columns)
 
 
-def stage(lines: DataFrame, table: Table, raw: RawFile) -> DataFrame:
-    """Every physical line of files with one header as a typed row; `_raw` if rejected or waiting, `_fields` if rejected."""
-    rows = split_fields(lines, raw, table)
+def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
+    """Every line as a typed row; `_raw` if rejected or perhaps to be parked, `_fields` if rejected."""
+    rows = split_fields(lines, layouts, table)
     odd_blank = F.col("_text").contains("\t") | F.col("_text").contains("\u00a0")
     cells = {name: F.col(f"_c_{name}") for name in table.column_names}
     text = {name: F.when(odd_blank, F.btrim(cell, F.lit(" \t\u00a0"))).otherwise(F.trim(cell)) for name, cell in cells.items()}
@@ -886,6 +904,8 @@ SPARK_SETTINGS = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.databricks.delta.snapshotPartitions": "2",
+    # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
+    "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
 }
 DELTA_SETTINGS = {
@@ -915,6 +935,13 @@ def hold(frame: DataFrame, small: bool = True) -> DataFrame:
     """Keep a frame that is read several times. A small one forgets how it was made, so that what follows has a short plan to compile;
     a large one is cached by columns, and made again where a worker is lost (a small one then fails the run, and the next run heals it)."""
     return frame.localCheckpoint(eager=False) if small else frame.persist()
+
+
+def local_frame(spark: SparkSession, rows: Sequence[Dict[str, Any]], ddl: str) -> DataFrame:
+    """A few rows that this process knows, as a frame that needs no Python worker; `rows` hold what JSON can say, and times in ISO form."""
+    texts = F.from_json(F.lit(json.dumps(rows)), f"ARRAY<STRUCT<{ddl}>>")
+    frame = spark.sql("SELECT 1").select(F.inline(texts))
+    return frame if rows else frame.where(F.lit(False))
 
 
 def write_delta(frame: DataFrame, path: str, partition: Optional[str] = None, **options: str) -> None:
@@ -977,35 +1004,43 @@ class Load:
     reasons: Dict[str, int] = field(default_factory=dict)
 
     def stage(self) -> None:
-        """Read and type every line once; read again only where quoted line breaks, or a file that changed meanwhile, ask for it."""
-        multi: set = set()
-        while self.files:
-            self._stage_once(multi)
-            found = {self.by_hash[block["_file"]].id for block in self.blocks if block["odd"]} - multi
-            gone = self.run.changed(self.files)
-            if not found and not gone:
-                return
-            multi |= found
+        """Read and type every line once; only files with quoted line breaks are read again, record by record."""
+        if not self.files:
+            return
+        self._read(self.files, quoted=False)
+        odd = {self.by_hash[block["_file"]].id for block in self.blocks if block["odd"]}
+        if odd:
+            self._drop(odd)
+            self._read([raw for raw in self.files if raw.id in odd], quoted=True)
+        gone = self.run.changed(self.files)
+        if gone:
+            self._drop(gone)
             self.files = [raw for raw in self.files if raw.id not in gone]
-            self.staged.unpersist()
-        self.staged, self.blocks = None, []
 
-    def _stage_once(self, multi: set) -> None:
-        groups: Dict[Tuple[str, Tuple[str, ...], bool], List[RawFile]] = defaultdict(list)
-        for raw in self.files:
-            groups[(raw.header_line, raw.header, raw.id in multi)].append(raw)
-        spark, frames, self.by_hash = self.run.spark, [], {}
-        for (_, _, quoted), raws in groups.items():
-            paths = [self.run.raw_path(raw) for raw in raws]
-            lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
-            frames.append(stage(lines, self.table, raws[0]))
-        self.by_hash = self.run.hashes(self.files, [name for frame in frames for name in frame.inputFiles()])
-        small = sum(raw.stored.size for raw in self.files) < SMALL_BYTES
-        self.staged = hold(functools.reduce(DataFrame.unionByName, frames), small)
-        self.blocks = profile(self.staged, self.table).collect()
-        unknown = {block["_file"] for block in self.blocks} - set(self.by_hash)
+    def _read(self, raws: List[RawFile], quoted: bool) -> None:
+        """Stage files, line by line or record by record, and profile them."""
+        spark, paths = self.run.spark, [self.run.raw_path(raw) for raw in raws]
+        lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
+        by_hash = self.run.hashes(raws, lines.inputFiles())
+        layouts = sorted({Layout(raw.header_line, raw.header) for raw in raws}, key=lambda layout: (layout.line, layout.names))
+        which = F.lit(0)
+        for place, layout in enumerate(layouts[1:], 1):
+            of_layout = [number for number, raw in by_hash.items() if (raw.header_line, raw.header) == (layout.line, layout.names)]
+            which = F.when(F.col("_file").isin(of_layout), place).otherwise(which)
+        small = sum(raw.stored.size for raw in raws) < SMALL_BYTES
+        staged = hold(stage(lines.withColumn("_layout", which), self.table, layouts), small)
+        blocks = profile(staged, self.table).collect()
+        unknown = {block["_file"] for block in blocks} - set(by_hash)
         if unknown:
             raise JobError(f"Spark read files of {self.table.dataset} that the listing does not name; run again")
+        self.by_hash.update(by_hash)
+        self.blocks += blocks
+        self.staged = staged if self.staged is None else self.staged.unionByName(staged)
+
+    def _drop(self, ids: set) -> None:
+        """Forget the rows of some files."""
+        self.blocks = [block for block in self.blocks if self.by_hash[block["_file"]].id not in ids]
+        self.staged = self.staged.where(~F.col("_file").isin([number for number, raw in self.by_hash.items() if raw.id in ids]))
 
     # -- what the profile tells ----------------------------------------------------------------------------------------
     def total(self, measure: str) -> int:
@@ -1027,12 +1062,13 @@ class Load:
         rows, before = [], Counter()
         for block in sorted(self.blocks, key=lambda block: (block["_file"], block["_block"])):
             raw = self.by_hash[block["_file"]]
-            rows.append((block["_file"], block["_block"], raw.stored.path, raw.stored.etag, raw.stored.size, raw.stored.modified,
-                         raw.known, block["first"], before[raw.id]))
+            rows.append({"_file": block["_file"], "_block": block["_block"], "_path": raw.stored.path, "_etag": raw.stored.etag,
+                         "_size": raw.stored.size, "_modified": raw.stored.modified.isoformat(), "_replayed": raw.known,
+                         "_first": block["first"], "_before": before[raw.id]})
             before[raw.id] += block["lines"]
         ddl = ("_file BIGINT, _block BIGINT, _path STRING, _etag STRING, _size BIGINT, _modified TIMESTAMP, _replayed BOOLEAN, "
                "_first BIGINT, _before BIGINT")
-        return F.broadcast(self.run.spark.createDataFrame(rows, ddl))
+        return F.broadcast(local_frame(self.run.spark, rows, ddl))
 
     def placed(self, rows: DataFrame) -> DataFrame:
         """Rows with their file and physical line."""
@@ -1172,7 +1208,7 @@ class Load:
         lake = self.run.lake[self.table.name]
         changes, inserted, updated = self.changes()
         if not lake.exists or (inserted and not updated):
-            frame = changes if inserted else self.run.spark.createDataFrame([], self.table.ddl)
+            frame = changes if inserted else local_frame(self.run.spark, [], self.table.ddl)
             properties = TABLE_PROPERTIES if not lake.exists else {}
             more = {"delta.dataSkippingStatsColumns": self.table.statistics} if not lake.exists else {}
             write_delta(frame, lake.path, self.table.partition, userMetadata=self.run.stamp(), **properties, **more)
@@ -1287,14 +1323,14 @@ class Run:
 
         by_path = {bare(self.raw_path(raw)): raw for raw in raws}
         spellings = {spelling for name in names for spelling in (name, re.sub("^file:///", "file:/", name))}
-        frame = self.spark.createDataFrame([(name,) for name in sorted(spellings)], "name STRING")
+        frame = local_frame(self.spark, [{"name": name} for name in sorted(spellings)], "name STRING")
         return {row["hash"]: by_path[bare(urllib.parse.unquote(row["name"]))]
                 for row in frame.select("name", F.xxhash64("name").alias("hash")).collect()}
 
     def empty_stage(self, table: Table) -> DataFrame:
         ddl = ("_file BIGINT, _block BIGINT, _mid BIGINT, _line BIGINT, _kind INT, _odd BOOLEAN, _reasons ARRAY<STRING>, _raw STRING, "
                "_fields MAP<STRING, STRING>, ")
-        return self.spark.createDataFrame([], ddl + table.ddl)
+        return local_frame(self.spark, [], ddl + table.ddl)
 
     def stamp(self, **more: Any) -> str:
         """What a commit's userMetadata says of the run that made it."""
@@ -1364,7 +1400,7 @@ class Run:
         self.crossed = table.exists and (not whole or any(raw.known for raw in self.loaded) or bool(recorded & set(ids)))
         if not frames:
             if not table.exists:
-                write_delta(self.spark.createDataFrame([], REJECTED_DDL), table.path, "status", **TABLE_PROPERTIES)
+                write_delta(local_frame(self.spark, [], REJECTED_DDL), table.path, "status", **TABLE_PROPERTIES)
             return
         rows = hold(functools.reduce(DataFrame.unionByName, frames))
         place = F.struct("file_path", "line", "raw")
@@ -1419,21 +1455,22 @@ class Run:
                 continue
             counts = self.loads[raw.dataset].counts[raw.id] if raw.outcome == "loaded" else Counter()
             ids.append(raw.id)
-            rows.append((self.arguments.run_id, raw.dataset, raw.stored.path, raw.stored.etag, raw.stored.size, raw.stored.modified, raw.outcome,
-                         raw.reason, counts["rows_read"], *(counts[name] for name in OUTCOMES), now))
+            rows.append({"run_id": self.arguments.run_id, "dataset": raw.dataset, "file_path": raw.stored.path, "file_etag": raw.stored.etag,
+                         "file_size": raw.stored.size, "file_modified": raw.stored.modified.isoformat(), "outcome": raw.outcome,
+                         "reason": raw.reason, "ingested_at": now.isoformat(), **{name: counts[name] for name in ("rows_read", *OUTCOMES)}})
         table = self.lake["ingested_files"]
         if rows or not table.exists:
             properties = {} if table.exists else TABLE_PROPERTIES
-            frame = self.spark.createDataFrame(rows, LEDGER_DDL).coalesce(1)
-            write_delta(frame, table.path, userMetadata=self.stamp(files=ids), **properties)
+            write_delta(local_frame(self.spark, rows, LEDGER_DDL), table.path, userMetadata=self.stamp(files=ids), **properties)
 
     def write_run(self, summary: Dict[str, Any]) -> None:
         """One row of `etl_runs`, with the version of each table after the run."""
         versions = {name: numbers["version"] for name, numbers in summary["tables"].items() if numbers["version"] is not None}
-        row = (self.arguments.run_id, "load", "SUCCEEDED", self.started, dt.datetime.now(dt.timezone.utc), json.dumps(summary), versions)
+        row = {"run_id": self.arguments.run_id, "operation": "load", "status": "SUCCEEDED", "started_at": self.started.isoformat(),
+               "finished_at": dt.datetime.now(dt.timezone.utc).isoformat(), "summary": json.dumps(summary), "table_versions": versions}
         table = self.lake["etl_runs"]
         properties = {} if table.exists else TABLE_PROPERTIES
-        write_delta(self.spark.createDataFrame([row], RUNS_DDL).coalesce(1), table.path, txnAppId=f"etl_runs/{self.arguments.run_id}",
+        write_delta(local_frame(self.spark, [row], RUNS_DDL), table.path, txnAppId=f"etl_runs/{self.arguments.run_id}",
                     txnVersion="1", **properties)
 
     def manifest(self) -> str:
