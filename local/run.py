@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.aws import LocalAws
+from local.aws import LocalAws, QueryFailed
 from local.pipeline import Pipeline
 from local.runtime import STATE, SetupError, jars
 from local.sample import write_sample
@@ -82,7 +82,10 @@ def show_messages(aws: LocalAws, console: Console) -> None:
 
 def show_answer(pipeline: Pipeline, sql: str, console: Console) -> None:
     console.print(f'\nathena> {sql}', style='cyan', highlight=False, markup=False, soft_wrap=True)
-    console.print(pipeline.query(sql).table(), highlight=False, markup=False, soft_wrap=True)
+    try:
+        console.print(pipeline.query(sql).table(), highlight=False, markup=False, soft_wrap=True)
+    except QueryFailed as error:  # a table that no delivery has filled yet
+        console.print(str(error), style='yellow', highlight=False, markup=False, soft_wrap=True)
 
 
 def keep_records(aws: LocalAws, folder: Path) -> list[Path]:

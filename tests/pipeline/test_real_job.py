@@ -204,7 +204,7 @@ def table_is_damaged(shop: Shop) -> None:
 
 
 FAULTS = [
-    ('the job fails', job_cannot_write, 'ETL Job Failure Alert', 'no-such-bucket'),
+    ('the job fails', job_cannot_write, 'ETL Job Failure Alert', 'NoSuchBucket'),
     ('the job times out', job_ends('TIMEOUT'), 'ETL Job Failure Alert', 'TIMEOUT'),
     ('the archiver raises', archiver_raises, 'Archive Failure Alert', 'AccessDenied on the manifest'),
     ('the archive stays incomplete', archiver_loses_a_bucket, 'Archive Failure Alert', 'could not be moved'),
@@ -224,7 +224,7 @@ def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with
         install(shop)
         execution, messages = shop.run()
         assert execution['status'] == 'FAILED' and [message['subject'] for message in messages] == [subject], fault
-        assert words in messages[0]['message'], (fault, messages[0]['message'])
+        assert words in messages[0]['message']
         assert set(shop.raw()) | set(shop.archived()) >= {f'orders/fault-{number}.csv'}, f'{fault}: the file is lost'
         vars(shop.runners).update({**sound, 'functions': {}})
         shop.aws.set_environment({'ARCHIVE_BUCKET': shop.aws.name('ArchiveBucket')})
@@ -257,7 +257,7 @@ def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(d
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(upload, names))
     executions = shop.aws.wait_until_idle(1800)
-    assert {execution['status'] for execution in executions} == {'SUCCEEDED'}
+    assert [shop.aws.describe(one['executionArn'])['cause'] for one in executions if one['status'] != 'SUCCEEDED'] == []
     assert len(shop.glue_runs) <= 5, f'{len(shop.glue_runs)} Glue runs in {len(executions)} executions'
     assert shop.archived() == sorted(['orders/first.csv', *names]) and shop.raw() == []
     assert sorted(shop.column('SELECT order_id FROM clean_orders')) == sorted(['first', *(f'o{n}' for n in range(400))])
