@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -315,3 +316,21 @@ def test_a_call_outside_the_named_resource_is_not_allowed() -> None:
                                Use('s3:PutObject', f'{ARCHIVE}/elsewhere/a.csv'), Use('s3:GetObject', f'{RAW}/land-folder/Database/a.csv'))
                if any(covers(statement, use) for statement in statements('ArchiveFunctionRole'))]
     assert allowed == []
+
+
+def recorded(line: str) -> list[Use]:
+    """The permissions that one of S3A's requests takes; `lake` and `raw` stand for the buckets."""
+    method, _, path = line.partition(' ')
+    name, _, key = path.partition('/')
+    arn = {'lake': LAKE, 'raw': RAW}[name]
+    if method == 'LIST':
+        return [Use('s3:ListBucket', arn, {'s3:prefix': key})]
+    actions = {'HEAD': ['s3:GetObject'], 'GET': ['s3:GetObject'], 'PUT': ['s3:PutObject'], 'COPY': ['s3:GetObject', 's3:PutObject'],
+               'DELETE': ['s3:DeleteObject']}[method]
+    return each(actions, [f'{arn}/{key}'])
+
+
+@pytest.mark.parametrize('line', (Path(__file__).parent / 's3a_requests.txt').read_text('utf-8').splitlines())
+def test_the_job_may_make_each_request_that_s3a_made_in_a_real_run(line: str) -> None:
+    """Recorded at the server while Spark 4.1.1 loaded two deliveries over S3A; names that differ from run to run are shortened."""
+    assert [use for use in recorded(line) if not any(covers(statement, use) for statement in statements('GlueJobRole'))] == []
