@@ -1,7 +1,10 @@
 """Packaging and deploying, against a moto server: the deployer's own commands, and what it says when something is missing."""
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from botocore.exceptions import ClientError
 from deploy.__main__ import explained, main
 from deploy.environment import Environment
 from deploy.package import package, zipped
+from deploy.smoke import smoke
 from deploy.stack import DeployError
 from local.template import ROOT, Template
 from tests.unit.account import REGION, account
@@ -67,8 +71,6 @@ def test_a_changed_file_changes_its_resource_and_no_other(tmp_path: Path, change
 
 
 def test_a_zip_holds_the_handlers_where_lambda_looks_for_them() -> None:
-    import io
-    import zipfile
     assert zipfile.ZipFile(io.BytesIO(zipped(ROOT / 'lambda' / 'run_report'))).namelist() == ['handler.py', 'run_graph.py']
 
 
@@ -217,3 +219,50 @@ def test_what_the_template_points_to_lies_in_the_bucket(aws: Any) -> None:
     lies = [(definition['Bucket'], definition['Key'], 'stepfunctions/delta-lake.json'), (script[0], script[2], 'src/glue_etl.py')]
     for bucket, key, path in lies:
         assert aws.client('s3').get_object(Bucket=bucket, Key=key)['Body'].read() == (ROOT / path).read_bytes()
+
+
+class FinishedRun:
+    """Stands for boto3's session: the upload is followed at once by one execution, with this end and this summary."""
+
+    def __init__(self, status: str, summary: dict[str, Any]) -> None:
+        self.status, self.text, self.uploaded = status, json.dumps(summary), []
+
+    def client(self, service: str) -> Any:
+        return self
+
+    def get_paginator(self, name: str) -> Any:
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        found = [{'executionArn': 'a', 'name': 'run', 'status': self.status}] if self.uploaded else []
+        return [{'executions': found}]
+
+    def describe_execution(self, **_: Any) -> dict[str, str]:
+        return {'cause': 'the reason'}
+
+    def put_object(self, **given: Any) -> None:
+        self.uploaded.append(given['Key'])
+
+    def get_object(self, **given: Any) -> dict[str, Any]:
+        return {'Body': io.BytesIO(self.text.encode())}
+
+
+def summary_with(**changed: int) -> dict[str, Any]:
+    numbers = dict(rows_read=3, admitted=0, inserted=2, updated=0, unchanged=0, superseded=0, rejected=1, parked=0) | changed
+    return {'files': {'loaded': 1}, 'datasets': {'orders': numbers}}
+
+
+@pytest.mark.parametrize(('status', 'summary', 'says'), [
+    ('FAILED', {}, 'Execution run ended FAILED: the reason'), ('SUCCEEDED', summary_with(rows_read=4), 'not the sum'),
+    ('SUCCEEDED', summary_with(inserted=0, rejected=3), 'nothing was inserted'), ('SUCCEEDED', {}, 'No execution loaded the files')])
+def test_the_smoke_test_fails_where_a_run_does(status: str, summary: dict[str, Any], says: str) -> None:
+    outputs = {'StateMachineArn': 'machine', 'RawZone': 's3://raw/land-folder/Data/', 'Lake': 's3://lake/'}
+    with pytest.raises(DeployError, match=says):
+        smoke(FinishedRun(status, summary), outputs, say=lambda line: None, minutes=0.005, poll=0.05)
+
+
+def test_the_smoke_test_uploads_the_sample_into_the_raw_zone_and_gives_the_runs_summary() -> None:
+    session = FinishedRun('SUCCEEDED', summary_with())
+    outputs = {'StateMachineArn': 'machine', 'RawZone': 's3://raw/land-folder/Data/', 'Lake': 's3://lake/'}
+    assert smoke(session, outputs, say=lambda line: None) == summary_with()
+    assert 'land-folder/Data/products.csv' in session.uploaded
