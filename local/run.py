@@ -17,7 +17,7 @@ from local.runtime import STATE, SetupError, jars
 from local.sample import write_sample
 from local.watch import Watch
 
-WINDOW = 3.0  # seconds in which uploads are gathered into one execution; the template says a minute
+WINDOW = 5.0  # seconds in which uploads are gathered into one execution; the template says a minute
 LOOKS = {
     'What the tables hold now': [
         'SELECT * FROM clean_products ORDER BY try_cast(product_id AS integer) LIMIT 3',
@@ -60,12 +60,15 @@ def deliver(aws: LocalAws, upload: Upload, watch: Watch) -> bool:
         aws.upload(path.relative_to(upload.folder).as_posix(), path.read_bytes())
     watch.console.print(f'{len(upload.files)} files uploaded. Their events start the state machine:', highlight=False)
     end, results = time.monotonic() + 60, []
-    while not results or not aws.pipe.idle() or aws.executions('RUNNING'):
-        for execution in aws.executions():
-            if execution['executionArn'] not in known:
-                known.add(execution['executionArn'])
-                results.append(watch.follow(aws, execution['executionArn']))
-                show_messages(aws, watch.console)
+    while True:
+        idle = aws.pipe.idle() and not aws.executions('RUNNING')  # asked first: what has ended by now is in the list below
+        fresh = [execution['executionArn'] for execution in aws.executions() if execution['executionArn'] not in known]
+        for arn in fresh:
+            results.append(watch.follow(aws, arn))
+            show_messages(aws, watch.console)
+        known.update(fresh)
+        if results and idle and not fresh:
+            break
         if not results and time.monotonic() > end:
             raise SetupError('The uploads have started no execution for a minute: look at the rule and the Pipe in template.yaml')
         time.sleep(0.1)

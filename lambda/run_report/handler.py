@@ -123,7 +123,8 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
     if started and finished:
         times += f" · the job took {run_graph.seconds_text((finished - started).total_seconds())}"
     causes = [str(summary["error"])] if summary.get("error") else []
-    causes += [f"{name}: {run.error}" for name, run in runs.items() if run.error] if kind == "bad" else []
+    told = causes[0] if causes else None  # Glue repeats the job's own words in a page of JSON
+    causes += [f"{name}: {run.error}" for name, run in runs.items() if run.error and not (told and told in run.error)] if kind == "bad" else []
     error = f'<p class="error" role="alert">{escape(chr(10).join(causes))}</p>' if causes else ""
     datasets = (summary.get("datasets") or {}).values()
     totals = {k: sum(_int(d.get(k)) for d in datasets) for k in ("rows_read", "admitted", *OUTCOMES)}

@@ -503,7 +503,7 @@ def _box(node: Node, left: float, top: float, runs: Mapping[str, StateRun] | Non
 def _below(state: Mapping[str, Any], run: StateRun | None) -> str:
     if run is None:
         return subtitle(state)
-    times = f" · {run.entered} times" if run.entered > 1 else ""
+    times = f" · {run.entered}×" if run.entered > 1 else ""
     return f"{subtitle(state).split(':')[0]} · {seconds_text(run.seconds)}{times}"
 
 

@@ -63,6 +63,16 @@ def test_a_run_that_fails_is_shown_with_its_cause_and_is_no_success(stage: Stage
     assert any('3 rows in the file, 2 accounted for' in line for line in stage.shown())
 
 
+def test_an_execution_that_failed_while_another_was_shown_is_not_overlooked(stage: Stage, exports: Path) -> None:
+    def too_late() -> None:
+        stage.job.during = lambda: None
+        stage.aws.client('stepfunctions').start_execution(stateMachineArn=stage.aws.name('StateMachine'), name='other')
+        stage.aws.client('stepfunctions').stop_execution(executionArn=stage.aws.executions()[-1]['executionArn'])
+
+    stage.job.during = too_late
+    assert stage.deliver(exports) is False
+
+
 def test_an_empty_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match='holds no files'):
         run.uploads(tmp_path, tmp_path)
