@@ -236,7 +236,7 @@ class Archiver:
         try:
             version = self._copy(entry, source, bucket, key)
         except ClientError as error:  # since the look at it, the source was taken away or overwritten
-            if _status(error) == 404:
+            if _status(error) == 404 and self._head(entry.bucket, entry.key) is None:  # and not the archive that is missing
                 return self._already_gone(entry, bucket, key, kind)
             if _status(error) == 412:
                 return OVERWRITTEN

@@ -283,6 +283,15 @@ def test_a_file_that_somebody_removed_is_reported_and_is_no_failure(zone: Zone) 
     assert counted(answer) == {'gone': 1} and 'no longer in the raw zone' in answer['samples'][0]
 
 
+def test_a_missing_archive_is_a_failure_and_not_a_file_that_has_gone(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('ARCHIVE_BUCKET', 'no-such-bucket')
+    zone.put('orders.csv')
+    zone.commit()
+    answer = archive()
+    assert counted(answer) == {'failed': 1} and 'NoSuchBucket' in answer['samples'][0]
+    assert zone.keys(RAW) == [PREFIX + 'orders.csv']
+
+
 @pytest.mark.parametrize('where', [{'bucket': 'another'}, {'bucket': None}, {'key': 'land-folder/Database/x.csv'}])
 def test_nothing_outside_the_raw_zone_is_touched(zone: Zone, where: dict[str, Any]) -> None:
     zone.put('orders.csv', **where)
