@@ -133,8 +133,9 @@ class Table:
 
 
 def _date_mismatch(text: Callable[[str], SparkColumn], value: Callable[[str], SparkColumn]) -> SparkColumn:
-    written = try_cast(F.substring(text("order_timestamp"), 1, 10), "date")
-    return (value("date") != written) & (value("date") != F.to_date(value("order_timestamp")))
+    written = F.substring(text("order_timestamp"), 1, 10)
+    other_text = F.substring(text("date"), 1, 10) != written  # nearly all rows end here, at little cost
+    return other_text & (value("date") != try_cast(written, "date")) & (value("date") != F.to_date(value("order_timestamp")))
 
 
 DATE_RULE = Rule("date_mismatch", _date_mismatch)
@@ -271,6 +272,11 @@ TRUE_WORDS, FALSE_WORDS = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", 
 def try_cast(column: SparkColumn, type_name: str) -> SparkColumn:
     """A cast that gives NULL where the text does not fit, with ANSI mode (Spark 4) and without (Spark 3)."""
     return column.try_cast(type_name) if hasattr(SparkColumn, "try_cast") else column.cast(type_name)
+
+
+def valid_utf8(text: SparkColumn) -> SparkColumn:
+    """Whether the bytes of a text are UTF-8; Spark 3.5 has no function for it."""
+    return F.is_valid_utf8(text) if hasattr(F, "is_valid_utf8") else F.encode(text, "UTF-8") == text.cast("binary")
 
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
@@ -692,23 +698,24 @@ def split_fields(lines: DataFrame, layouts: Sequence[Layout], table: Table) -> D
     lines = lines.select("*", F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias("_parsed"),
                          F.when(~F.col("_quoted"), F.split(text, ",", -1)).alias("_split"))
     header_line = by_layout([layout.line for layout in layouts])
-    kind = F.when(~text.rlike(r"[^ \t\r\x{a0}]"), BLANK).when(text == header_line, HEADER).otherwise(RECORD)
+    kind = F.when(~text.contains(",") & ~text.rlike(r"[^ \t\r\x{a0}]"), BLANK).when(text == header_line, HEADER).otherwise(RECORD)
     outside = F.regexp_replace(text, r'"[^"]*"?', "")
     fields = F.when(F.col("_quoted"), F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1).otherwise(F.size("_split"))
     quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
     unread = F.col("_quoted") & (F.col("_parsed").isNull() | (F.col("_parsed._corrupt").isNotNull() & (wide == widest)))
-    broken = (F.when(F.encode(text, "UTF-8") != text.cast("binary"), "invalid_utf8")
+    broken = (F.when(~valid_utf8(text), "invalid_utf8")
               .when(F.col("_quoted") & ~text.rlike(f"(?s){CLOSED_PATTERN}"), "unclosed_quote")
               .when(fields < wide, "too_few_fields").when((fields > wide) | unread, "too_many_fields"))
     parsed = F.array(*[F.col(f"_parsed.c{place}") for place in range(widest)])
     lines = lines.select("*", kind.alias("_kind"), (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"), broken.alias("_broken"),
                          F.when(F.col("_quoted"), parsed).otherwise(F.col("_split")).alias("_cells"))
+    odd_blank = (text.contains("\t") | text.contains("\u00a0")).alias("_odd_blank")
     cells = [F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])).alias(f"_c_{name}") for name in table.column_names]
-    return lines.select("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd", "_broken", *cells)
+    return lines.select("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd", "_broken", odd_blank, *cells)
 
 
 def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Sequence[SparkColumn], broken: SparkColumn) -> DataFrame:
-    """Parse and check the columns of a table: `keep`, the typed columns, and _reasons.
+    """Parse and check the columns of a table: `keep`, the typed columns, _reasons, and _fields, the texts of a row that has reasons.
 
     text    for each column of the table its trimmed text, NULL where blank
     broken  the reason for which the whole record could not be read, or NULL
@@ -725,16 +732,17 @@ def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Seq
         columns[table.column_names.index(table.partition)] = F.coalesce(
             F.col(table.partition), F.to_date(table.version)).alias(table.partition)
     kept = [name for name in rows.columns if name.startswith("_") and not name.startswith("_t_") and name != "_broken"]
+    rows = rows.select("*", reasons.alias("_reasons"))
     fields = F.create_map(*[part for name in table.column_names for part in (F.lit(name), written[name])])
-    return rows.select(*kept, reasons.alias("_reasons"), F.when(F.col("_broken").isNull(), fields).alias("_fields"), *columns)
+    fields = F.when(F.col("_broken").isNull() & F.col("_reasons").isNotNull(), fields)
+    return rows.select(*kept, "_reasons", fields.alias("_fields"), *columns)
 
 
 def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
     """Every line as a typed row; `_raw` if rejected or perhaps to be parked, `_fields` if rejected."""
     rows = split_fields(lines, layouts, table)
-    odd_blank = F.col("_text").contains("\t") | F.col("_text").contains("\u00a0")
     cells = {name: F.col(f"_c_{name}") for name in table.column_names}
-    text = {name: F.when(odd_blank, F.btrim(cell, F.lit(" \t\u00a0"))).otherwise(F.trim(cell)) for name, cell in cells.items()}
+    text = {name: F.when(F.col("_odd_blank"), F.btrim(cell, F.lit(" \t\u00a0"))).otherwise(F.trim(cell)) for name, cell in cells.items()}
     text = {name: F.when(cell != "", cell) for name, cell in text.items()}
     keep = [F.col(name) for name in ("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd")]
     rows = typed(rows, table, text, keep, F.col("_broken"))
@@ -744,7 +752,7 @@ def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFram
     readable = F.when(F.element_at("_reasons", 1) == "invalid_utf8", as_bytes).otherwise(F.col("_text"))
     return rows.select(
         "_file", "_block", "_mid", "_line", "_kind", "_odd", F.when(is_record, F.col("_reasons")).alias("_reasons"),
-        F.when(wanted, readable).alias("_raw"), F.when(is_record & F.col("_reasons").isNotNull(), F.col("_fields")).alias("_fields"),
+        F.when(wanted, readable).alias("_raw"), F.when(is_record, F.col("_fields")).alias("_fields"),
         *table.column_names)
 
 
@@ -903,6 +911,7 @@ SPARK_SETTINGS = {
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method, so a long plan does better in parts
     "spark.databricks.delta.snapshotPartitions": "2",
     # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
