@@ -67,6 +67,7 @@ FILE_REASONS = {
     "duplicate_column": "the header names a column twice",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
+    "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, or use Glue 6.0",
     "truncated_gzip": "the gzip stream ends too early or is damaged: upload the file again",
 }
 INSERTED, UPDATED, UNCHANGED, SUPERSEDED, REJECTED, PARKED = OUTCOMES = (
@@ -269,14 +270,17 @@ NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 TRUE_WORDS, FALSE_WORDS = ("1", "true", "t", "yes", "y", "1.0"), ("0", "false", "f", "no", "n", "0.0")
 
 
+SPARK_3 = not hasattr(SparkColumn, "try_cast")
+
+
 def try_cast(column: SparkColumn, type_name: str) -> SparkColumn:
     """A cast that gives NULL where the text does not fit, with ANSI mode (Spark 4) and without (Spark 3)."""
-    return column.try_cast(type_name) if hasattr(SparkColumn, "try_cast") else column.cast(type_name)
+    return column.cast(type_name) if SPARK_3 else column.try_cast(type_name)
 
 
 def valid_utf8(text: SparkColumn) -> SparkColumn:
     """Whether the bytes of a text are UTF-8; Spark 3.5 has no function for it."""
-    return F.is_valid_utf8(text) if hasattr(F, "is_valid_utf8") else F.encode(text, "UTF-8") == text.cast("binary")
+    return F.encode(text, "UTF-8") == text.cast("binary") if SPARK_3 else F.is_valid_utf8(text)
 
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
@@ -602,6 +606,8 @@ def inspect(store: Any, stored: StoredObject) -> RawFile:
 
     if dataset is None:
         return aside("unknown_dataset")
+    if SPARK_3 and stored.path.lower().endswith(".gz") and not stored.path.endswith(".gz"):
+        return aside("gzip_name")
     try:
         head = read_head(store, stored)
     except zlib.error as error:
@@ -969,6 +975,7 @@ class LakeTable:
     log: DeltaLog = field(init=False)
     before: int = field(init=False)
     dates: List[str] = field(default_factory=list)
+    widened: bool = False
 
     def __post_init__(self) -> None:
         self.log = DeltaLog(self.path)
@@ -981,12 +988,20 @@ class LakeTable:
     def read(self) -> Optional[DataFrame]:
         return self.spark.read.format("delta").load(self.path) if self.exists else None
 
+    def widen(self, table: Table) -> None:
+        """Add the columns that are declared but not in the table yet; rows from before have NULL there."""
+        found = self.read()
+        missing = [column for column in table.columns if found is not None and column.name not in found.columns]
+        if missing:
+            self.spark.sql(f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({', '.join(f'`{one.name}` {one.type}' for one in missing)})")
+            self.widened = True
+
     def summary(self) -> Dict[str, Any]:
         """What this run did to the table, as the summary tells it."""
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
         rows = self.spark.read.format("delta").load(self.path).count() if version >= 0 else 0
-        return {"version": version if version >= 0 else None, "rows": rows, "schema_changed": not self.exists and version >= 0,
+        return {"version": version if version >= 0 else None, "rows": rows, "schema_changed": self.widened or (not self.exists and version >= 0),
                 "files_added": sum(len(commit.added) for commit in commits),
                 "files_removed": sum(len(commit.removed) for commit in commits), "dates": self.dates}
 
@@ -1538,6 +1553,7 @@ def execute(run: Run) -> Dict[str, Any]:
     for table in TABLES:
         run.loads[table.dataset] = Load(run, table, [raw for raw in run.loaded if raw.dataset == table.dataset])
     loads = list(run.loads.values())
+    in_threads(lambda load: run.lake[load.table.name].widen(load.table), loads)
     run.timed("rows read and checked", lambda: in_threads(Load.stage, loads))
     run.timed("outcomes decided", lambda: in_threads(Load.decide, loads))
     for load in loads:

@@ -1,15 +1,27 @@
 """Every odd or broken input has its outcome: all cases of the corpus in one run, and again after it."""
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import pyspark
 import pytest
 
-from tests.corpus.cases import CASES, Case
+from tests.corpus.cases import CASES as ALL_CASES
+from tests.corpus.cases import Case
 from tests.corpus.compare import RejectedRow, Results, differences, rows_of_no_case
 from tests.model import RawFile
 from tests.spark.conftest import Lake, check_equation, csv_file
+
+
+def on_this_spark(case: Case) -> Case:
+    """Spark 3.5 does not unpack `.CSV.GZ`; such a file is set aside there, not read as text."""
+    unread = pyspark.__version__.startswith("3.") and case.path.endswith(".GZ")
+    return replace(case, outcome="set_aside", reason="gzip_name", stored={}) if unread else case
+
+
+CASES = [on_this_spark(case) for case in ALL_CASES]
 
 
 def stored_rows(lake: Lake, table: Any) -> list[dict[str, Any]]:
@@ -41,7 +53,7 @@ def test_the_case_has_its_outcome(ran: tuple, case: Case) -> None:
 
 
 def test_nothing_else_is_in_the_tables(ran: tuple) -> None:
-    assert rows_of_no_case(ran[2]) == []
+    assert rows_of_no_case(ran[2], CASES) == []
 
 
 def test_no_row_of_the_corpus_is_lost(ran: tuple) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -103,6 +104,17 @@ def test_the_tables_have_exactly_the_customers_schema(lake: Lake) -> None:
         ("id", "string"), ("order_id", "string"), ("user_id", "string"), ("days_since_prior_order", "int"), ("product_id", "string"),
         ("add_to_cart_order", "int"), ("reordered", "boolean"), ("order_timestamp", "timestamp"), ("date", "date")]
     assert DeltaTable(lake.path("clean_orders_items")).metadata().partition_columns == ["date"]
+
+
+def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.run([csv_file("products.csv", PRODUCTS + "1,2,Food,Tea\n3,2,Food,Rice\n", 0)])
+    wider = replace(lake.job.PRODUCTS, columns=(*lake.job.PRODUCTS.columns, lake.job.Column("brand", "STRING", "who makes it")))
+    monkeypatch.setattr(lake.job, "TABLES", (wider, lake.job.ORDERS, lake.job.ORDER_ITEMS))
+    summary = lake.run([csv_file("products_2.csv", PRODUCTS[:-1] + ",brand\n1,2,Food,Tea,Twig\n2,2,Food,Milk,\n3,2,Food,Rice,\n", 1)])
+    assert summary["crawl_needed"] and summary["tables"]["clean_products"]["schema_changed"]
+    assert not summary["tables"]["clean_orders"]["schema_changed"]
+    assert {row[0]: row[4] for row in lake.rows("clean_products")} == {"1": "Twig", "2": None, "3": None}
+    assert [summary["datasets"]["products"][outcome] for outcome in ("inserted", "updated", "unchanged")] == [1, 1, 1]
 
 
 def test_two_independent_readers_see_the_same_rows(lake: Lake) -> None:
