@@ -29,7 +29,7 @@ def warm_up(job: ModuleType) -> None:
     with tempfile.TemporaryDirectory() as folder:
         spark = job.spark_session(0)
         rows = spark.range(2).selectExpr("string(id) AS id", "current_date() AS date")
-        job.write_delta(rows, folder, "date")
+        rows.write.format("delta").partitionBy("date").mode("append").save(folder)
         table = DeltaTable.forPath(spark, folder).alias("t")
         table.merge(rows.alias("s"), "t.id = s.id").whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
         table.toDF().count()

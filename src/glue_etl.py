@@ -449,7 +449,10 @@ class S3Storage:
         return stored
 
     def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
-        body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
+        try:
+            body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
+        except self.client.exceptions.NoSuchKey:
+            raise FileNotFoundError(f"s3://{self.bucket}/{self.key(path)} is no longer there") from None
         try:
             while chunk := body.read(size):
                 yield chunk
@@ -618,6 +621,14 @@ def inspect(store: Any, stored: StoredObject) -> RawFile:
         zeros = head[:HEAD_BYTES].count(b"\0") / len(head[:HEAD_BYTES])
         return aside("utf16" if 0.3 < zeros < 0.8 else "binary")
     return _with_header(RawFile(stored, dataset), head, aside)
+
+
+def inspect_if_there(store: Any, stored: StoredObject) -> Optional[RawFile]:
+    """What a listed file is; None where it has gone since: the archive of the run before may still be at work."""
+    try:
+        return inspect(store, stored)
+    except FileNotFoundError:
+        return None
 
 
 def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> RawFile:
@@ -959,14 +970,6 @@ def local_frame(spark: SparkSession, rows: Sequence[Dict[str, Any]], ddl: str) -
     return frame if rows else frame.where(F.lit(False))
 
 
-def write_delta(frame: DataFrame, path: str, partition: Optional[str] = None, **options: str) -> None:
-    """Append to a Delta table; the first append creates it with its properties."""
-    writer = frame.write.format("delta").mode("append")
-    for name, value in options.items():
-        writer = writer.option(name, value)
-    (writer.partitionBy(partition) if partition else writer).save(path)
-
-
 @dataclass
 class LakeTable:
     """A Delta table as this run finds and leaves it."""
@@ -987,6 +990,13 @@ class LakeTable:
 
     def read(self) -> Optional[DataFrame]:
         return self.spark.read.format("delta").load(self.path) if self.exists else None
+
+    def append(self, frame: DataFrame, partition: Optional[str] = None, statistics: str = "", **options: str) -> None:
+        """Append rows in one commit; the first append creates the table with its properties and the columns that get statistics."""
+        if not self.exists:
+            options.update(TABLE_PROPERTIES, **({"delta.dataSkippingStatsColumns": statistics} if statistics else {}))
+        writer = frame.write.format("delta").mode("append").options(**options)
+        (writer.partitionBy(partition) if partition else writer).save(self.path)
 
     def widen(self, table: Table) -> None:
         """Add the columns that are declared but not in the table yet; rows from before have NULL there."""
@@ -1187,11 +1197,14 @@ class Load:
                     "Nothing of this run is in the ledger, and the file stays in the raw zone; run again, and report this if it comes back")
             self.counts[raw.id]["rows_read"] = records[raw.id]
 
+    @property
+    def totals(self) -> Counter:
+        """Rows by outcome, those of the files and those admitted, and rows_read."""
+        return functools.reduce(lambda total, counter: total + counter, self.counts.values(), Counter(self.admitted))
+
     def measures(self) -> Dict[str, Any]:
         """The dataset's numbers for the summary."""
-        total: Counter = Counter(self.admitted)
-        for counter in self.counts.values():
-            total.update(counter)
+        total = self.totals
         numbers: Dict[str, Any] = {"rows_read": total["rows_read"], "admitted": sum(self.admitted.values())}
         numbers.update({name: total[name] for name in OUTCOMES})
         numbers["rejected_by_reason"] = dict(sorted(self.reasons.items()))
@@ -1218,9 +1231,7 @@ class Load:
 
     def changes(self) -> Tuple[Optional[DataFrame], int, int]:
         """Rows to write with the table's columns, and how many are inserted and updated."""
-        total = Counter(self.admitted)
-        for counter in self.counts.values():
-            total.update(counter)
+        total = self.totals
         frames = [self.bulk.select(self.table.column_names)] if self.bulk is not None else []
         if self.decided is not None:
             winners = self.decided.where(F.col("_outcome").isin(INSERTED, UPDATED))
@@ -1233,9 +1244,7 @@ class Load:
         changes, inserted, updated = self.changes()
         if not lake.exists or (inserted and not updated):
             frame = changes if inserted else local_frame(self.run.spark, [], self.table.ddl)
-            properties = TABLE_PROPERTIES if not lake.exists else {}
-            more = {"delta.dataSkippingStatsColumns": self.table.statistics} if not lake.exists else {}
-            write_delta(frame, lake.path, self.table.partition, userMetadata=self.run.stamp(), **properties, **more)
+            lake.append(frame, self.table.partition, self.table.statistics, userMetadata=self.run.stamp())
         elif updated:
             self._merge(lake, changes)
         self._check_commit(lake, inserted, updated)
@@ -1297,7 +1306,7 @@ class Run:
         """List the raw zone once, look at each file's first line and at the ledger; true where there is something to do."""
         self.store = storage(self.arguments.raw_path)
         listed = sorted(self.store.list(), key=lambda stored: (stored.modified, stored.path))
-        raws = in_threads(functools.partial(inspect, self.store), listed)
+        raws = [raw for raw in in_threads(functools.partial(inspect_if_there, self.store), listed) if raw is not None]
         known = self._known([raw.id for raw in raws]) if raws else set()
         for raw in raws:
             raw = replace(raw, known=raw.id in known)
@@ -1424,7 +1433,7 @@ class Run:
         self.crossed = table.exists and (not whole or any(raw.known for raw in self.loaded) or bool(recorded & set(ids)))
         if not frames:
             if not table.exists:
-                write_delta(local_frame(self.spark, [], REJECTED_DDL), table.path, "status", **TABLE_PROPERTIES)
+                table.append(local_frame(self.spark, [], REJECTED_DDL), "status")
             return
         rows = hold(functools.reduce(DataFrame.unionByName, frames))
         place = F.struct("file_path", "line", "raw")
@@ -1440,8 +1449,7 @@ class Run:
             rows = hold(rows)
             if rows.isEmpty():
                 return
-        properties = {} if table.exists else TABLE_PROPERTIES
-        write_delta(rows, table.path, "status", userMetadata=self.stamp(files=ids), **properties)
+        table.append(rows, "status", userMetadata=self.stamp(files=ids))
 
     def settle_parked(self) -> None:
         """Mark the parked rows that were admitted or superseded; after their tables are committed, so that none can be lost."""
@@ -1484,18 +1492,15 @@ class Run:
                          "reason": raw.reason, "ingested_at": now.isoformat(), **{name: counts[name] for name in ("rows_read", *OUTCOMES)}})
         table = self.lake["ingested_files"]
         if rows or not table.exists:
-            properties = {} if table.exists else TABLE_PROPERTIES
-            write_delta(local_frame(self.spark, rows, LEDGER_DDL), table.path, userMetadata=self.stamp(files=ids), **properties)
+            table.append(local_frame(self.spark, rows, LEDGER_DDL), userMetadata=self.stamp(files=ids))
 
     def write_run(self, summary: Dict[str, Any]) -> None:
         """One row of `etl_runs`, with the version of each table after the run."""
         versions = {name: numbers["version"] for name, numbers in summary["tables"].items() if numbers["version"] is not None}
         row = {"run_id": self.arguments.run_id, "operation": "load", "status": "SUCCEEDED", "started_at": self.started.isoformat(),
                "finished_at": dt.datetime.now(dt.timezone.utc).isoformat(), "summary": json.dumps(summary), "table_versions": versions}
-        table = self.lake["etl_runs"]
-        properties = {} if table.exists else TABLE_PROPERTIES
-        write_delta(local_frame(self.spark, [row], RUNS_DDL), table.path, txnAppId=f"etl_runs/{self.arguments.run_id}",
-                    txnVersion="1", **properties)
+        frame = local_frame(self.spark, [row], RUNS_DDL)
+        self.lake["etl_runs"].append(frame, txnAppId=f"etl_runs/{self.arguments.run_id}", txnVersion="1")
 
     def manifest(self) -> str:
         """One JSON line for each file listed, in the order of delivery."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import duckdb
 import pytest
@@ -115,6 +115,15 @@ def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(lake
     assert not summary["tables"]["clean_orders"]["schema_changed"]
     assert {row[0]: row[4] for row in lake.rows("clean_products")} == {"1": "Twig", "2": None, "3": None}
     assert [summary["datasets"]["products"][outcome] for outcome in ("inserted", "updated", "unchanged")] == [1, 1, 1]
+
+
+def test_what_the_driver_knows_reaches_spark_character_by_character(job: Any, spark: Any) -> None:
+    rows = [{"text": text, "number": -2**63, "seen": "2025-04-01T10:00:00.123456+02:00", "versions": {"a": 1}}
+            for text in ('a "quoted" \\ path/ü/\u2028\t😀', "", None)]
+    found = job.local_frame(spark, rows, "text STRING, number BIGINT, seen TIMESTAMP, versions MAP<STRING, BIGINT>")
+    shown = found.select("text", "number", job.F.col("seen").cast("string"), "versions").collect()
+    assert [tuple(row) for row in shown] == [(row["text"], -2**63, "2025-04-01 08:00:00.123456", {"a": 1}) for row in rows]
+    assert job.local_frame(spark, [], "text STRING").collect() == []
 
 
 def test_two_independent_readers_see_the_same_rows(lake: Lake) -> None:
