@@ -724,24 +724,29 @@ def s3_options(endpoint: str, region: str = "us-east-1") -> dict[str, str]:
     }
 
 
-def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = None) -> Athena:
-    """The console of a local AWS: it knows the tables that the crawler has registered in the catalog."""
+def glue_client(endpoint: str) -> Any:
+    """The Glue of a local AWS, with the credentials of `s3_options`."""
     import boto3
-    from botocore.exceptions import EndpointConnectionError
-
-    from local.crawler import catalog_tables
-    from local.runtime import SetupError
 
     options = s3_options(endpoint)
-    glue = boto3.client(
+    return boto3.client(
         "glue",
         endpoint_url=endpoint,
         region_name=options["AWS_REGION"],
         aws_access_key_id=options["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=options["AWS_SECRET_ACCESS_KEY"],
     )
+
+
+def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = None) -> Athena:
+    """The console of a local AWS: it knows the tables that the crawler has registered in the catalog."""
+    from botocore.exceptions import EndpointConnectionError
+
+    from local.crawler import catalog_tables
+    from local.runtime import SetupError
+
     try:
-        return Athena(catalog_tables(glue, database), options, database, history)
+        return Athena(catalog_tables(glue_client(endpoint), database), s3_options(endpoint), database, history)
     except EndpointConnectionError:
         raise SetupError(f"Nothing listens at {endpoint}: start it with `make up`, or say --endpoint URL") from None
 

@@ -417,6 +417,18 @@ class _StandIns:
         cls._athena()
         cls._functions()
 
+    @staticmethod
+    def _attempt(work: Callable[[], None], failure: type[Exception]) -> Any:
+        """The `failure` that ended the work, or None. A mistake in a stand-in is one too: it must end a run, not leave it running for ever."""
+        try:
+            work()
+        except failure as error:
+            return error
+        except Exception as error:
+            traceback.print_exc()
+            return failure(f'{type(error).__name__}: {error}')
+        return None
+
     @classmethod
     def _glue_jobs(cls) -> None:
         start, as_dict = FakeJob.start_job_run, FakeJobRun.as_dict
@@ -430,16 +442,11 @@ class _StandIns:
             return run_id
 
         def work(run: FakeJobRun) -> None:
-            state = 'SUCCEEDED'
-            try:
-                cls.aws.runners.glue_job(run.arguments)
-            except JobFailed as error:
-                run.error_message, state = str(error), error.state
-            except Exception as error:  # a mistake in a stand-in must end the run, not leave it running for ever
-                traceback.print_exc()
-                run.error_message, state = f'{type(error).__name__}: {error}', 'FAILED'
+            error = cls._attempt(lambda: cls.aws.runners.glue_job(run.arguments), JobFailed)
+            if error is not None:
+                run.error_message = str(error)
             run.completed_on = utcnow()
-            run._status = state
+            run._status = 'SUCCEEDED' if error is None else error.state
 
         def described(run: FakeJobRun) -> dict[str, Any]:
             description = as_dict(run)
@@ -465,16 +472,11 @@ class _StandIns:
 
         def work(crawler: FakeCrawler, crawl: Any) -> None:
             paths = [path for target in crawler.targets.get('DeltaTargets', []) for path in target['DeltaTables']]
-            state = 'COMPLETED'
-            try:
-                cls.aws.runners.crawl(crawler.database_name, paths)
-            except CrawlFailed as error:
-                crawl.error_message, state = str(error), 'FAILED'
-            except Exception as error:  # as above
-                traceback.print_exc()
-                crawl.error_message, state = f'{type(error).__name__}: {error}', 'FAILED'
+            error = cls._attempt(lambda: cls.aws.runners.crawl(crawler.database_name, paths), CrawlFailed)
+            if error is not None:
+                crawl.error_message = str(error)
             crawl.end_time = utcnow()
-            crawl._status = state
+            crawl._status = 'COMPLETED' if error is None else 'FAILED'
 
         def described(crawler: FakeCrawler) -> dict[str, Any]:
             description = as_dict(crawler)
@@ -507,19 +509,17 @@ class _StandIns:
             return query_id
 
         def work(backend: AthenaBackend, execution: Any) -> None:
-            state = 'SUCCEEDED'
-            try:
+            def answer() -> None:
                 columns, rows = cls.aws.runners.query(execution.query, (execution.context or {}).get('Database', ''))
                 backend.query_results[execution.id] = results(columns, rows)
                 backend._store_query_result_in_s3(execution.id)
-            except QueryFailed as error:
-                execution.reason, state = str(error), 'FAILED'
-            except Exception as error:  # as above
-                traceback.print_exc()
-                execution.reason, state = f'{type(error).__name__}: {error}', 'FAILED'
+
+            error = cls._attempt(answer, QueryFailed)
+            if error is not None:
+                execution.reason = str(error)
             execution.end_time = time.time()
             if execution._status == 'RUNNING':  # and not cancelled meanwhile
-                execution._status = state
+                execution._status = 'SUCCEEDED' if error is None else 'FAILED'
 
         def results(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> QueryResults:
             """Athena's shape: all values as text, NULL as a field that is missing, the column names as first row."""

@@ -3,9 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import boto3
-
-from local.athena import AthenaError, Result, on_endpoint, s3_options
+from local.athena import AthenaError, Result, glue_client, on_endpoint, s3_options
 from local.crawler import crawl_tables
 from local.runtime import STATE
 
@@ -16,10 +14,7 @@ def ready() -> None:
 
 def crawl(endpoint: str, database: str, locations: Sequence[str]) -> list[str]:
     """Registers the Delta tables in the catalog. Returns a sentence for each one that cannot be read."""
-    options = s3_options(endpoint)
-    glue = boto3.client('glue', endpoint_url=endpoint, region_name=options['AWS_REGION'],
-                        aws_access_key_id=options['AWS_ACCESS_KEY_ID'], aws_secret_access_key=options['AWS_SECRET_ACCESS_KEY'])
-    return crawl_tables(glue, database, locations, options)
+    return crawl_tables(glue_client(endpoint), database, locations, s3_options(endpoint))
 
 
 def query(endpoint: str, sql: str, database: str) -> Result | str:

@@ -528,12 +528,18 @@ class DeltaLog:
 # Raw files: listing, dataset, header
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
+class Layout:
+    """The first line of a file and the column names in it, in lower case."""
+    line: str
+    names: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RawFile:
-    """One file of the raw zone, and what became of it. `header` holds the lower-case column names in the file's order."""
+    """One file of the raw zone, and what became of it."""
     stored: StoredObject
     dataset: Optional[str] = None
-    header: Tuple[str, ...] = ()
-    header_line: str = ""
+    layout: Layout = Layout("", ())
     outcome: str = "loaded"
     reason: Optional[str] = None
     detail: Optional[str] = None
@@ -646,7 +652,7 @@ def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> Ra
     twice = [name for name, count in Counter(names).items() if count > 1 and name in wanted]
     if twice:
         return aside("duplicate_column", ", ".join(twice))
-    return replace(raw, header=names, header_line=line, ignored_columns=tuple(name for name in names if name not in wanted))
+    return replace(raw, layout=Layout(line, names), ignored_columns=tuple(name for name in names if name not in wanted))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -684,13 +690,6 @@ def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
     return records.select("_text", "_file", F.lit(0).cast("bigint").alias("_block"), F.col("_mid").cast("bigint").alias("_mid"),
                           (F.coalesce(F.sum(breaks).over(before), F.lit(0)) + 1).alias("_line"))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The first line of a file and the column names in it, in lower case."""
-    line: str
-    names: Tuple[str, ...]
 
 
 def by_layout(values: Sequence[Any]) -> SparkColumn:
@@ -1056,10 +1055,10 @@ class Load:
         spark, paths = self.run.spark, [self.run.raw_path(raw) for raw in raws]
         lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
         by_hash = self.run.hashes(raws, lines.inputFiles())
-        layouts = sorted({Layout(raw.header_line, raw.header) for raw in raws}, key=lambda layout: (layout.line, layout.names))
+        layouts = list(dict.fromkeys(raw.layout for raw in raws))
         which = F.lit(0)
         for place, layout in enumerate(layouts[1:], 1):
-            of_layout = [number for number, raw in by_hash.items() if (raw.header_line, raw.header) == (layout.line, layout.names)]
+            of_layout = [number for number, raw in by_hash.items() if raw.layout == layout]
             which = F.when(F.col("_file").isin(of_layout), place).otherwise(which)
         small = sum(raw.stored.size for raw in raws) < SMALL_BYTES
         staged = hold(stage(lines.withColumn("_layout", which), self.table, layouts), small)
@@ -1405,8 +1404,7 @@ class Run:
                 F.col("line").alias("_line"), F.lit(RECORD).alias("_kind"), F.lit(False).alias("_odd"), F.col("raw").alias("_raw"),
                 F.col("file_path").alias("_path"), F.col("file_etag").alias("_etag"), F.col("file_size").alias("_size"),
                 F.col("file_modified").alias("_modified"), F.lit(False).alias("_replayed"), F.lit(True).alias("_late")]
-        late = typed(rows, table, text, keep, F.lit(None).cast("string"))
-        late = hold(late)
+        late = hold(typed(rows, table, text, keep, F.lit(None).cast("string")))
         return None if late.isEmpty() else late
 
     def all_keys(self, parent: Parent, load: Load) -> List[DataFrame]:
@@ -1445,8 +1443,7 @@ class Run:
             self.examples.append({"dataset": group["dataset"], "reason": group["reason"], "rows": group["rows"], **group["first"].asDict()})
         if self.crossed:
             recorded_rows = table.read().where(self.in_batch(rows)).select(*ROW_IDENTITY)
-            rows = rows.join(recorded_rows, list(ROW_IDENTITY), how="left_anti").select(rows.columns)
-            rows = hold(rows)
+            rows = hold(rows.join(recorded_rows, list(ROW_IDENTITY), how="left_anti").select(rows.columns))
             if rows.isEmpty():
                 return
         table.append(rows, "status", userMetadata=self.stamp(files=ids))
