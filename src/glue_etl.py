@@ -330,6 +330,23 @@ PARSERS: Dict[str, Callable[[SparkColumn], SparkColumn]] = {
     "STRING": lambda text: text}
 
 
+# What a value looks like that its type's plain cast reads as the parser above would: no blanks to trim, nothing to tidy up. A cast that
+# still fails sends its line to the parsers
+PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
+PLAIN_VALUES = {
+    "INT": r"[-\d]*+", "DOUBLE": r"[-.\d]{0,40}+", "BOOLEAN": r"(?:[01]?+|[A-Za-z]*+)",
+    "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+", "DATE": f"(?:{PLAIN_DATE})?+",
+    "STRING": r'[^,"\x00-\x20\x7f-\xa0\x{fffd}]*+(?: [^,"\x00-\x20\x7f-\xa0\x{fffd}]++)*+'}
+PLAIN_IDENTIFIER = r"[!#-+/-~-]*+"  # printable ASCII but blank, quote, comma and dot
+UNUSED_VALUE = r'[^,"\x{fffd}]*+'
+
+
+def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
+    """The typed value of a text that looks as `PLAIN_VALUES` says; NULL where it does not fit after all."""
+    value = text if column.type == "STRING" else try_cast(text, column.type)
+    return value + F.lit(0.0) if column.type == "DOUBLE" else value  # -0.0 is 0.0
+
+
 def parse(column: Column, text: SparkColumn) -> SparkColumn:
     """The typed value of a column's text; NULL where it is blank or does not fit."""
     return parse_identifier(text) if column.identifier else PARSERS[column.type](text)
@@ -357,10 +374,16 @@ def reasons_of(checks: Sequence[Tuple[str, SparkColumn]]) -> SparkColumn:
     return F.when(bad, F.filter(codes, lambda code: code.isNotNull()))
 
 
-def key_number(key: SparkColumn) -> SparkColumn:
-    """A 64-bit number for a key: its own value where the text is a plain integer (so one to one), else its hash."""
+def plain_integer(key: SparkColumn) -> SparkColumn:
+    """The value of a key that is an integer of up to 18 digits without sign or leading zeros, so one to one; else NULL."""
     number = try_cast(key, "bigint")
-    return F.when(number.cast("string") == key, number).otherwise(F.xxhash64(key))
+    least = F.get(F.array(*[F.lit(10 ** digits if digits else 0).cast("bigint") for digits in range(18)]), F.length(key) - 1)
+    return F.when(number >= least, number)
+
+
+def key_number(key: SparkColumn) -> SparkColumn:
+    """A 64-bit number for a key: its own value where it is a plain integer, else its hash."""
+    return F.coalesce(plain_integer(key), F.xxhash64(key))
 
 
 def row_hash(table: Table) -> SparkColumn:
@@ -483,7 +506,7 @@ class LogCommit:
     version: int
     operation: str
     user_metadata: Optional[str]
-    added: Tuple[str, ...]
+    added: Dict[str, Optional[int]]  # path of a data file, and its rows where the log has statistics
     removed: Tuple[str, ...]
     metrics: Dict[str, str]
 
@@ -507,7 +530,7 @@ class DeltaLog:
             info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
             self._commits[version] = LogCommit(
                 version, info.get("operation", ""), info.get("userMetadata"),
-                tuple(action["add"]["path"] for action in actions if "add" in action),
+                {action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get("numRecords") for action in actions if "add" in action},
                 tuple(action["remove"]["path"] for action in actions if "remove" in action), info.get("operationMetrics", {}))
         return self._commits[version]
 
@@ -743,15 +766,11 @@ def typed(rows: DataFrame, table: Table, text: Dict[str, SparkColumn], keep: Seq
     checks = [check for column in table.columns for check in column_reasons(column, written[column.name], F.col(column.name))]
     checks += [(rule.reason, rule.broken(lambda name: written[name], F.col)) for rule in table.rules]
     reasons = F.when(F.col("_broken").isNotNull(), F.array("_broken")).otherwise(reasons_of(checks))
-    columns = [F.col(name) for name in table.column_names]
-    if table.partition and table.version:
-        columns[table.column_names.index(table.partition)] = F.coalesce(
-            F.col(table.partition), F.to_date(table.version)).alias(table.partition)
     kept = [name for name in rows.columns if name.startswith("_") and not name.startswith("_t_") and name != "_broken"]
     rows = rows.select("*", reasons.alias("_reasons"))
     fields = F.create_map(*[part for name in table.column_names for part in (F.lit(name), written[name])])
     fields = F.when(F.col("_broken").isNull() & F.col("_reasons").isNotNull(), fields)
-    return rows.select(*kept, "_reasons", fields.alias("_fields"), *columns)
+    return rows.select(*kept, "_reasons", fields.alias("_fields"), *table_values(table))
 
 
 def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
@@ -772,24 +791,90 @@ def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFram
         *table.column_names)
 
 
+STAGED = ("_file", "_block", "_mid", "_line", "_kind", "_odd", "_reasons", "_raw", "_fields")
+
+
+def plain_line(layout: Layout, table: Table) -> str:
+    """A regular expression for the lines of a layout all of whose values are plain."""
+    values = {column.name: PLAIN_IDENTIFIER if column.identifier else PLAIN_VALUES[column.type] for column in table.columns}
+    return "^" + ",".join(values.get(name, UNUSED_VALUE) for name in layout.names) + r"\z"
+
+
+def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], keep_text: bool) -> DataFrame:
+    """Nearly all lines by a short way: _file, _block, _mid, _kind, _raw and the typed columns.
+
+    _kind is NULL where a line needs `stage`: it is not plain, or a check that `stage` makes may fail. Then _raw is its text, as it is for a
+    header line, and for every line where `keep_text`.
+    """
+    text = F.col("_text")
+    by_layout_plain = F.lit(False)
+    for place, layout in reversed(list(enumerate(layouts))):
+        plain = text.rlike(plain_line(layout, table))
+        by_layout_plain = plain if len(layouts) == 1 else F.when(F.col("_layout") == place, plain).otherwise(by_layout_plain)
+    header = text == by_layout([layout.line for layout in layouts])
+    lines = lines.select("_file", "_block", "_mid", "_text", "_layout", by_layout_plain.alias("_plain"), header.alias("_header"))
+    lines = lines.select("*", F.when(F.col("_plain"), F.split(text, ",", -1)).alias("_cells"))
+    cells = {name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])) for name in table.column_names}
+    lines = lines.select("_file", "_block", "_mid", "_text", "_plain", "_header",
+                         *[F.when(cell != "", cell).alias(f"_t_{name}") for name, cell in cells.items()])
+    written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
+    lines = lines.select("*", *[plain_value(column, written[column.name]).alias(column.name) for column in table.columns])
+    doubts = [F.col(column.name).isNull() & (F.lit(column.required) | written[column.name].isNotNull()) for column in table.columns
+              if column.required or column.type != "STRING"]
+    doubts += [F.coalesce(rule.broken(lambda name: written[name], F.col), F.lit(False)) for rule in table.rules]
+    good = functools.reduce(lambda left, right: left & ~right, doubts, F.col("_plain"))
+    kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
+    lines = lines.select("*", kind.alias("_kind"))
+    wanted = F.lit(keep_text) | F.col("_kind").isNull() | (F.col("_kind") == HEADER)
+    return lines.select("_file", "_block", "_mid", "_kind", F.when(wanted, F.col("_text")).alias("_raw"), *table_values(table))
+
+
+def table_values(table: Table) -> List[SparkColumn]:
+    """The typed columns, a missing partition taken from the version's day."""
+    columns = [F.col(name) for name in table.column_names]
+    if table.partition and table.version:
+        columns[table.column_names.index(table.partition)] = F.coalesce(
+            F.col(table.partition), F.to_date(table.version)).alias(table.partition)
+    return columns
+
+
 def valid_rows(staged: DataFrame) -> DataFrame:
     """The records without a reason to reject them."""
     return staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNull())
 
 
 def profile(staged: DataFrame, table: Table) -> DataFrame:
-    """Per file and block: lines, records, rejected, headers, odd (records with an odd number of quotes), and per key column its range as numbers."""
+    """Per file and block: lines, unread (those without a _kind), records, rejected, headers, odd (records with an odd number of quotes),
+    and per key column its range as numbers."""
     valid = (F.col("_kind") == RECORD) & F.col("_reasons").isNull()
-    measures = [F.count(F.lit(1)).alias("lines"), F.min("_mid").alias("first"),
+    measures = [F.count(F.lit(1)).alias("lines"), F.min("_mid").alias("first"), F.count(F.when(F.col("_kind").isNull(), 1)).alias("unread"),
                 F.count(F.when(F.col("_kind") == RECORD, 1)).alias("records"), F.count(F.when(F.col("_kind") == HEADER, 1)).alias("headers"),
                 F.count(F.when((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull(), 1)).alias("rejected"),
                 F.count(F.when(F.col("_odd"), 1)).alias("odd")]
+    if table.partition:
+        day = F.when(valid, F.col(table.partition))
+        measures += [F.min(day).alias("min_partition"), F.max(day).alias("max_partition")]
     for name in (table.key, *(parent.column for parent in table.parents)):
-        number = try_cast(F.col(name), "bigint")
-        plain = F.when(valid & (number.cast("string") == F.col(name)), number)
+        plain = F.when(valid, plain_integer(F.col(name)))
         measures += [F.min(plain).alias(f"min_{name}"), F.max(plain).alias(f"max_{name}"),
                      (F.count(F.when(valid, 1)) - F.count(plain)).alias(f"texts_{name}")]
     return staged.groupBy("_file", "_block").agg(*measures)
+
+
+def merged_profile(plain: Sequence[Any], read: Sequence[Any]) -> List[Dict[str, Any]]:
+    """The profile of plain lines completed by that of the lines that were read afterwards."""
+    more = {(block["_file"], block["_block"]): block.asDict() for block in read}
+    merged = []
+    for block in plain:
+        one = block.asDict()
+        for name, value in more.get((one["_file"], one["_block"]), {}).items():
+            if name.startswith(("min_", "max_")):
+                known = [number for number in (one[name], value) if number is not None]
+                one[name] = (max if name.startswith("max_") else min)(known, default=None)
+            elif name not in ("_file", "_block", "lines", "first", "unread"):
+                one[name] += value
+        merged.append(one)
+    return merged
 
 
 def number_ranges(spans: Iterable[Tuple[int, int]]) -> List[Tuple[str, str]]:
@@ -952,6 +1037,7 @@ def spark_session(raw_bytes: int) -> SparkSession:
     for name, value in SPARK_SETTINGS.items():
         spark.conf.set(name, value)
     cores = spark.sparkContext.defaultParallelism
+    spark.conf.set("spark.sql.files.minPartitionNum", str(cores))  # a second look at a file finds its lines at the same places
     spark.conf.set("spark.sql.shuffle.partitions", str(max(cores, min(400, raw_bytes // (48 << 20)))))
     return spark
 
@@ -1005,12 +1091,23 @@ class LakeTable:
             self.spark.sql(f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({', '.join(f'`{one.name}` {one.type}' for one in missing)})")
             self.widened = True
 
+    def _rows(self, commits: Sequence[LogCommit]) -> int:
+        """Rows of the table: by the log's own statistics where this run has made it, else Delta counts."""
+        files: Dict[str, Optional[int]] = {}
+        for commit in commits:
+            files.update(commit.added)
+            files = {path: rows for path, rows in files.items() if path not in commit.removed}
+        known = [rows for rows in files.values() if rows is not None]
+        if self.exists or len(known) < len(files):
+            return self.spark.read.format("delta").load(self.path).count()
+        return sum(known)
+
     def summary(self) -> Dict[str, Any]:
         """What this run did to the table, as the summary tells it."""
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
-        rows = self.spark.read.format("delta").load(self.path).count() if version >= 0 else 0
-        return {"version": version if version >= 0 else None, "rows": rows, "schema_changed": self.widened or (not self.exists and version >= 0),
+        return {"version": version if version >= 0 else None, "rows": self._rows(commits) if version >= 0 else 0,
+                "schema_changed": self.widened or (not self.exists and version >= 0),
                 "files_added": sum(len(commit.added) for commit in commits),
                 "files_removed": sum(len(commit.removed) for commit in commits), "dates": self.dates}
 
@@ -1025,6 +1122,7 @@ class Load:
     table: Table
     files: List[RawFile]
     staged: Optional[DataFrame] = None
+    lines: Optional[DataFrame] = None  # where the staged rows do not hold their texts
     blocks: List[Any] = field(default_factory=list)
     by_hash: Dict[int, RawFile] = field(default_factory=dict)
     decided: Optional[DataFrame] = None
@@ -1060,9 +1158,26 @@ class Load:
         for place, layout in enumerate(layouts[1:], 1):
             of_layout = [number for number, raw in by_hash.items() if raw.layout == layout]
             which = F.when(F.col("_file").isin(of_layout), place).otherwise(which)
+        lines = lines.withColumn("_layout", which)
         small = sum(raw.stored.size for raw in raws) < SMALL_BYTES
-        staged = hold(stage(lines.withColumn("_layout", which), self.table, layouts), small)
-        blocks = profile(staged, self.table).collect()
+        if quoted:
+            staged = hold(stage(lines, self.table, layouts), small)
+            blocks = [block.asDict() for block in profile(staged, self.table).collect()]
+        else:
+            self.lines = lines if not small else None
+            plain = hold(stage_plain(lines, self.table, layouts, keep_text=small and bool(self.table.parents)), small)
+            nothing = {"_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
+                       "_fields": F.lit(None).cast("map<string,string>")}
+            staged = plain.withColumns(nothing).select(*STAGED, *self.table.column_names)
+            blocks = profile(staged, self.table).collect()
+            unread = sum(block["unread"] for block in blocks)
+            staged = staged.where(F.col("_kind").isNotNull())
+            if unread:
+                rest = plain.where(F.col("_kind").isNull()).select(
+                    "_file", "_block", "_mid", nothing["_line"].alias("_line"), F.col("_raw").alias("_text"), which.alias("_layout"))
+                read = hold(stage(rest, self.table, layouts), unread < BULK_ROWS)
+                staged = staged.unionByName(read)
+            blocks = merged_profile(blocks, profile(read, self.table).collect() if unread else [])
         unknown = {block["_file"] for block in blocks} - set(by_hash)
         if unknown:
             raise JobError(f"Spark read files of {self.table.dataset} that the listing does not name; run again")
@@ -1223,10 +1338,20 @@ class Load:
             frames.append(rejected_frame(self.placed(again), self.table, run_id, REJECTED, F.array(F.lit("repeated_header"))))
         if any(counter[PARKED] for counter in self.counts.values()):
             fields = F.create_map(*[part for name in self.table.column_names for part in (F.lit(name), F.col(name).cast("string"))])
-            waiting = self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late")).withColumn("_fields", fields)
+            waiting = self._with_text(self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))).withColumn("_fields", fields)
             reasons = F.transform("_lacks", lambda name: F.substring_index(name, ":", 1))
             frames.append(rejected_frame(waiting, self.table, run_id, PARKED, reasons))
         return functools.reduce(DataFrame.unionByName, frames) if frames else None
+
+    def _with_text(self, waiting: DataFrame) -> DataFrame:
+        """Rows with their raw text, by a second look at the files where a large batch left it out."""
+        if self.lines is None:
+            return waiting
+        place = ["_file", "_block", "_mid"]
+        wanted = waiting.where(F.col("_raw").isNull()).select(*place)
+        few = sum(counter[PARKED] for counter in self.counts.values()) < BULK_ROWS
+        texts = self.lines.select(*place, "_text").join(F.broadcast(wanted) if few else wanted, place, how="left_semi")
+        return waiting.join(texts, place, how="left").withColumn("_raw", F.coalesce("_raw", "_text")).drop("_text")
 
     def changes(self) -> Tuple[Optional[DataFrame], int, int]:
         """Rows to write with the table's columns, and how many are inserted and updated."""
@@ -1243,13 +1368,22 @@ class Load:
         changes, inserted, updated = self.changes()
         if not lake.exists or (inserted and not updated):
             frame = changes if inserted else local_frame(self.run.spark, [], self.table.ddl)
-            lake.append(frame, self.table.partition, self.table.statistics, userMetadata=self.run.stamp())
+            shuffle = {"optimizeWrite": "false"} if self._comes_by_partition() else {}
+            lake.append(frame, self.table.partition, self.table.statistics, userMetadata=self.run.stamp(), **shuffle)
         elif updated:
             self._merge(lake, changes)
         self._check_commit(lake, inserted, updated)
         if self.table.partition and (inserted or updated):
             lake.dates = sorted({path.split("=", 1)[1].split("/", 1)[0] for commit in lake.log.commits(after=lake.before)
                                  for path in commit.added if path.startswith(f"{self.table.partition}=")})
+
+    def _comes_by_partition(self) -> bool:
+        """Whether a large batch lies by days already, so that Delta need not shuffle it to write few files: each block of a file holds few."""
+        if self.bulk is None or self.decided is not None or not self.table.partition:
+            return False
+        spans = [(block["min_partition"], block["max_partition"]) for block in self.blocks if block["min_partition"] is not None]
+        days = {low + dt.timedelta(days=number) for low, high in spans for number in range(min((high - low).days, MOST_DATES) + 1)}
+        return sum((high - low).days + 1 for low, high in spans) <= 2 * len(days)
 
     def _merge(self, lake: LakeTable, changes: DataFrame) -> None:
         from delta.tables import DeltaTable
