@@ -333,10 +333,11 @@ PARSERS: Dict[str, Callable[[SparkColumn], SparkColumn]] = {
 # What a value looks like that its type's plain cast reads as the parser above would: no blanks to trim, nothing to tidy up. A cast that
 # still fails sends its line to the parsers
 PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
+PLAIN_WORD = r'[^,"\x00-\x20\x7f-\xa0\x{fffd}]++'
 PLAIN_VALUES = {
     "INT": r"[-\d]*+", "DOUBLE": r"[-.\d]{0,40}+", "BOOLEAN": r"(?:[01]?+|[A-Za-z]*+)",
     "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+", "DATE": f"(?:{PLAIN_DATE})?+",
-    "STRING": r'[^,"\x00-\x20\x7f-\xa0\x{fffd}]*+(?: [^,"\x00-\x20\x7f-\xa0\x{fffd}]++)*+'}
+    "STRING": rf"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+"}
 PLAIN_IDENTIFIER = r"[!#-+/-~-]*+"  # printable ASCII but blank, quote, comma and dot
 UNUSED_VALUE = r'[^,"\x{fffd}]*+'
 
@@ -1158,32 +1159,33 @@ class Load:
         for place, layout in enumerate(layouts[1:], 1):
             of_layout = [number for number, raw in by_hash.items() if raw.layout == layout]
             which = F.when(F.col("_file").isin(of_layout), place).otherwise(which)
-        lines = lines.withColumn("_layout", which)
         small = sum(raw.stored.size for raw in raws) < SMALL_BYTES
         if quoted:
-            staged = hold(stage(lines, self.table, layouts), small)
+            staged = hold(stage(lines.withColumn("_layout", which), self.table, layouts), small)
             blocks = [block.asDict() for block in profile(staged, self.table).collect()]
         else:
-            self.lines = lines if not small else None
-            plain = hold(stage_plain(lines, self.table, layouts, keep_text=small and bool(self.table.parents)), small)
-            nothing = {"_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
-                       "_fields": F.lit(None).cast("map<string,string>")}
-            staged = plain.withColumns(nothing).select(*STAGED, *self.table.column_names)
-            blocks = profile(staged, self.table).collect()
-            unread = sum(block["unread"] for block in blocks)
-            staged = staged.where(F.col("_kind").isNotNull())
-            if unread:
-                rest = plain.where(F.col("_kind").isNull()).select(
-                    "_file", "_block", "_mid", nothing["_line"].alias("_line"), F.col("_raw").alias("_text"), which.alias("_layout"))
-                read = hold(stage(rest, self.table, layouts), unread < BULK_ROWS)
-                staged = staged.unionByName(read)
-            blocks = merged_profile(blocks, profile(read, self.table).collect() if unread else [])
+            staged, blocks = self._stage_lines(lines, layouts, which, small)
         unknown = {block["_file"] for block in blocks} - set(by_hash)
         if unknown:
             raise JobError(f"Spark read files of {self.table.dataset} that the listing does not name; run again")
         self.by_hash.update(by_hash)
         self.blocks += blocks
         self.staged = staged if self.staged is None else self.staged.unionByName(staged)
+
+    def _stage_lines(self, lines: DataFrame, layouts: List[Layout], which: SparkColumn, small: bool) -> Tuple[DataFrame, List[Dict[str, Any]]]:
+        """Stage and profile lines: all by the short way, and those that are not plain by the long one."""
+        table, columns = self.table, self.table.column_names
+        self.lines = None if small else lines
+        plain = hold(stage_plain(lines.withColumn("_layout", which), table, layouts, small and bool(table.parents)), small)
+        staged = plain.withColumns({"_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
+                                    "_fields": F.lit(None).cast("map<string,string>")}).select(*STAGED, *columns)
+        blocks = profile(staged, table).collect()
+        unread = sum(block["unread"] for block in blocks)
+        if not unread:
+            return staged, merged_profile(blocks, [])
+        rest = staged.where(F.col("_kind").isNull()).select("_file", "_block", "_mid", "_line", F.col("_raw").alias("_text"), which.alias("_layout"))
+        read = hold(stage(rest, table, layouts), unread < BULK_ROWS)
+        return staged.where(F.col("_kind").isNotNull()).unionByName(read), merged_profile(blocks, profile(read, table).collect())
 
     def _drop(self, ids: set) -> None:
         """Forget the rows of some files."""
