@@ -808,12 +808,11 @@ def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], keep_
     header line, and for every line where `keep_text`.
     """
     text = F.col("_text")
-    by_layout_plain = F.lit(False)
-    for place, layout in reversed(list(enumerate(layouts))):
-        plain = text.rlike(plain_line(layout, table))
-        by_layout_plain = plain if len(layouts) == 1 else F.when(F.col("_layout") == place, plain).otherwise(by_layout_plain)
+    plain = text.rlike(plain_line(layouts[0], table))
+    for place, layout in enumerate(layouts[1:], 1):
+        plain = F.when(F.col("_layout") == place, text.rlike(plain_line(layout, table))).otherwise(plain)
     header = text == by_layout([layout.line for layout in layouts])
-    lines = lines.select("_file", "_block", "_mid", "_text", "_layout", by_layout_plain.alias("_plain"), header.alias("_header"))
+    lines = lines.select("_file", "_block", "_mid", "_text", "_layout", plain.alias("_plain"), header.alias("_header"))
     lines = lines.select("*", F.when(F.col("_plain"), F.split(text, ",", -1)).alias("_cells"))
     cells = {name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])) for name in table.column_names}
     lines = lines.select("_file", "_block", "_mid", "_text", "_plain", "_header",
@@ -862,28 +861,25 @@ def profile(staged: DataFrame, table: Table) -> DataFrame:
     return staged.groupBy("_file", "_block").agg(*measures)
 
 
-def merged_profile(plain: Sequence[Any], read: Sequence[Any]) -> List[Dict[str, Any]]:
+def merged_profile(plain: Sequence[Dict[str, Any]], read: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """The profile of plain lines completed by that of the lines that were read afterwards."""
-    more = {(block["_file"], block["_block"]): block.asDict() for block in read}
-    merged = []
-    for block in plain:
-        one = block.asDict()
-        for name, value in more.get((one["_file"], one["_block"]), {}).items():
-            if name.startswith(("min_", "max_")):
-                known = [number for number in (one[name], value) if number is not None]
-                one[name] = (max if name.startswith("max_") else min)(known, default=None)
-            elif name not in ("_file", "_block", "lines", "first", "unread"):
-                one[name] += value
-        merged.append(one)
-    return merged
+    more = {(block["_file"], block["_block"]): block for block in read}
+
+    def merged(block: Dict[str, Any], name: str, value: Any) -> Any:
+        if name in ("_file", "_block", "lines", "first", "unread"):
+            return block[name]
+        if name.startswith(("min_", "max_")):
+            return (max if name.startswith("max_") else min)((one for one in (block[name], value) if one is not None), default=None)
+        return block[name] + value
+
+    return [{**block, **{name: merged(block, name, value) for name, value in more.get((block["_file"], block["_block"]), {}).items()}}
+            for block in plain]
 
 
 def number_ranges(spans: Iterable[Tuple[int, int]]) -> List[Tuple[str, str]]:
     """Text ranges that hold every plain integer of the spans: numbers of equal length sort as their text does."""
     texts = []
     for low, high in spans:
-        if low < 0:
-            return []
         for digits in range(len(str(low)), len(str(high)) + 1):
             texts.append((str(max(low, 10 ** (digits - 1) if digits > 1 else 0)), str(min(high, 10 ** digits - 1))))
     merged: List[Tuple[str, str]] = []
@@ -1136,7 +1132,11 @@ class Load:
     reasons: Dict[str, int] = field(default_factory=dict)
 
     def stage(self) -> None:
-        """Read and type every line once; only files with quoted line breaks are read again, record by record."""
+        """Read and type every line once; only files with quoted line breaks are read again, record by record.
+
+        Before that the table gets the columns that are declared and not in it: while others stage, and before anything reads a table.
+        """
+        self.run.lake[self.table.name].widen(self.table)
         if not self.files:
             return
         self._read(self.files, quoted=False)
@@ -1162,7 +1162,7 @@ class Load:
         small = sum(raw.stored.size for raw in raws) < SMALL_BYTES
         if quoted:
             staged = hold(stage(lines.withColumn("_layout", which), self.table, layouts), small)
-            blocks = [block.asDict() for block in profile(staged, self.table).collect()]
+            blocks = self._profiled(staged)
         else:
             staged, blocks = self._stage_lines(lines, layouts, which, small)
         unknown = {block["_file"] for block in blocks} - set(by_hash)
@@ -1179,13 +1179,16 @@ class Load:
         plain = hold(stage_plain(lines.withColumn("_layout", which), table, layouts, small and bool(table.parents)), small)
         staged = plain.withColumns({"_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
                                     "_fields": F.lit(None).cast("map<string,string>")}).select(*STAGED, *columns)
-        blocks = profile(staged, table).collect()
+        blocks = self._profiled(staged)
         unread = sum(block["unread"] for block in blocks)
         if not unread:
-            return staged, merged_profile(blocks, [])
+            return staged, blocks
         rest = staged.where(F.col("_kind").isNull()).select("_file", "_block", "_mid", "_line", F.col("_raw").alias("_text"), which.alias("_layout"))
         read = hold(stage(rest, table, layouts), unread < BULK_ROWS)
-        return staged.where(F.col("_kind").isNotNull()).unionByName(read), merged_profile(blocks, profile(read, table).collect())
+        return staged.where(F.col("_kind").isNotNull()).unionByName(read), merged_profile(blocks, self._profiled(read))
+
+    def _profiled(self, staged: DataFrame) -> List[Dict[str, Any]]:
+        return [block.asDict() for block in profile(staged, self.table).collect()]
 
     def _drop(self, ids: set) -> None:
         """Forget the rows of some files."""
@@ -1691,7 +1694,6 @@ def execute(run: Run) -> Dict[str, Any]:
     for table in TABLES:
         run.loads[table.dataset] = Load(run, table, [raw for raw in run.loaded if raw.dataset == table.dataset])
     loads = list(run.loads.values())
-    in_threads(lambda load: run.lake[load.table.name].widen(load.table), loads)
     run.timed("rows read and checked", lambda: in_threads(Load.stage, loads))
     run.timed("outcomes decided", lambda: in_threads(Load.decide, loads))
     for load in loads:
