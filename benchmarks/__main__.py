@@ -40,7 +40,7 @@ class Bench:
         self.folder, self.items, self.repeats = folder, items, repeats
         self.figures: dict[str, dict[str, float]] = {}
         self.job = load_job()
-        self.spark = self.job.spark_session(0)
+        self.spark = self.job.spark_session(0, sys.maxsize)  # compiled plans, as the job has for large files
         java = self.spark._jvm.java.lang.ProcessHandle.current().pid()
         self.pids = [os.getpid(), int(java)]
 

@@ -100,7 +100,7 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.sql.debug.maxToStringFields": "200",
         "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more than the 100 plans that Spark keeps: the next one finds its own again
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:TieredStopAtLevel=4 "
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
                                          f"-XX:-UsePerfData -Dderby.system.home={warehouse}",
         **(settings or {}),
     }

@@ -27,7 +27,7 @@ def warm_up(job: ModuleType) -> None:
     from delta.tables import DeltaTable
 
     with tempfile.TemporaryDirectory() as folder:
-        spark = job.spark_session(0)
+        spark = job.spark_session(0, 0)
         rows = spark.range(2).selectExpr("string(id) AS id", "current_date() AS date")
         rows.write.format("delta").partitionBy("date").mode("append").save(folder)
         table = DeltaTable.forPath(spark, folder).alias("t")

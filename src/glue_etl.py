@@ -83,12 +83,14 @@ class Column:
 
     required    a blank value rejects the row
     identifier  a text that names something: an integer that a spreadsheet wrote as `123.0` is `123`
+    rising      later rows have higher values, nearly all of them different: files get statistics by which they are skipped, no dictionary
     """
     name: str
     type: str
     meaning: str
     required: bool = False
     identifier: bool = False
+    rising: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,18 @@ class Table:
 
     @property
     def statistics(self) -> str:
-        """Columns with file statistics: keys and times, by which files are skipped."""
-        wanted = [self.key, *(parent.column for parent in self.parents), self.version]
-        return ",".join(dict.fromkeys(name for name in wanted if name))
+        """Columns with file statistics, by which files are skipped."""
+        return ",".join(column.name for column in self.columns if column.rising)
+
+    @property
+    def keys(self) -> List[str]:
+        """The key and the columns that hold parents' keys."""
+        return [self.key, *(parent.column for parent in self.parents)]
 
 
 def _date_mismatch(text: Callable[[str], SparkColumn], value: Callable[[str], SparkColumn]) -> SparkColumn:
     written = F.substring(text("order_timestamp"), 1, 10)
-    other_text = F.substring(text("date"), 1, 10) != written  # nearly all rows end here, at little cost
+    other_text = ~text("order_timestamp").startswith(text("date"))  # nearly all rows end here, at little cost
     return other_text & (value("date") != try_cast(written, "date")) & (value("date") != F.to_date(value("order_timestamp")))
 
 
@@ -144,7 +150,7 @@ DATE_RULE = Rule("date_mismatch", _date_mismatch)
 PRODUCTS = Table(
     dataset="products", name="clean_products", key="product_id",
     columns=(
-        Column("product_id", "STRING", "the shop's number of the product", required=True, identifier=True),
+        Column("product_id", "STRING", "the shop's number of the product", required=True, identifier=True, rising=True),
         Column("department_id", "STRING", "number of the department; independent of its name", identifier=True),
         Column("department", "STRING", "name of the department"),
         Column("product_name", "STRING", "name shown to customers"),
@@ -153,9 +159,9 @@ ORDERS = Table(
     dataset="orders", name="clean_orders", key="order_id", version="order_timestamp", partition="date",
     columns=(
         Column("order_num", "STRING", "a running number from 1 to 100; no key", identifier=True),
-        Column("order_id", "STRING", "the order", required=True, identifier=True),
+        Column("order_id", "STRING", "the order", required=True, identifier=True, rising=True),
         Column("user_id", "STRING", "the customer", identifier=True),
-        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True, rising=True),
         Column("total_amount", "DOUBLE", "sum of the order in the shop's currency; negative for a refund"),
         Column("date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"),
     ),
@@ -163,14 +169,14 @@ ORDERS = Table(
 ORDER_ITEMS = Table(
     dataset="order_items", name="clean_orders_items", key="id", version="order_timestamp", partition="date",
     columns=(
-        Column("id", "STRING", "the line of an order", required=True, identifier=True),
-        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True),
+        Column("id", "STRING", "the line of an order", required=True, identifier=True, rising=True),
+        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True, rising=True),
         Column("user_id", "STRING", "the customer", identifier=True),
         Column("days_since_prior_order", "INT", "days since the customer's order before"),
         Column("product_id", "STRING", "the product bought", required=True, identifier=True),
         Column("add_to_cart_order", "INT", "position in the cart, from 1"),
         Column("reordered", "BOOLEAN", "whether the customer had bought the product before"),
-        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True, rising=True),
         Column("date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"),
     ),
     parents=(Parent("order_id", "orders", "orphan_order"), Parent("product_id", "products", "orphan_product")),
@@ -194,10 +200,13 @@ TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.autoOptimize.autoCompact": "true",
     "delta.enableDeletionVectors": "false",
 }
-SMALL_BYTES = 64 << 20       # a dataset of less is held as rows, see `hold`
-BULK_ROWS = 200_000          # a dataset with more rows is first decided in bulk, by blocks of keys
+LARGE_BYTES = 16 << 20       # a dataset of more is not held in memory but read again, and first decided in bulk, by blocks of keys
+INTERPRETED_BYTES = 32 << 20  # files and tables of less are read by interpreted plans
+PACKED = 8                   # what a byte of a gzip file counts for
+FEW_ROWS = 200_000           # so many rows are joined by broadcast, and held as rows
 HEAD_BYTES = 1 << 16         # what is read of a file to know its header
 MOST_RANGES, MOST_DATES = 32, 400  # literals in a condition that prunes files
+MOST_COMMITS = 200           # so long a log is read as JSON, a longer one by Delta
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -331,15 +340,15 @@ PARSERS: Dict[str, Callable[[SparkColumn], SparkColumn]] = {
 
 
 # What a value looks like that its type's plain cast reads as the parser above would: no blanks to trim, nothing to tidy up. A cast that
-# still fails sends its line to the parsers
+# still fails sends its line to the parsers. A plain `*` is Java's fastest loop; the comma behind it keeps it from going back far
 PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
 PLAIN_WORD = r'[^,"\x00-\x20\x7f-\xa0\x{fffd}]++'
 PLAIN_VALUES = {
-    "INT": r"[-\d]*+", "DOUBLE": r"[-.\d]{0,40}+", "BOOLEAN": r"(?:[01]?+|[A-Za-z]*+)",
+    "INT": r"[-\d]*", "DOUBLE": r"[-.\d]{0,40}+", "BOOLEAN": r"(?:[01]?+|[A-Za-z]*+)",
     "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+", "DATE": f"(?:{PLAIN_DATE})?+",
     "STRING": rf"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+"}
-PLAIN_IDENTIFIER = r"[!#-+/-~-]*+"  # printable ASCII but blank, quote, comma and dot
-UNUSED_VALUE = r'[^,"\x{fffd}]*+'
+PLAIN_IDENTIFIER = r"[!#-+/-~-]*"  # printable ASCII but blank, quote, comma and dot
+UNUSED_VALUE = r'[^,"\x{fffd}]*'
 
 
 def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
@@ -383,8 +392,14 @@ def plain_integer(key: SparkColumn) -> SparkColumn:
 
 
 def key_number(key: SparkColumn) -> SparkColumn:
-    """A 64-bit number for a key: its own value where it is a plain integer, else its hash."""
-    return F.coalesce(plain_integer(key), F.xxhash64(key))
+    """A number for a key: its own value where it is a plain integer, else a negative one, a hash of 63 bits."""
+    return F.coalesce(plain_integer(key), F.xxhash64(key).bitwiseOR(F.lit(-2 ** 63)))
+
+
+def key_place(number: SparkColumn) -> Tuple[SparkColumn, SparkColumn]:
+    """The block of 64 neighbouring key numbers that holds a number, and the number's place in it as one bit of 64."""
+    bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), number.bitwiseAND(F.lit(63)).cast("int"))
+    return F.shiftright(number, 6).alias("_b"), bit.alias("_bit")
 
 
 def row_hash(table: Table) -> SparkColumn:
@@ -411,6 +426,11 @@ class StoredObject:
     etag: str
     size: int
     modified: dt.datetime
+
+    @property
+    def text_bytes(self) -> int:
+        """The size of the text in it, as far as its name tells."""
+        return self.size * (PACKED if self.path.lower().endswith(".gz") else 1)
 
 
 class FolderStorage:
@@ -523,6 +543,16 @@ class DeltaLog:
         """Versions whose JSON is still there, ascending; empty where there is no table."""
         names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list("_delta_log/"))
         return sorted(int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name))
+
+    def table_bytes(self) -> int:
+        """Size of the table's data, by the checksum file that Delta writes beside each commit; boundless where the last one is missing."""
+        version = max(self.versions(), default=-1)
+        if version < 0:
+            return 0
+        try:
+            return int(json.loads(b"".join(self.storage.chunks(f"_delta_log/{version:020d}.crc")))["tableSizeBytes"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return sys.maxsize
 
     def commit(self, version: int) -> LogCommit:
         if version not in self._commits:
@@ -683,9 +713,10 @@ def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> Ra
 # Pure transforms, in the order in which they run. Columns of the job's own start with `_`:
 #   _file BIGINT hash of the path, _layout INT which header its file has, _block BIGINT and _mid BIGINT the place in the file,
 #   _line BIGINT (files read record by record)
-#   _kind INT 0 record, 1 blank line, 2 header line; _reasons ARRAY<STRING> NULL for a valid row; _raw STRING; _fields MAP; _odd BOOLEAN
+#   _kind INT 0 record, 1 blank line, 2 header line, NULL not read yet; _reasons ARRAY<STRING> NULL for a valid row; _raw STRING;
+#   _fields MAP; _odd BOOLEAN
 # ---------------------------------------------------------------------------------------------------------------------
-RECORD, BLANK, HEADER = 0, 1, 2
+RECORD, BLANK, HEADER, FAULTY = 0, 1, 2, 3
 QUOTED_FIELD = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"'
 CLOSED_FIELD = rf'{QUOTED_FIELD}[ \t]*+(?=[,\r\n]|\z)'
 RECORD_PATTERN = (rf'((?:{CLOSED_FIELD}|[^,\r\n]*+)(?:,(?:{CLOSED_FIELD}|[^,\r\n]*+))*+)(?:\r\n|\n|\r|\z)')
@@ -801,18 +832,23 @@ def plain_line(layout: Layout, table: Table) -> str:
     return "^" + ",".join(values.get(name, UNUSED_VALUE) for name in layout.names) + r"\z"
 
 
-def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], keep_text: bool) -> DataFrame:
+def once(column: SparkColumn) -> SparkColumn:
+    """A column that Spark computes once, where it stands: what is not deterministic is never copied into the filters and columns above it."""
+    return F.when(F.monotonically_increasing_id() >= 0, column)
+
+
+def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], trusted: bool = False) -> DataFrame:
     """Nearly all lines by a short way: _file, _block, _mid, _kind, _raw and the typed columns.
 
-    _kind is NULL where a line needs `stage`: it is not plain, or a check that `stage` makes may fail. Then _raw is its text, as it is for a
-    header line, and for every line where `keep_text`.
+    _kind is NULL where a line needs `stage`: it is not plain, or a check that `stage` makes may fail. `trusted` lines have all been found
+    plain before.
     """
     text = F.col("_text")
     plain = text.rlike(plain_line(layouts[0], table))
     for place, layout in enumerate(layouts[1:], 1):
         plain = F.when(F.col("_layout") == place, text.rlike(plain_line(layout, table))).otherwise(plain)
     header = text == by_layout([layout.line for layout in layouts])
-    lines = lines.select("_file", "_block", "_mid", "_text", "_layout", plain.alias("_plain"), header.alias("_header"))
+    lines = lines.select("_file", "_block", "_mid", "_text", "_layout", (F.lit(True) if trusted else plain).alias("_plain"), header.alias("_header"))
     lines = lines.select("*", F.when(F.col("_plain"), F.split(text, ",", -1)).alias("_cells"))
     cells = {name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])) for name in table.column_names}
     lines = lines.select("_file", "_block", "_mid", "_text", "_plain", "_header",
@@ -822,11 +858,9 @@ def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], keep_
     doubts = [F.col(column.name).isNull() & (F.lit(column.required) | written[column.name].isNotNull()) for column in table.columns
               if column.required or column.type != "STRING"]
     doubts += [F.coalesce(rule.broken(lambda name: written[name], F.col), F.lit(False)) for rule in table.rules]
-    good = functools.reduce(lambda left, right: left & ~right, doubts, F.col("_plain"))
+    good = functools.reduce(lambda left, right: left & ~right, [] if trusted else doubts, F.col("_plain"))
     kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
-    lines = lines.select("*", kind.alias("_kind"))
-    wanted = F.lit(keep_text) | F.col("_kind").isNull() | (F.col("_kind") == HEADER)
-    return lines.select("_file", "_block", "_mid", "_kind", F.when(wanted, F.col("_text")).alias("_raw"), *table_values(table))
+    return lines.select("_file", "_block", "_mid", once(kind).alias("_kind"), F.col("_text").alias("_raw"), *table_values(table))
 
 
 def table_values(table: Table) -> List[SparkColumn]:
@@ -843,37 +877,83 @@ def valid_rows(staged: DataFrame) -> DataFrame:
     return staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNull())
 
 
-def profile(staged: DataFrame, table: Table) -> DataFrame:
-    """Per file and block: lines, unread (those without a _kind), records, rejected, headers, odd (records with an odd number of quotes),
-    and per key column its range as numbers."""
-    valid = (F.col("_kind") == RECORD) & F.col("_reasons").isNull()
-    measures = [F.count(F.lit(1)).alias("lines"), F.min("_mid").alias("first"), F.count(F.when(F.col("_kind").isNull(), 1)).alias("unread"),
-                F.count(F.when(F.col("_kind") == RECORD, 1)).alias("records"), F.count(F.when(F.col("_kind") == HEADER, 1)).alias("headers"),
-                F.count(F.when((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull(), 1)).alias("rejected"),
-                F.count(F.when(F.col("_odd"), 1)).alias("odd")]
-    if table.partition:
-        day = F.when(valid, F.col(table.partition))
-        measures += [F.min(day).alias("min_partition"), F.max(day).alias("max_partition")]
-    for name in (table.key, *(parent.column for parent in table.parents)):
-        plain = F.when(valid, plain_integer(F.col(name)))
-        measures += [F.min(plain).alias(f"min_{name}"), F.max(plain).alias(f"max_{name}"),
-                     (F.count(F.when(valid, 1)) - F.count(plain)).alias(f"texts_{name}")]
-    return staged.groupBy("_file", "_block").agg(*measures)
+def tally(staged: DataFrame, table: Table, with_hash: bool) -> DataFrame:
+    """One row for each line and key column of the table (`Table.keys`), to be counted by `profile` or `key_blocks`: _file, _block, _mid,
+    _odd, _column INT, _class (_kind, or FAULTY for a rejected record), _b and _bit of a valid row's key, _day its partition, _hash of its values."""
+    row_class = F.when((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull(), FAULTY).otherwise(F.col("_kind"))
+    rows = staged.withColumn("_class", row_class)
+    valid = F.col("_class") == RECORD
+    day = F.col(table.partition) if table.partition else F.lit(None).cast("date")
+    numbers = [F.when(valid, key_number(F.col(name))).alias(f"_n{place}") for place, name in enumerate(table.keys)]
+    rows = rows.select("_file", "_block", "_mid", "_odd", "_class", F.when(valid, day).alias("_day"),
+                       (row_hash(table) if with_hash else F.lit(0).cast("bigint")).alias("_hash"), *numbers)
+    stack = ", ".join(f"{place}, _n{place}" for place in range(len(numbers)))
+    rows = rows.select("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash", F.expr(f"stack({len(numbers)}, {stack})").alias("_column", "_n"))
+    return rows.select("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash", "_column", *key_place(F.col("_n")))
 
 
-def merged_profile(plain: Sequence[Dict[str, Any]], read: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """The profile of plain lines completed by that of the lines that were read afterwards."""
-    more = {(block["_file"], block["_block"]): block for block in read}
+PROFILE = ["_file", "_block", "_column", "_class"]
 
-    def merged(block: Dict[str, Any], name: str, value: Any) -> Any:
-        if name in ("_file", "_block", "lines", "first", "unread"):
-            return block[name]
-        if name.startswith(("min_", "max_")):
-            return (max if name.startswith("max_") else min)((one for one in (block[name], value) if one is not None), default=None)
-        return block[name] + value
 
-    return [{**block, **{name: merged(block, name, value) for name, value in more.get((block["_file"], block["_block"]), {}).items()}}
-            for block in plain]
+def profile(tallied: DataFrame) -> DataFrame:
+    """Per file, block of the file, key column and class: _n rows, _first _mid, _odds, _low_b and _high_b, _low_day and _high_day."""
+    return tallied.groupBy(*PROFILE).agg(
+        F.count(F.lit(1)).alias("_n"), F.min("_mid").alias("_first"), F.count(F.when(F.col("_odd"), 1)).alias("_odds"),
+        F.min("_b").alias("_low_b"), F.max("_b").alias("_high_b"), F.min("_day").alias("_low_day"), F.max("_day").alias("_high_day"))
+
+
+def key_blocks(tallied: DataFrame) -> DataFrame:
+    """The same by block of keys (_b) as well, with _bits, the keys of the block, and _xor, the XOR of the rows' hashes."""
+    return tallied.groupBy(*PROFILE, "_b").agg(
+        F.count(F.lit(1)).alias("_n"), F.min("_mid").alias("_first"), F.count(F.when(F.col("_odd"), 1)).alias("_odds"),
+        F.min("_day").alias("_low_day"), F.max("_day").alias("_high_day"), F.bit_or("_bit").alias("_bits"), F.bit_xor("_hash").alias("_xor"))
+
+
+def profile_of_blocks(blocks: DataFrame) -> DataFrame:
+    """`profile` of rows that `key_blocks` has counted."""
+    return blocks.groupBy(*PROFILE).agg(
+        F.sum("_n").alias("_n"), F.min("_first").alias("_first"), F.sum("_odds").alias("_odds"),
+        F.min("_b").alias("_low_b"), F.max("_b").alias("_high_b"), F.min("_low_day").alias("_low_day"), F.max("_high_day").alias("_high_day"))
+
+
+@dataclass
+class Block:
+    """What is known of one block of a file: its lines by class, and the spans of its valid rows' keys and days."""
+    file: int
+    block: int
+    first: int = 2 ** 63 - 1   # _mid of its first line
+    odd: int = 0               # records with an odd number of quotes
+    classes: Counter = field(default_factory=Counter)
+    keys: Dict[str, Tuple[int, int]] = field(default_factory=dict)  # a column's lowest and highest _b, below 0 where keys are no plain integers
+    days: Optional[Tuple[dt.date, dt.date]] = None
+
+    @property
+    def lines(self) -> int:
+        return sum(self.classes.values())
+
+    @property
+    def records(self) -> int:
+        return self.classes[RECORD] + self.classes[FAULTY]
+
+
+def blocks_of(profiled: Iterable[Any], table: Table) -> List[Block]:
+    """The blocks of files by the rows of `profile`."""
+    blocks: Dict[Tuple[int, int], Block] = {}
+    for row in profiled:
+        block = blocks.setdefault((row["_file"], row["_block"]), Block(row["_file"], row["_block"]))
+        if row["_low_b"] is not None:
+            name = table.keys[row["_column"]]
+            block.keys[name] = span(block.keys.get(name), (row["_low_b"], row["_high_b"]))
+        if row["_column"] == 0:
+            block.classes[row["_class"]] += row["_n"]
+            block.first, block.odd = min(block.first, row["_first"]), block.odd + row["_odds"]
+            block.days = block.days if row["_low_day"] is None else span(block.days, (row["_low_day"], row["_high_day"]))
+    return list(blocks.values())
+
+
+def span(one: Optional[Tuple[Any, Any]], other: Tuple[Any, Any]) -> Tuple[Any, Any]:
+    """The least span that holds two others."""
+    return other if one is None else (min(one[0], other[0]), max(one[1], other[1]))
 
 
 def number_ranges(spans: Iterable[Tuple[int, int]]) -> List[Tuple[str, str]]:
@@ -898,26 +978,25 @@ def within(column: str, ranges: Sequence[Tuple[str, str]]) -> SparkColumn:
     return functools.reduce(lambda left, right: left | right, (F.col(column).between(low, high) for low, high in ranges))
 
 
-def key_blocks(rows: DataFrame, key: SparkColumn, *more: SparkColumn) -> DataFrame:
-    """Rows with `_b`, the block of 64 neighbouring key numbers, and `_bit`, the key's place in it."""
-    numbered = rows.select(key_number(key).alias("_h"), *more)
-    bit = F.call_function("shiftleft", F.lit(1).cast("bigint"), F.col("_h").bitwiseAND(F.lit(63)).cast("int"))
-    names = [name for name in numbered.columns if name != "_h"]
-    return numbered.select(F.shiftright("_h", 6).alias("_b"), bit.alias("_bit"), *names)
+def key_bits(rows: DataFrame, key: SparkColumn, *more: SparkColumn) -> DataFrame:
+    """Rows with `_b` and `_bit` of a key, see `key_place`."""
+    numbered = rows.select(key_number(key).alias("_n"), *more)
+    return numbered.select(*key_place(F.col("_n")), *[name for name in numbered.columns if name != "_n"])
 
 
-def classify_blocks(rows: DataFrame, target: Optional[DataFrame], table: Table, doubtful: Optional[DataFrame]) -> DataFrame:
+def classify_blocks(blocks: DataFrame, target: Optional[DataFrame], table: Table, doubtful: Optional[DataFrame]) -> DataFrame:
     """Decide whole blocks of keys at once: _file, _b, _n rows and _class inserted, unchanged or doubtful.
 
-    A block is inserted where its keys are all different and none is in the table (exact: the bits of two different keys differ),
-    unchanged where keys and the XOR of the 64-bit row hashes equal the table's (a false one has the odds 1 in 2^64),
-    and doubtful otherwise: its rows are decided one by one. Neighbouring keys come together, so that little is shuffled.
+    `blocks` are the batch's `key_blocks`. One of them is inserted where its keys are all different and none is in the table (exact: the
+    bits of two different keys differ), unchanged where keys and the XOR of the 64-bit row hashes equal the table's (a false one has the
+    odds 1 in 2^64), and doubtful otherwise: its rows are decided one by one. Neighbouring keys come together, so that little is shuffled.
     """
-    measures = [F.bit_or("_bit").alias("_bits"), F.count(F.lit(1)).alias("_n"), F.bit_xor("_hash").alias("_xor")]
-    new = key_blocks(rows, F.col(table.key), F.col("_file"), row_hash(table).alias("_hash")).groupBy("_b", "_file").agg(*measures)
+    new = blocks.where((F.col("_column") == 0) & (F.col("_class") == RECORD)).groupBy("_b", "_file").agg(
+        F.bit_or("_bits").alias("_bits"), F.sum("_n").alias("_n"), F.bit_xor("_xor").alias("_xor"))
     sides = new.select("_b", "_file", "_bits", "_n", "_xor", F.lit("new").alias("_side"))
     if target is not None:
-        old = key_blocks(target, F.col(table.key), row_hash(table).alias("_hash")).groupBy("_b").agg(*measures)
+        old = key_bits(target, F.col(table.key), row_hash(table).alias("_hash")).groupBy("_b").agg(
+            F.bit_or("_bit").alias("_bits"), F.count(F.lit(1)).alias("_n"), F.bit_xor("_hash").alias("_xor"))
         sides = sides.unionByName(old.select("_b", F.lit(None).cast("bigint").alias("_file"), "_bits", "_n", "_xor", F.lit("old").alias("_side")))
     if doubtful is not None:
         zero = F.lit(0).cast("bigint")
@@ -939,13 +1018,12 @@ def classify_blocks(rows: DataFrame, target: Optional[DataFrame], table: Table, 
     return sides.where(F.col("_side") == "new").select("_file", "_b", "_n", verdict.alias("_class"))
 
 
-def rows_without_parent(rows: DataFrame, parent: Parent, parent_keys: Sequence[DataFrame]) -> DataFrame:
-    """The (_b, _bit) of parents' keys that rows name and no frame of `parent_keys` (column `key`) holds."""
-    wanted = key_blocks(rows, F.col(parent.column)).groupBy("_b").agg(F.bit_or("_bit").alias("_wanted"))
-    known = functools.reduce(DataFrame.unionByName, parent_keys)
-    held = key_blocks(known, F.col("key")).groupBy("_b").agg(F.bit_or("_bit").alias("_held"))
-    lacking = F.col("_wanted").bitwiseAND(F.bitwise_not(F.coalesce("_held", F.lit(0))))
-    return wanted.join(held, "_b", how="left").select("_b", lacking.alias("_lacking")).where("_lacking <> 0")
+def lacking_parents(wanted: DataFrame, held: DataFrame) -> DataFrame:
+    """The parents' keys that are wanted and not held: _column, _b and the bits _lacking; both frames hold _column, _b and _bits, any number
+    of times."""
+    sides = wanted.withColumn("_held", F.lit(False)).unionByName(held.withColumn("_held", F.lit(True)))
+    bits = [F.coalesce(F.bit_or(F.when(F.col("_held") == side, F.col("_bits"))), F.lit(0).cast("bigint")) for side in (False, True)]
+    return sides.groupBy("_column", "_b").agg(bits[0].bitwiseAND(F.bitwise_not(bits[1])).alias("_lacking")).where("_lacking <> 0")
 
 
 def decide(rows: DataFrame, table: Table, parents: Dict[str, DataFrame], target: Optional[DataFrame]) -> DataFrame:
@@ -1005,6 +1083,8 @@ SPARK_SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
     "spark.sql.inMemoryColumnarStorage.compressed": "false",  # the staged rows are read twice: packing them costs more than it saves
+    "spark.sql.parquet.compression.codec": "zstd",  # half of snappy's bytes, which Athena bills, in the same time
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # 8 bytes with statistics; INT96 is what Spark writes for old Hive
     "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",  # days before 1582 as they are; Spark 3.5 would stop at one
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
@@ -1021,8 +1101,16 @@ DELTA_SETTINGS = {
 }
 
 
-def spark_session(raw_bytes: int) -> SparkSession:
-    """The session of Glue or of `spark-submit`; under plain Python one with Delta's jars from Maven Central."""
+COMPILED = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK", "spark.sql.adaptive.enabled": "true"}
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.sql.adaptive.enabled": "false"}
+
+
+def spark_session(raw_bytes: int, lake_bytes: int) -> SparkSession:
+    """The session of Glue or of `spark-submit`; under plain Python one with Delta's jars from Maven Central.
+
+    Where files and tables are small, plans are interpreted and run as they were planned: to compile and adapt them takes longer than to run
+    them.
+    """
     builder = SparkSession.builder.appName("Lakehouse")
     if "PYSPARK_GATEWAY_PORT" not in os.environ and "PYSPARK_SUBMIT_ARGS" not in os.environ and SparkSession.getActiveSession() is None:
         from delta import configure_spark_with_delta_pip
@@ -1031,12 +1119,20 @@ def spark_session(raw_bytes: int) -> SparkSession:
             builder = builder.config(name, value)
         builder = configure_spark_with_delta_pip(builder)
     spark = builder.getOrCreate()
-    for name, value in SPARK_SETTINGS.items():
+    plans = COMPILED if raw_bytes + lake_bytes > INTERPRETED_BYTES else INTERPRETED
+    for name, value in {**SPARK_SETTINGS, **plans, **without_dictionary()}.items():
         spark.conf.set(name, value)
     cores = spark.sparkContext.defaultParallelism
     spark.conf.set("spark.sql.files.minPartitionNum", str(cores))  # a second look at a file finds its lines at the same places
     spark.conf.set("spark.sql.shuffle.partitions", str(max(cores, min(400, raw_bytes // (48 << 20)))))
     return spark
+
+
+def without_dictionary() -> Dict[str, str]:
+    """Settings that spare Parquet a dictionary of columns whose values hardly repeat in any table."""
+    columns = [column for table in TABLES for column in table.columns]
+    varied = {column.name for column in columns} - {column.name for column in columns if not column.rising}
+    return {f"parquet.enable.dictionary#{name}": "false" for name in sorted(varied)}
 
 
 def hold(frame: DataFrame, small: bool = True) -> DataFrame:
@@ -1080,6 +1176,13 @@ class LakeTable:
         writer = frame.write.format("delta").mode("append").options(**options)
         (writer.partitionBy(partition) if partition else writer).save(self.path)
 
+    def take_back(self) -> None:
+        """Bring the table back to what this run found. Nobody else writes to it: the job runs once at a time."""
+        from delta.tables import DeltaTable
+
+        table = DeltaTable.forPath(self.spark, self.path)
+        table.restoreToVersion(self.before) if self.exists else table.delete()
+
     def widen(self, table: Table) -> None:
         """Add the columns that are declared but not in the table yet; rows from before have NULL there."""
         found = self.read()
@@ -1088,22 +1191,22 @@ class LakeTable:
             self.spark.sql(f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({', '.join(f'`{one.name}` {one.type}' for one in missing)})")
             self.widened = True
 
-    def _rows(self, commits: Sequence[LogCommit]) -> int:
-        """Rows of the table: by the log's own statistics where this run has made it, else Delta counts."""
-        files: Dict[str, Optional[int]] = {}
-        for commit in commits:
-            files.update(commit.added)
-            files = {path: rows for path, rows in files.items() if path not in commit.removed}
-        known = [rows for rows in files.values() if rows is not None]
-        if self.exists or len(known) < len(files):
-            return self.spark.read.format("delta").load(self.path).count()
-        return sum(known)
+    def _rows(self) -> int:
+        """Rows of the table: by the log's own statistics where it is whole and short, else Delta counts."""
+        versions = self.log.versions()
+        if versions == list(range(len(versions))) and len(versions) <= MOST_COMMITS:
+            files: Dict[str, Optional[int]] = {}
+            for commit in self.log.commits():
+                files = {path: rows for path, rows in {**files, **commit.added}.items() if path not in commit.removed}
+            if None not in files.values():
+                return sum(files.values())
+        return self.spark.read.format("delta").load(self.path).count()
 
     def summary(self) -> Dict[str, Any]:
         """What this run did to the table, as the summary tells it."""
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
-        return {"version": version if version >= 0 else None, "rows": self._rows(commits) if version >= 0 else 0,
+        return {"version": version if version >= 0 else None, "rows": self._rows() if version >= 0 else 0,
                 "schema_changed": self.widened or (not self.exists and version >= 0),
                 "files_added": sum(len(commit.added) for commit in commits),
                 "files_removed": sum(len(commit.removed) for commit in commits), "dates": self.dates}
@@ -1113,14 +1216,20 @@ class LakeTable:
 # One dataset in one run
 # ---------------------------------------------------------------------------------------------------------------------
 @dataclass
+class Part:
+    """Lines of one dataset that were read in one way; `keys` are their `key_blocks` where the batch is large."""
+    staged: DataFrame
+    keys: Optional[DataFrame]
+
+
+@dataclass
 class Load:
     """The way of one dataset through one run: staged, decided, committed. Counts are by file (id of the RawFile)."""
     run: "Run"
     table: Table
     files: List[RawFile]
-    staged: Optional[DataFrame] = None
-    lines: Optional[DataFrame] = None  # where the staged rows do not hold their texts
-    blocks: List[Any] = field(default_factory=list)
+    parts: List[Part] = field(default_factory=list)
+    blocks: List[Block] = field(default_factory=list)
     by_hash: Dict[int, RawFile] = field(default_factory=dict)
     decided: Optional[DataFrame] = None
     bulk: Optional[DataFrame] = None
@@ -1131,8 +1240,17 @@ class Load:
     old_dates: List[dt.date] = field(default_factory=list)
     reasons: Dict[str, int] = field(default_factory=dict)
 
+    @functools.cached_property
+    def text_bytes(self) -> int:
+        return sum(raw.stored.text_bytes for raw in self.files)
+
+    @functools.cached_property
+    def large(self) -> bool:
+        """Whether the files are too much to be held."""
+        return self.text_bytes > LARGE_BYTES
+
     def stage(self) -> None:
-        """Read and type every line once; only files with quoted line breaks are read again, record by record.
+        """Read, type and count every line; only files with quoted line breaks are read again, record by record.
 
         Before that the table gets the columns that are declared and not in it: while others stage, and before anything reads a table.
         """
@@ -1140,7 +1258,7 @@ class Load:
         if not self.files:
             return
         self._read(self.files, quoted=False)
-        odd = {self.by_hash[block["_file"]].id for block in self.blocks if block["odd"]}
+        odd = {self.by_hash[block.file].id for block in self.blocks if block.odd}
         if odd:
             self._drop(odd)
             self._read([raw for raw in self.files if raw.id in odd], quoted=True)
@@ -1150,75 +1268,93 @@ class Load:
             self.files = [raw for raw in self.files if raw.id not in gone]
 
     def _read(self, raws: List[RawFile], quoted: bool) -> None:
-        """Stage files, line by line or record by record, and profile them."""
+        """Stage files, line by line or record by record, and count their lines."""
         spark, paths = self.run.spark, [self.run.raw_path(raw) for raw in raws]
         lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
-        by_hash = self.run.hashes(raws, lines.inputFiles())
+        by_hash = self.run.by_hash(raws)
         layouts = list(dict.fromkeys(raw.layout for raw in raws))
         which = F.lit(0)
         for place, layout in enumerate(layouts[1:], 1):
             of_layout = [number for number, raw in by_hash.items() if raw.layout == layout]
             which = F.when(F.col("_file").isin(of_layout), place).otherwise(which)
-        small = sum(raw.stored.size for raw in raws) < SMALL_BYTES
         if quoted:
-            staged = hold(stage(lines.withColumn("_layout", which), self.table, layouts), small)
-            blocks = self._profiled(staged)
+            profiled = self._add(hold(stage(lines.withColumn("_layout", which), self.table, layouts), not self.large))
         else:
-            staged, blocks = self._stage_lines(lines, layouts, which, small)
-        unknown = {block["_file"] for block in blocks} - set(by_hash)
-        if unknown:
+            profiled = self._read_lines(lines, layouts, which)
+        blocks = blocks_of(profiled, self.table)
+        if {block.file for block in blocks} - set(by_hash):
             raise JobError(f"Spark read files of {self.table.dataset} that the listing does not name; run again")
         self.by_hash.update(by_hash)
         self.blocks += blocks
-        self.staged = staged if self.staged is None else self.staged.unionByName(staged)
 
-    def _stage_lines(self, lines: DataFrame, layouts: List[Layout], which: SparkColumn, small: bool) -> Tuple[DataFrame, List[Dict[str, Any]]]:
-        """Stage and profile lines: all by the short way, and those that are not plain by the long one."""
-        table, columns = self.table, self.table.column_names
-        self.lines = None if small else lines
-        plain = hold(stage_plain(lines.withColumn("_layout", which), table, layouts, small and bool(table.parents)), small)
-        staged = plain.withColumns({"_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
-                                    "_fields": F.lit(None).cast("map<string,string>")}).select(*STAGED, *columns)
-        blocks = self._profiled(staged)
-        unread = sum(block["unread"] for block in blocks)
+    def _read_lines(self, lines: DataFrame, layouts: List[Layout], which: SparkColumn) -> List[Any]:
+        """Stage lines: all by the short way, and those that are not plain by the long one; returns the rows of their profiles."""
+        def short(trusted: bool) -> DataFrame:
+            return stage_plain(lines.withColumn("_layout", which), self.table, layouts, trusted).withColumns({
+                "_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
+                "_fields": F.lit(None).cast("map<string,string>")}).select(*STAGED, *self.table.column_names)
+
+        plain = short(trusted=False) if self.large else hold(short(trusted=False))
+        profiled = self._add(plain)
+        unread = sum(row["_n"] for row in profiled if row["_class"] is None and row["_column"] == 0)
         if not unread:
-            return staged, blocks
-        rest = staged.where(F.col("_kind").isNull()).select("_file", "_block", "_mid", "_line", F.col("_raw").alias("_text"), which.alias("_layout"))
-        read = hold(stage(rest, table, layouts), unread < BULK_ROWS)
-        return staged.where(F.col("_kind").isNotNull()).unionByName(read), merged_profile(blocks, self._profiled(read))
+            if self.large:
+                self.parts[-1].staged = short(trusted=True)
+            return profiled
+        self.parts[-1].staged = plain.where(F.col("_kind").isNotNull())
+        rest = plain.where(F.col("_kind").isNull()).select("_file", "_block", "_mid", "_line", F.col("_raw").alias("_text"), which.alias("_layout"))
+        return [row for row in profiled if row["_class"] is not None] + self._add(hold(stage(rest, self.table, layouts), unread < FEW_ROWS))
 
-    def _profiled(self, staged: DataFrame) -> List[Dict[str, Any]]:
-        return [block.asDict() for block in profile(staged, self.table).collect()]
+    def _add(self, staged: DataFrame) -> List[Any]:
+        """Take a part of the staged lines; returns the rows of its profile."""
+        tallied = tally(staged, self.table, with_hash=self.large and self.run.lake[self.table.name].exists)
+        keys = key_blocks(tallied).persist() if self.large else None
+        self.parts.append(Part(staged, keys))
+        return (profile(tallied) if keys is None else profile_of_blocks(keys)).collect()
 
     def _drop(self, ids: set) -> None:
         """Forget the rows of some files."""
-        self.blocks = [block for block in self.blocks if self.by_hash[block["_file"]].id not in ids]
-        self.staged = self.staged.where(~F.col("_file").isin([number for number, raw in self.by_hash.items() if raw.id in ids]))
+        self.blocks = [block for block in self.blocks if self.by_hash[block.file].id not in ids]
+        others = ~F.col("_file").isin([number for number, raw in self.by_hash.items() if raw.id in ids])
+        self.parts = [Part(part.staged.where(others), None if part.keys is None else part.keys.where(others)) for part in self.parts]
 
-    # -- what the profile tells ----------------------------------------------------------------------------------------
-    def total(self, measure: str) -> int:
-        return sum(block[measure] for block in self.blocks)
-
-    def ranges(self, column: str) -> List[Tuple[str, str]]:
-        """Text ranges that hold the batch's keys in `column`; none where a key is no plain integer."""
-        if self.late is not None or self.total(f"texts_{column}"):
-            return []
-        return number_ranges((block[f"min_{column}"], block[f"max_{column}"]) for block in self.blocks if block[f"min_{column}"] is not None)
+    # -- what is staged ------------------------------------------------------------------------------------------------
+    @property
+    def staged(self) -> DataFrame:
+        """All lines."""
+        return functools.reduce(DataFrame.unionByName, (part.staged for part in self.parts))
 
     @property
     def valid(self) -> DataFrame:
-        return valid_rows(self.staged) if self.staged is not None else self.run.empty_stage(self.table)
+        """The rows without a reason to reject them."""
+        return functools.reduce(DataFrame.unionByName, (valid_rows(part.staged) for part in self.parts)) if self.parts \
+            else self.run.empty_stage(self.table)
+
+    @property
+    def keys(self) -> DataFrame:
+        """The `key_blocks` of a large batch."""
+        return functools.reduce(DataFrame.unionByName, (part.keys for part in self.parts))
+
+    def total(self, row_class: int) -> int:
+        return sum(block.classes[row_class] for block in self.blocks)
+
+    def ranges(self, column: str) -> List[Tuple[str, str]]:
+        """Text ranges that hold the batch's keys in `column`; none where a key is no plain integer, or the batch is larger than all tables."""
+        spans = [block.keys[column] for block in self.blocks if column in block.keys]
+        if self.late is not None or any(low < 0 for low, _ in spans) or self.text_bytes > self.run.lake_bytes:
+            return []
+        return number_ranges((low << 6, (high << 6) + 63) for low, high in spans)
 
     @functools.cached_property
     def places(self) -> DataFrame:
         """For each file and block what its rows need to know: _path, _etag, _size, _modified, _replayed, _first, _before (lines)."""
         rows, before = [], Counter()
-        for block in sorted(self.blocks, key=lambda block: (block["_file"], block["_block"])):
-            raw = self.by_hash[block["_file"]]
-            rows.append({"_file": block["_file"], "_block": block["_block"], "_path": raw.stored.path, "_etag": raw.stored.etag,
+        for block in sorted(self.blocks, key=lambda block: (block.file, block.block)):
+            raw = self.by_hash[block.file]
+            rows.append({"_file": block.file, "_block": block.block, "_path": raw.stored.path, "_etag": raw.stored.etag,
                          "_size": raw.stored.size, "_modified": raw.stored.modified.isoformat(), "_replayed": raw.known,
-                         "_first": block["first"], "_before": before[raw.id]})
-            before[raw.id] += block["lines"]
+                         "_first": block.first, "_before": before[raw.id]})
+            before[raw.id] += block.lines
         ddl = ("_file BIGINT, _block BIGINT, _path STRING, _etag STRING, _size BIGINT, _modified TIMESTAMP, _replayed BOOLEAN, "
                "_first BIGINT, _before BIGINT")
         return F.broadcast(local_frame(self.run.spark, rows, ddl))
@@ -1232,22 +1368,21 @@ class Load:
     def decide(self) -> None:
         """Find the outcome of every valid row, and of the parked rows that this batch may concern."""
         self.late = self.run.parked_rows(self)
-        rows, target = self.valid, self.run.lake[self.table.name].read()
         if not self.blocks and self.late is None:
             return
-        if self.total("records") > BULK_ROWS:
-            rows = self._decide_in_bulk(rows, target)
+        target = self.run.lake[self.table.name].read()
+        rows, few = (self._decide_in_bulk(target) if self.large else (self.valid, True))
         if rows is None and self.late is None:
             return
-        candidates = self.placed(rows if rows is not None else self.valid.limit(0)).withColumn("_late", F.lit(False))
+        candidates = self.placed(rows if rows is not None else self.run.empty_stage(self.table)).withColumn("_late", F.lit(False))
         if self.late is not None:
             candidates = candidates.unionByName(self.late)
         if target is not None:
             keys = candidates.select(self.table.key).distinct()
             target = target.where(within(self.table.key, self.ranges(self.table.key)))
-            target = target.join(F.broadcast(keys) if self.total("records") <= BULK_ROWS else keys, self.table.key, how="left_semi")
+            target = target.join(F.broadcast(keys) if few else keys, self.table.key, how="left_semi")
         parents = {parent.dataset: self.run.parent_keys(parent, candidates, self) for parent in self.table.parents}
-        self.decided = hold(decide(candidates, self.table, parents, target), self.total("records") <= BULK_ROWS)
+        self.decided = hold(decide(candidates, self.table, parents, target), few)
         self._count_decided()
 
     def _count_decided(self) -> None:
@@ -1262,51 +1397,68 @@ class Load:
                 self.counts[self.by_hash[group["_file"]].id][group["_outcome"]] += group["rows"]
             self.old_dates += group["old"]
 
-    def _decide_in_bulk(self, rows: DataFrame, target: Optional[DataFrame]) -> Optional[DataFrame]:
-        """Decide by blocks of keys what needs no closer look; returns the rows that do, or None."""
-        doubtful = [frame for frame in (self._orphan_blocks(rows), self._late_blocks()) if frame is not None]
+    def _decide_in_bulk(self, target: Optional[DataFrame]) -> Tuple[Optional[DataFrame], bool]:
+        """Decide by blocks of keys what needs no closer look; returns the rows that do, or None, and whether they are few."""
+        doubtful = [frame for frame in (self._orphan_blocks(), self._late_blocks()) if frame is not None]
         if target is not None:
             target = target.where(within(self.table.key, self.ranges(self.table.key)))
-        blocks = classify_blocks(rows, target, self.table, functools.reduce(DataFrame.unionByName, doubtful) if doubtful else None).persist()
+        doubts = functools.reduce(DataFrame.unionByName, doubtful) if doubtful else None
+        blocks = classify_blocks(self.keys, target, self.table, doubts).persist()
         verdicts: Counter = Counter()
         for group in blocks.groupBy("_file", "_class").agg(F.sum("_n").alias("rows")).collect():
             verdicts[group["_class"]] += group["rows"]
             if group["_class"] != "doubtful":
                 self.counts[self.by_hash[group["_file"]].id][group["_class"]] += group["rows"]
         if verdicts[INSERTED]:
-            self.bulk = self._in_blocks(rows, blocks, INSERTED, verdicts)
-        return self._in_blocks(rows, blocks, "doubtful", verdicts) if verdicts["doubtful"] else None
+            self.bulk = self._in_blocks(blocks, INSERTED, verdicts)
+        return self._in_blocks(blocks, "doubtful", verdicts) if verdicts["doubtful"] else None, verdicts["doubtful"] < FEW_ROWS
 
-    def _in_blocks(self, rows: DataFrame, blocks: DataFrame, verdict: str, verdicts: Counter) -> DataFrame:
+    def _in_blocks(self, blocks: DataFrame, verdict: str, verdicts: Counter) -> DataFrame:
+        """The valid rows of the blocks with a verdict."""
         if verdicts[verdict] == sum(verdicts.values()):
-            return rows
+            return self.valid
         keep = verdicts[verdict] * 2 <= sum(verdicts.values())
         chosen = blocks.where((F.col("_class") == verdict) == F.lit(keep)).select("_b").distinct()
-        numbered = rows.withColumn("_b", F.shiftright(key_number(F.col(self.table.key)), 6))
+        numbered = self.valid.withColumn("_b", F.shiftright(key_number(F.col(self.table.key)), 6))
         return numbered.join(chosen, "_b", how="left_semi" if keep else "left_anti").drop("_b")
 
-    def _orphan_blocks(self, rows: DataFrame) -> Optional[DataFrame]:
-        found = []
-        for parent in self.table.parents:
-            lacking = rows_without_parent(rows, parent, self.run.all_keys(parent, self)).persist()
-            if lacking.isEmpty():
-                continue
-            orphans = key_blocks(rows, F.col(parent.column), F.col(self.table.key)).join(lacking, "_b").where("(_bit & _lacking) <> 0")
-            found.append(key_blocks(orphans, F.col(self.table.key)).select("_b").distinct())
+    def _orphan_blocks(self) -> Optional[DataFrame]:
+        """Blocks of keys that hold a row whose parent has not come."""
+        parents = self.table.parents
+        if not parents:
+            return None
+        wanted = self.keys.where((F.col("_column") > 0) & (F.col("_class") == RECORD)).select("_column", "_b", "_bits")
+        held = [self.run.parent_bits(parent, self).select(F.lit(place).alias("_column"), "_b", "_bits") for place, parent in enumerate(parents, 1)]
+        lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held)).persist()
+        found = [self._blocks_that_name(parents[row["_column"] - 1], lacking.where(F.col("_column") == row["_column"]))
+                 for row in lacking.select("_column").distinct().collect()]
         return functools.reduce(DataFrame.unionByName, found) if found else None
 
+    def _blocks_that_name(self, parent: Parent, lacking: DataFrame) -> DataFrame:
+        """Blocks of keys that hold a row with a parent's key which is lacking."""
+        named = key_bits(self.valid, F.col(parent.column), F.col(self.table.key)).join(lacking, "_b").where("(_bit & _lacking) <> 0")
+        return key_bits(named, F.col(self.table.key)).select("_b").distinct()
+
     def _late_blocks(self) -> Optional[DataFrame]:
-        return key_blocks(self.late, F.col(self.table.key)).select("_b").distinct() if self.late is not None else None
+        return key_bits(self.late, F.col(self.table.key)).select("_b").distinct() if self.late is not None else None
+
+    def bits(self) -> DataFrame:
+        """The keys of the batch as blocks (_b) of _bits."""
+        if self.large:
+            return self.keys.where((F.col("_column") == 0) & (F.col("_class") == RECORD)).select("_b", "_bits")
+        return key_bits(self.valid, F.col(self.table.key)).select("_b", F.col("_bit").alias("_bits"))
 
     # -- outcomes --------------------------------------------------------------------------------------------------
     def check_conservation(self) -> None:
         """Raise where the rows of a file are not the sum of their outcomes."""
-        records, rejected = Counter(), Counter()
+        records, rejected, headers = Counter(), Counter(), Counter()
         for block in self.blocks:
-            raw = self.by_hash[block["_file"]]
-            repeated = block["headers"] - (1 if block["_block"] == 0 else 0)
-            records[raw.id] += block["records"] + repeated
-            rejected[raw.id] += block["rejected"] + repeated
+            file = self.by_hash[block.file].id
+            records[file] += block.records
+            rejected[file] += block.classes[FAULTY]
+            headers[file] += block.classes[HEADER]
+        for file, count in headers.items():
+            records[file], rejected[file] = records[file] + count - 1, rejected[file] + count - 1  # a header that stands once more is a row
         for raw in self.files:
             self.counts[raw.id][REJECTED] = rejected[raw.id]
             outcomes = {name: self.counts[raw.id][name] for name in OUTCOMES}
@@ -1334,29 +1486,19 @@ class Load:
     def rejects(self) -> Optional[DataFrame]:
         """Rejected and newly parked rows in the shape of `rejected_records`."""
         frames, run_id = [], self.run.arguments.run_id
-        if self.total("rejected"):
+        if self.total(FAULTY):
             bad = self.staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull())
             frames.append(rejected_frame(self.placed(bad), self.table, run_id, REJECTED, F.col("_reasons")))
-        if any(block["headers"] > (1 if block["_block"] == 0 else 0) for block in self.blocks):
+        if self.total(HEADER) > len({block.file for block in self.blocks}):
             order = Window.partitionBy("_file").orderBy("_block", "_mid")
             again = self.staged.where(F.col("_kind") == HEADER).withColumn("_nth", F.row_number().over(order)).where("_nth > 1").drop("_nth")
             frames.append(rejected_frame(self.placed(again), self.table, run_id, REJECTED, F.array(F.lit("repeated_header"))))
         if any(counter[PARKED] for counter in self.counts.values()):
             fields = F.create_map(*[part for name in self.table.column_names for part in (F.lit(name), F.col(name).cast("string"))])
-            waiting = self._with_text(self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))).withColumn("_fields", fields)
+            waiting = self.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late")).withColumn("_fields", fields)
             reasons = F.transform("_lacks", lambda name: F.substring_index(name, ":", 1))
             frames.append(rejected_frame(waiting, self.table, run_id, PARKED, reasons))
         return functools.reduce(DataFrame.unionByName, frames) if frames else None
-
-    def _with_text(self, waiting: DataFrame) -> DataFrame:
-        """Rows with their raw text, by a second look at the files where a large batch left it out."""
-        if self.lines is None:
-            return waiting
-        place = ["_file", "_block", "_mid"]
-        wanted = waiting.where(F.col("_raw").isNull()).select(*place)
-        few = sum(counter[PARKED] for counter in self.counts.values()) < BULK_ROWS
-        texts = self.lines.select(*place, "_text").join(F.broadcast(wanted) if few else wanted, place, how="left_semi")
-        return waiting.join(texts, place, how="left").withColumn("_raw", F.coalesce("_raw", "_text")).drop("_text")
 
     def changes(self) -> Tuple[Optional[DataFrame], int, int]:
         """Rows to write with the table's columns, and how many are inserted and updated."""
@@ -1378,6 +1520,8 @@ class Load:
         elif updated:
             self._merge(lake, changes)
         self._check_commit(lake, inserted, updated)
+        if self.large and (inserted or updated):
+            self._check_files_again(lake)
         if self.table.partition and (inserted or updated):
             lake.dates = sorted({path.split("=", 1)[1].split("/", 1)[0] for commit in lake.log.commits(after=lake.before)
                                  for path in commit.added if path.startswith(f"{self.table.partition}=")})
@@ -1386,7 +1530,7 @@ class Load:
         """Whether a large batch lies by days already, so that Delta need not shuffle it to write few files: each block of a file holds few."""
         if self.bulk is None or self.decided is not None or not self.table.partition:
             return False
-        spans = [(block["min_partition"], block["max_partition"]) for block in self.blocks if block["min_partition"] is not None]
+        spans = [block.days for block in self.blocks if block.days is not None]
         days = {low + dt.timedelta(days=number) for low, high in spans for number in range(min((high - low).days, MOST_DATES) + 1)}
         return sum((high - low).days + 1 for low, high in spans) <= 2 * len(days)
 
@@ -1404,6 +1548,14 @@ class Load:
             merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
         finally:
             self.run.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
+
+    def _check_files_again(self, lake: LakeTable) -> None:
+        """A large batch was read once to decide and once to write: where a file has changed in between, take the commit back and fail."""
+        changed = self.run.changed(self.files)
+        if changed:
+            lake.take_back()
+            names = ", ".join(raw.stored.path for raw in self.files if raw.id in changed)
+            raise JobError(f"{names}: overwritten or deleted while {self.table.name} was written; the table is as it was before. Run again")
 
     def _check_commit(self, lake: LakeTable, inserted: int, updated: int) -> None:
         """Hold the commit's own metrics against the decided counts."""
@@ -1437,6 +1589,7 @@ class Run:
     timings: Dict[str, float] = field(default_factory=dict)
     examples: List[Dict[str, Any]] = field(default_factory=list)
     spark: Any = None
+    lake_bytes: int = 0  # size of all tables when Spark was started
     crossed: bool = False  # whether a file of this batch may have rows in rejected_records from before
 
     # -- before Spark --------------------------------------------------------------------------------------------------
@@ -1444,14 +1597,16 @@ class Run:
         """List the raw zone once, look at each file's first line and at the ledger; true where there is something to do."""
         self.store = storage(self.arguments.raw_path)
         listed = sorted(self.store.list(), key=lambda stored: (stored.modified, stored.path))
-        raws = [raw for raw in in_threads(functools.partial(inspect_if_there, self.store), listed) if raw is not None]
-        known = self._known([raw.id for raw in raws]) if raws else set()
-        for raw in raws:
-            raw = replace(raw, known=raw.id in known)
-            if raw.known and raw.outcome == "loaded" and not self.arguments.force:
-                raw = replace(raw, outcome="duplicate", detail=f"{raw.stored.path}: these bytes were loaded before")
-            self.files.append(raw)
+        self.files = [raw for raw in in_threads(functools.partial(inspect_if_there, self.store), listed) if raw is not None]
+        known = self._known([raw.id for raw in self.files]) if self.files else set()
+        self.files = [self._judged(raw, raw.id in known) for raw in self.files]
         return any(raw.outcome == "loaded" or not raw.known for raw in self.files)
+
+    def _judged(self, raw: RawFile, known: bool) -> RawFile:
+        """A file with what the ledger says of it."""
+        if known and raw.outcome == "loaded" and not self.arguments.force:
+            return replace(raw, known=True, outcome="duplicate", detail=f"{raw.stored.path}: these bytes were loaded before")
+        return replace(raw, known=known)
 
     def _known(self, ids: List[str]) -> set:
         """Which of the files are in the ledger: by its log where that is whole, else by the table itself."""
@@ -1482,21 +1637,31 @@ class Run:
     # -- Spark ---------------------------------------------------------------------------------------------------------
     def start_spark(self) -> None:
         if self.spark is None:
-            self.spark = spark_session(sum(raw.stored.size for raw in self.files))
+            logs = [DeltaLog(self.arguments.path_of(name)) for name in (*(table.name for table in TABLES), "rejected_records")]
+            self.lake_bytes = sum(in_threads(DeltaLog.table_bytes, logs))
+            self.spark = spark_session(sum(raw.stored.text_bytes for raw in self.files), self.lake_bytes)
 
     def raw_path(self, raw: RawFile) -> str:
         return self.arguments.raw_path + raw.stored.path
 
-    def hashes(self, raws: List[RawFile], names: List[str]) -> Dict[int, RawFile]:
-        """Which file a value of `_file` means; `names` are Spark's own, URL-encoded."""
+    def by_hash(self, raws: List[RawFile]) -> Dict[int, RawFile]:
+        """Which file a value of `_file` means."""
+        return {number: raw for raw in raws for number in self.hashes[raw.stored.path]}
+
+    @functools.cached_property
+    def hashes(self) -> Dict[str, List[int]]:
+        """The values of `_file` of each file to load; Spark's own names for them are URL-encoded."""
         def bare(path: str) -> str:
             return re.sub(r"^\w+:/*|^/+", "", path)
 
-        by_path = {bare(self.raw_path(raw)): raw for raw in raws}
+        by_path = {bare(self.raw_path(raw)): raw.stored.path for raw in self.loaded}
+        names = physical_lines(self.spark, [self.raw_path(raw) for raw in self.loaded]).inputFiles() if self.loaded else []
         spellings = {spelling for name in names for spelling in (name, re.sub("^file:///", "file:/", name))}
         frame = local_frame(self.spark, [{"name": name} for name in sorted(spellings)], "name STRING")
-        return {row["hash"]: by_path[bare(urllib.parse.unquote(row["name"]))]
-                for row in frame.select("name", F.xxhash64("name").alias("hash")).collect()}
+        found: Dict[str, List[int]] = defaultdict(list)
+        for row in frame.select("name", F.xxhash64("name").alias("hash")).collect():
+            found[by_path[bare(urllib.parse.unquote(row["name"]))]].append(row["hash"])
+        return found
 
     def empty_stage(self, table: Table) -> DataFrame:
         ddl = ("_file BIGINT, _block BIGINT, _mid BIGINT, _line BIGINT, _kind INT, _odd BOOLEAN, _reasons ARRAY<STRING>, _raw STRING, "
@@ -1546,20 +1711,22 @@ class Run:
         late = hold(typed(rows, table, text, keep, F.lit(None).cast("string")))
         return None if late.isEmpty() else late
 
-    def all_keys(self, parent: Parent, load: Load) -> List[DataFrame]:
-        """Keys (column `key`) of a parent's dataset: of this batch and of the table."""
-        brought = self.loads[parent.dataset]
-        frames = [brought.valid.select(F.col(brought.table.key).alias("key"))]
-        table = self.lake[brought.table.name].read()
-        if table is not None:
-            frames.append(table.where(within(brought.table.key, load.ranges(parent.column))).select(F.col(brought.table.key).alias("key")))
-        return frames
+    def keys_in_table(self, parent: Parent, load: Load) -> Optional[DataFrame]:
+        """The keys (column `key`) of a parent's table, or None where there is none; at least those that the batch names."""
+        key, table = self.loads[parent.dataset].table.key, self.lake[self.loads[parent.dataset].table.name].read()
+        return None if table is None else table.where(within(key, load.ranges(parent.column))).select(F.col(key).alias("key"))
 
     def parent_keys(self, parent: Parent, rows: DataFrame, load: Load) -> DataFrame:
         """The distinct parents' keys, among those that rows name, that have come."""
-        wanted = rows.select(F.col(parent.column).alias("key")).distinct()
-        known = functools.reduce(DataFrame.unionByName, self.all_keys(parent, load))
-        return known.join(wanted, "key", how="left_semi").distinct()
+        brought, held = self.loads[parent.dataset], self.keys_in_table(parent, load)
+        known = brought.valid.select(F.col(brought.table.key).alias("key"))
+        known = known if held is None else known.unionByName(held)
+        return known.join(rows.select(F.col(parent.column).alias("key")).distinct(), "key", how="left_semi").distinct()
+
+    def parent_bits(self, parent: Parent, load: Load) -> DataFrame:
+        """The parents' keys that have come as blocks (_b) of _bits, any number of times."""
+        brought, held = self.loads[parent.dataset].bits(), self.keys_in_table(parent, load)
+        return brought if held is None else brought.unionByName(key_bits(held, F.col("key")).select("_b", F.col("_bit").alias("_bits")))
 
     # -- commits -------------------------------------------------------------------------------------------------------
     def write_rejects(self) -> None:
@@ -1694,6 +1861,7 @@ def execute(run: Run) -> Dict[str, Any]:
     for table in TABLES:
         run.loads[table.dataset] = Load(run, table, [raw for raw in run.loaded if raw.dataset == table.dataset])
     loads = list(run.loads.values())
+    run.timed("files named", lambda: run.hashes)
     run.timed("rows read and checked", lambda: in_threads(Load.stage, loads))
     run.timed("outcomes decided", lambda: in_threads(Load.decide, loads))
     for load in loads:

@@ -183,10 +183,10 @@ def test_many_rows_are_decided_in_bulk_with_the_same_result(new_lake: Callable[[
                 csv_file(f"order_items/{part}.csv", ITEMS + items + item("401", "299", "p2", days="8"), 3 + 10 * part)]
 
     results = []
-    for name, bulk, small in (("rows", 200_000, 1 << 20), ("bulk", 10, 0)):
+    for name, large_bytes, few in (("rows", 1 << 20, 200_000), ("bulk", 0, 10)):
         lake = new_lake(name)
-        monkeypatch.setattr(lake.job, "BULK_ROWS", bulk)
-        monkeypatch.setattr(lake.job, "SMALL_BYTES", small)  # 0: the texts of parked rows come from a second look at their files
+        monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
+        monkeypatch.setattr(lake.job, "FEW_ROWS", few)
         summaries = [lake.run(delivery(0)), lake.run(delivery(1)), lake.run(delivery(0) + delivery(1), force=True)]
         parked = sorted((row.record_key, row.line, row.status, tuple(row.reasons), row.raw) for row in lake.records())
         results.append((lake.tables(), [one["datasets"] for one in summaries], parked))
