@@ -1,7 +1,8 @@
-"""`python -m benchmarks [--items N] [--quick]`: what the job costs, as ratios to plain Spark in the same session on the same machine.
+"""`python -m benchmarks [--items N]`: what the job costs, as ratios to plain Spark in the same session on the same machine.
 
 The floor is plain Spark: the three CSVs with their types, written as Parquet, partitioned by date. Wall and CPU seconds (driver and its
-children) are the best of three after a warm-up. Small deliveries are timed in cold processes beside a naive job.
+children) are the best of three rounds after one to warm up, in which all steps take their turn. Small deliveries are timed in cold
+processes beside a naive job.
 """
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from local.runtime import ROOT, STATE, spark_environment
 from local.sample import write_bench, write_bench_delivery, write_sample
 from local.worker import load_job
 
+FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
 NAIVE = ROOT / "benchmarks" / "naive.py"
 
 
@@ -43,19 +45,21 @@ class Bench:
         self.spark = self.job.spark_session(0, sys.maxsize)  # compiled plans, as the job has for large files
         java = self.spark._jvm.java.lang.ProcessHandle.current().pid()
         self.pids = [os.getpid(), int(java)]
+        self.plain = self.spark.newSession()  # with none of the job's settings
 
-    def measure(self, name: str, action: Callable[[], Any], prepare: Callable[[], Any] = lambda: None, warm: int = 1) -> None:
-        """Best wall and CPU seconds of several runs; `prepare` is not timed."""
-        best: dict[str, float] = {}
-        for attempt in range(warm + self.repeats):
-            prepare()
-            wall, cpu = time.monotonic(), cpu_seconds(self.pids)
-            action()
-            wall, cpu = time.monotonic() - wall, cpu_seconds(self.pids) - cpu
-            if attempt >= warm and (not best or cpu < best["cpu"]):
-                best = {"wall": round(wall, 2), "cpu": round(cpu, 2)}
-        self.figures[name] = best
-        print(f"{name:58} wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s", file=sys.stderr, flush=True)
+    def measure(self, *steps: tuple[str, Callable[[], Any], Callable[[], Any]]) -> None:
+        """Best wall and CPU seconds of (name, action, what prepares it and is not timed): all steps in turn, a warm-up and then the repeats."""
+        for attempt in range(1 + self.repeats):
+            for name, action, prepare in steps:
+                prepare()
+                wall, cpu = time.monotonic(), cpu_seconds(self.pids)
+                action()
+                wall, cpu = time.monotonic() - wall, cpu_seconds(self.pids) - cpu
+                best = self.figures.get(name)
+                if attempt and (best is None or cpu < best["cpu"]):
+                    self.figures[name] = {"wall": round(wall, 2), "cpu": round(cpu, 2)}
+        for name, _, _ in steps:
+            print(f"{name:58} wall {self.figures[name]['wall']:8.2f} s   cpu {self.figures[name]['cpu']:8.2f} s", file=sys.stderr, flush=True)
 
     def load(self, raw: Path, lake: Path, run_id: str, force: bool = False) -> None:
         if self.job.main(job_arguments(raw, lake, run_id, force)):
@@ -65,24 +69,26 @@ class Bench:
         for table in self.job.TABLES:
             paths = [str(path) for path in raw.rglob("*.csv") if self.job.dataset_of(path.relative_to(raw).as_posix()) == table.dataset]
             ddl = table.ddl.replace("`reordered` BOOLEAN", "`reordered` INT")
-            writer = self.spark.read.schema(ddl).csv(paths, header=True).write.mode("overwrite")
+            writer = self.plain.read.schema(ddl).csv(paths, header=True).write.mode("overwrite")
             (writer.partitionBy(table.partition) if table.partition else writer).parquet(str(self.folder / "floor" / table.name))
 
     def large(self) -> None:
         """The figures in one warm session."""
         raw, lake = self.folder / "base", self.folder / "lake"
         write_bench(raw, self.items)
-        self.measure("floor: plain Spark, CSV to partitioned Parquet", lambda: self.floor(raw))
-        self.measure("first load", lambda: self.load(raw, lake, "first"), lambda: shutil.rmtree(lake, ignore_errors=True))
-        self.measure("the same files again, by the ledger", lambda: self.load(raw, lake, "again"))
-        before = versions(self.job, lake)
-        self.measure("the same files again, forced", lambda: self.load(raw, lake, "forced", True))
-        if versions(self.job, lake) != before:
-            raise SystemExit("a forced re-load of the same files wrote a table version")
+        loaded: list[dict[str, list[int]]] = []
+        self.measure(
+            (FLOOR, lambda: self.floor(raw), nothing),
+            ("first load", lambda: self.load(raw, lake, "first"), lambda: shutil.rmtree(lake, ignore_errors=True)),
+            ("the same files again, by the ledger", lambda: self.load(raw, lake, "again"), lambda: loaded.append(versions(self.job, lake))),
+            ("the same files again, forced", lambda: self.load(raw, lake, "forced", True), nothing))
+        if versions(self.job, lake) != loaded[-1]:
+            raise SystemExit("a re-load of the same files wrote a table version")
 
     def deliveries(self) -> None:
         """A 1 % delivery into tables of one and of ten times the size."""
         for scattered in (False, True):
+            steps = []
             for factor in (1, 10):
                 base, lake = self.folder / f"base-{factor}", self.folder / f"lake-{factor}"
                 if not lake.exists():
@@ -96,8 +102,15 @@ class Bench:
                     shutil.rmtree(lake)
                     shutil.copytree(self.folder / f"kept-{factor}", lake)
 
-                name = f"1 % delivery into {factor}x, {'scattered' if scattered else 'recent'}"
-                self.measure(name, lambda: self.load(delivery, lake, "delivery"), restore)
+                def deliver(lake: Path = lake, delivery: Path = delivery) -> None:
+                    self.load(delivery, lake, "delivery")
+
+                steps.append((f"1 % delivery into {factor}x, {'scattered' if scattered else 'recent'}", deliver, restore))
+            self.measure(*steps)
+
+
+def nothing() -> None:
+    """What prepares a step that needs no preparation."""
 
 
 def versions(job: Any, lake: Path) -> dict[str, list[int]]:
@@ -128,7 +141,7 @@ def cold(folder: Path, repeats: int) -> dict[str, float]:
 
 def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
     """Print the ratios and give everything as JSON."""
-    floor = bench.figures.get("floor: plain Spark, CSV to partitioned Parquet", {}).get("cpu")
+    floor = bench.figures.get(FLOOR, {}).get("cpu")
     print(f"\n{bench.items:,} items; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Spark {bench.spark.version}, "
           f"Python {platform.python_version()}\n")
     for name, best in bench.figures.items():

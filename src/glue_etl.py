@@ -984,38 +984,34 @@ def key_bits(rows: DataFrame, key: SparkColumn, *more: SparkColumn) -> DataFrame
     return numbered.select(*key_place(F.col("_n")), *[name for name in numbered.columns if name != "_n"])
 
 
-def classify_blocks(blocks: DataFrame, target: Optional[DataFrame], table: Table, doubtful: Optional[DataFrame]) -> DataFrame:
-    """Decide whole blocks of keys at once: _file, _b, _n rows and _class inserted, unchanged or doubtful.
+DOUBTFUL = "doubtful"
+
+
+def classify_blocks(blocks: DataFrame, target: Optional[DataFrame], table: Table) -> DataFrame:
+    """Decide whole blocks of keys at once: _b, _rows (an array of _file and _n, its rows) and _class inserted, unchanged or doubtful.
 
     `blocks` are the batch's `key_blocks`. One of them is inserted where its keys are all different and none is in the table (exact: the
     bits of two different keys differ), unchanged where keys and the XOR of the 64-bit row hashes equal the table's (a false one has the
     odds 1 in 2^64), and doubtful otherwise: its rows are decided one by one. Neighbouring keys come together, so that little is shuffled.
     """
-    new = blocks.where((F.col("_column") == 0) & (F.col("_class") == RECORD)).groupBy("_b", "_file").agg(
-        F.bit_or("_bits").alias("_bits"), F.sum("_n").alias("_n"), F.bit_xor("_xor").alias("_xor"))
-    sides = new.select("_b", "_file", "_bits", "_n", "_xor", F.lit("new").alias("_side"))
+    new = blocks.where((F.col("_column") == 0) & (F.col("_class") == RECORD))
+    sides = new.select("_b", F.struct("_file", "_n").alias("_rows"), "_bits", "_n", "_xor", F.lit(True).alias("_new"))
     if target is not None:
         old = key_bits(target, F.col(table.key), row_hash(table).alias("_hash")).groupBy("_b").agg(
             F.bit_or("_bit").alias("_bits"), F.count(F.lit(1)).alias("_n"), F.bit_xor("_hash").alias("_xor"))
-        sides = sides.unionByName(old.select("_b", F.lit(None).cast("bigint").alias("_file"), "_bits", "_n", "_xor", F.lit("old").alias("_side")))
-    if doubtful is not None:
-        zero = F.lit(0).cast("bigint")
-        sides = sides.unionByName(doubtful.select("_b", F.lit(None).cast("bigint").alias("_file"), zero.alias("_bits"), zero.alias("_n"),
-                                                  zero.alias("_xor"), F.lit("doubtful").alias("_side")).distinct())
-    block = Window.partitionBy("_b")
+        none = F.lit(None).cast("struct<_file:bigint,_n:bigint>")
+        sides = sides.unionByName(old.select("_b", none.alias("_rows"), "_bits", "_n", "_xor", F.lit(False).alias("_new")))
 
-    def total(measure: Callable[[SparkColumn], SparkColumn], name: str, side: str) -> SparkColumn:
-        return measure(F.when(F.col("_side") == side, F.col(name))).over(block)
+    def of(side: bool, measure: Callable[[SparkColumn], SparkColumn], name: str) -> SparkColumn:
+        return measure(F.when(F.col("_new") == side, F.col(name))).alias(f"{name}_{'new' if side else 'old'}")
 
-    sides = sides.select("*", *[total(measure, name, side).alias(f"{name}_{side}") for side in ("new", "old") for name, measure in
-                                (("_bits", F.bit_or), ("_n", F.sum), ("_xor", F.bit_xor))],
-                         F.max((F.col("_side") == "doubtful").cast("int")).over(block).alias("_doubt"))
+    both = sides.groupBy("_b").agg(F.collect_list("_rows").alias("_rows"), *[
+        of(side, measure, name) for side in (True, False) for measure, name in ((F.bit_or, "_bits"), (F.sum, "_n"), (F.bit_xor, "_xor"))])
     distinct = F.bit_count("_bits_new") == F.col("_n_new")
     absent = F.coalesce(F.col("_bits_old").bitwiseAND(F.col("_bits_new")) == 0, F.lit(True))
     equal = (F.col("_bits_old") == F.col("_bits_new")) & (F.col("_n_old") == F.col("_n_new")) & (F.col("_xor_old") == F.col("_xor_new"))
-    verdict = (F.when((F.col("_doubt") == 1) | ~distinct, "doubtful").when(absent, INSERTED)
-               .when(F.coalesce(equal, F.lit(False)), UNCHANGED).otherwise("doubtful"))
-    return sides.where(F.col("_side") == "new").select("_file", "_b", "_n", verdict.alias("_class"))
+    verdict = F.when(~distinct, DOUBTFUL).when(absent, INSERTED).when(F.coalesce(equal, F.lit(False)), UNCHANGED).otherwise(DOUBTFUL)
+    return both.where("_n_new > 0").select("_b", "_rows", verdict.alias("_class"))
 
 
 def lacking_parents(wanted: DataFrame, held: DataFrame) -> DataFrame:
@@ -1157,6 +1153,7 @@ class LakeTable:
     before: int = field(init=False)
     dates: List[str] = field(default_factory=list)
     widened: bool = False
+    _frame: Optional[DataFrame] = None
 
     def __post_init__(self) -> None:
         self.log = DeltaLog(self.path)
@@ -1167,7 +1164,20 @@ class LakeTable:
         return self.before >= 0
 
     def read(self) -> Optional[DataFrame]:
-        return self.spark.read.format("delta").load(self.path) if self.exists else None
+        """The table as this run finds it."""
+        if self.exists and self._frame is None:
+            self._frame = self.spark.read.format("delta").load(self.path)
+        return self._frame
+
+    def files(self) -> Optional[Dict[str, Optional[int]]]:
+        """The table's data files now and their rows, by its log; None where the log is not whole or long, so that Delta has to say it."""
+        versions = self.log.versions()
+        if len(versions) > MOST_COMMITS or versions != list(range(len(versions))):
+            return None
+        files: Dict[str, Optional[int]] = {}
+        for commit in self.log.commits():
+            files = {path: rows for path, rows in {**files, **commit.added}.items() if path not in commit.removed}
+        return files
 
     def append(self, frame: DataFrame, partition: Optional[str] = None, statistics: str = "", **options: str) -> None:
         """Append rows in one commit; the first append creates the table with its properties and the columns that get statistics."""
@@ -1189,18 +1199,14 @@ class LakeTable:
         missing = [column for column in table.columns if found is not None and column.name not in found.columns]
         if missing:
             self.spark.sql(f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({', '.join(f'`{one.name}` {one.type}' for one in missing)})")
-            self.widened = True
+            self.widened, self._frame = True, None
 
     def _rows(self) -> int:
-        """Rows of the table: by the log's own statistics where it is whole and short, else Delta counts."""
-        versions = self.log.versions()
-        if versions == list(range(len(versions))) and len(versions) <= MOST_COMMITS:
-            files: Dict[str, Optional[int]] = {}
-            for commit in self.log.commits():
-                files = {path: rows for path, rows in {**files, **commit.added}.items() if path not in commit.removed}
-            if None not in files.values():
-                return sum(files.values())
-        return self.spark.read.format("delta").load(self.path).count()
+        """Rows of the table: by the log's own statistics where it has them, else Delta counts."""
+        files = self.files()
+        if files is None or None in files.values():
+            return self.spark.read.format("delta").load(self.path).count()
+        return sum(files.values())
 
     def summary(self) -> Dict[str, Any]:
         """What this run did to the table, as the summary tells it."""
@@ -1399,48 +1405,60 @@ class Load:
 
     def _decide_in_bulk(self, target: Optional[DataFrame]) -> Tuple[Optional[DataFrame], bool]:
         """Decide by blocks of keys what needs no closer look; returns the rows that do, or None, and whether they are few."""
-        doubtful = [frame for frame in (self._orphan_blocks(), self._late_blocks()) if frame is not None]
         if target is not None:
             target = target.where(within(self.table.key, self.ranges(self.table.key)))
-        doubts = functools.reduce(DataFrame.unionByName, doubtful) if doubtful else None
-        blocks = classify_blocks(self.keys, target, self.table, doubts).persist()
+        blocks = classify_blocks(self.keys, target, self.table).persist()
+        counts = self._verdicts(blocks)
+        doubtful = [self._late_blocks()] if self.late is not None else []
+        if any(verdict != UNCHANGED for _, verdict in counts):  # what the table holds already came with its parents
+            doubtful += self._orphan_blocks()
+        if doubtful:
+            found = functools.reduce(DataFrame.unionByName, doubtful).distinct().withColumn("_doubt", F.lit(True))
+            verdict = F.when(F.col("_doubt"), DOUBTFUL).otherwise(F.col("_class"))
+            blocks = blocks.join(found, "_b", how="left").select("_b", "_rows", verdict.alias("_class")).persist()
+            counts = self._verdicts(blocks)
         verdicts: Counter = Counter()
-        for group in blocks.groupBy("_file", "_class").agg(F.sum("_n").alias("rows")).collect():
-            verdicts[group["_class"]] += group["rows"]
-            if group["_class"] != "doubtful":
-                self.counts[self.by_hash[group["_file"]].id][group["_class"]] += group["rows"]
+        for (file, verdict), rows in counts.items():
+            verdicts[verdict] += rows
+            if verdict != DOUBTFUL:
+                self.counts[self.by_hash[file].id][verdict] += rows
         if verdicts[INSERTED]:
             self.bulk = self._in_blocks(blocks, INSERTED, verdicts)
-        return self._in_blocks(blocks, "doubtful", verdicts) if verdicts["doubtful"] else None, verdicts["doubtful"] < FEW_ROWS
+        return self._in_blocks(blocks, DOUBTFUL, verdicts) if verdicts[DOUBTFUL] else None, verdicts[DOUBTFUL] < FEW_ROWS
+
+    @staticmethod
+    def _verdicts(blocks: DataFrame) -> Dict[Tuple[int, str], int]:
+        """Rows by file and verdict."""
+        groups = blocks.select("_class", F.inline("_rows")).groupBy("_file", "_class").agg(F.sum("_n").alias("rows")).collect()
+        return {(group["_file"], group["_class"]): group["rows"] for group in groups}
 
     def _in_blocks(self, blocks: DataFrame, verdict: str, verdicts: Counter) -> DataFrame:
         """The valid rows of the blocks with a verdict."""
         if verdicts[verdict] == sum(verdicts.values()):
             return self.valid
         keep = verdicts[verdict] * 2 <= sum(verdicts.values())
-        chosen = blocks.where((F.col("_class") == verdict) == F.lit(keep)).select("_b").distinct()
+        chosen = blocks.where((F.col("_class") == verdict) == F.lit(keep)).select("_b")
         numbered = self.valid.withColumn("_b", F.shiftright(key_number(F.col(self.table.key)), 6))
         return numbered.join(chosen, "_b", how="left_semi" if keep else "left_anti").drop("_b")
 
-    def _orphan_blocks(self) -> Optional[DataFrame]:
-        """Blocks of keys that hold a row whose parent has not come."""
+    def _orphan_blocks(self) -> List[DataFrame]:
+        """Blocks of keys (_b) that hold a row whose parent has not come; none where all parents have."""
         parents = self.table.parents
         if not parents:
-            return None
+            return []
         wanted = self.keys.where((F.col("_column") > 0) & (F.col("_class") == RECORD)).select("_column", "_b", "_bits")
         held = [self.run.parent_bits(parent, self).select(F.lit(place).alias("_column"), "_b", "_bits") for place, parent in enumerate(parents, 1)]
         lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held)).persist()
-        found = [self._blocks_that_name(parents[row["_column"] - 1], lacking.where(F.col("_column") == row["_column"]))
-                 for row in lacking.select("_column").distinct().collect()]
-        return functools.reduce(DataFrame.unionByName, found) if found else None
+        return [self._blocks_that_name(parents[row["_column"] - 1], lacking.where(F.col("_column") == row["_column"]))
+                for row in lacking.select("_column").distinct().collect()]
 
     def _blocks_that_name(self, parent: Parent, lacking: DataFrame) -> DataFrame:
         """Blocks of keys that hold a row with a parent's key which is lacking."""
         named = key_bits(self.valid, F.col(parent.column), F.col(self.table.key)).join(lacking, "_b").where("(_bit & _lacking) <> 0")
         return key_bits(named, F.col(self.table.key)).select("_b").distinct()
 
-    def _late_blocks(self) -> Optional[DataFrame]:
-        return key_bits(self.late, F.col(self.table.key)).select("_b").distinct() if self.late is not None else None
+    def _late_blocks(self) -> DataFrame:
+        return key_bits(self.late, F.col(self.table.key)).select("_b").distinct()
 
     def bits(self) -> DataFrame:
         """The keys of the batch as blocks (_b) of _bits."""
@@ -1680,8 +1698,8 @@ class Run:
     @functools.cached_property
     def parked(self) -> Optional[DataFrame]:
         """All rows that wait for a parent, or None where none does."""
-        table = self.lake["rejected_records"].read()
-        if table is None:
+        table, files = self.lake["rejected_records"].read(), self.lake["rejected_records"].files()
+        if table is None or files is not None and not any(path.startswith(f"status={PARKED}/") for path in files):
             return None
         rows = hold(table.where(F.col("status") == PARKED))
         return None if rows.isEmpty() else rows
