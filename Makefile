@@ -5,12 +5,12 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up images test test-slow test-glue51 lint bench validate bootstrap deploy destroy smoke clean
+.PHONY: help run up images test test-fast test-glue51 lint bench validate bootstrap deploy destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
-	@echo "make test    lint and tests"
-	@echo "make test-slow  the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
+	@echo "make test    lint and all tests"
+	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make test-glue51  the tests on Glue 5.1's Spark 3.5, Delta 3.3 and Python 3.11"
@@ -37,14 +37,15 @@ images: $(VENV)/.ready
 lint: $(VENV)/.ready
 	@$(PY) -m flake8 src lambda local deploy tests benchmarks && echo "flake8: clean"
 
+# Two processes: one holds the Spark of tests/spark, the other takes the rest
+PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline
 test: lint
 	@$(PY) -m local jars
-	@$(PY) -m pytest -m "not slow" tests/unit tests/pipeline tests/spark
+	@$(PY) $(PYTEST)
 
-# Kills at each commit point, every scenario on real Spark, faults and a storm of uploads in the whole pipeline: many minutes
-test-slow: $(VENV)/.ready
+test-fast: lint
 	@$(PY) -m local jars
-	@$(PY) -m pytest -m slow tests/spark tests/pipeline
+	@$(PY) $(PYTEST) -m "not slow"
 
 ITEMS ?= 2000000
 bench: $(VENV)/.ready
@@ -63,7 +64,7 @@ $(VENV51)/.ready: requirements.txt requirements-glue51.txt
 
 test-glue51: $(VENV51)/.ready
 	@$(VENV51)/bin/python -m local jars
-	@$(VENV51)/bin/python -m pytest -m "not slow" tests/unit tests/pipeline tests/spark
+	@$(VENV51)/bin/python $(PYTEST)
 
 # The checkers need an environment of their own as well: checkov pins an older boto3
 CHECKS := .venv-checks

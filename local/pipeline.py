@@ -27,7 +27,7 @@ from local import readers
 from local.athena import Result
 from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
 from local.job import JobProcess
-from local.runtime import SetupError
+from local.runtime import BRIEF, SetupError
 from local.stepfunctions import Pace
 from local.template import REGION
 
@@ -37,8 +37,9 @@ QUICK = Pace(waits=0.05, retries=0.1, poll=0.2)  # the crawler is looked at each
 class SparkJob:
     """The Glue job on this machine: `src/glue_etl.py` in a Spark that stays. One run at a time, as the template says."""
 
-    def __init__(self, endpoint: str, show: Callable[[str], None] = lambda line: None) -> None:
-        self.endpoint, self.show = endpoint, show
+    def __init__(self, endpoint: str, show: Callable[[str], None] = lambda line: None, brief: bool = False) -> None:
+        """`brief` where little is loaded and Spark does not live long."""
+        self.endpoint, self.show, self.brief = endpoint, show, brief
         self._lock = threading.Lock()
         self._process = self._start()
 
@@ -64,7 +65,8 @@ class SparkJob:
         self._process.kill()
 
     def _start(self) -> JobProcess:
-        return JobProcess(settings=s3a_settings(self.endpoint), environment=job_environment(self.endpoint), warm=True)
+        settings = {**s3a_settings(self.endpoint), **(BRIEF if self.brief else {})}
+        return JobProcess(settings=settings, environment=job_environment(self.endpoint), warm=True)
 
     def _cause(self, arguments: Mapping[str, str]) -> str | None:
         """The error in the run's summary; None where the job died before it could write one."""
@@ -102,11 +104,11 @@ class Pipeline:
     """The deployed pipeline with a real Spark, crawler and Athena. One at a time in a process."""
 
     def __init__(self, port: int = 0, pace: Pace = QUICK, show: Callable[[str], None] = lambda line: None,
-                 **options: Any) -> None:
-        """`show` gets the job's lines of progress; `options` go to LocalAws."""
+                 brief: bool = False, **options: Any) -> None:
+        """`show` gets the job's lines of progress; `brief` as for SparkJob; `options` go to LocalAws."""
         port = free_port(port)
         self.endpoint = f'http://localhost:{port}'
-        self.job = SparkJob(self.endpoint, show)
+        self.job = SparkJob(self.endpoint, show, brief)
         self.readers = ProcessPoolExecutor(2, get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN))
         for _ in range(2):
             self.readers.submit(readers.ready)

@@ -111,7 +111,7 @@ def play(data: Path | None = None, console: Console | None = None) -> Iterator[t
     jars()
     deliveries = uploads(data, workplace)
     console.print('Starting an AWS on this machine, and Spark ...', highlight=False)
-    with Pipeline(show=watch.job_says, batching_window=WINDOW) as pipeline:
+    with Pipeline(show=watch.job_says, brief=data is None, batching_window=WINDOW) as pipeline:
         for number, upload in enumerate(deliveries, 1):
             console.rule(f'[bold]Delivery {number}[/bold]: {upload.story}', align='left')
             if not deliver(pipeline.aws, upload, watch):

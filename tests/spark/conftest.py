@@ -11,11 +11,11 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from local.job import job_arguments
-from local.runtime import spark_environment
+from local.runtime import BRIEF, spark_environment
 from local.worker import load_job
 from tests.model import RawFile
 
-FAST = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2", "spark.sql.adaptive.coalescePartitions.enabled": "true"}
+FAST = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2", "spark.sql.adaptive.coalescePartitions.enabled": "true", **BRIEF}
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Callable
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -102,7 +103,10 @@ def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
         assert waiting == {(row.source.path, row.source.line) for model in models for row in model.parked}
 
 
-def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(lake: Lake) -> None:
+@pytest.mark.parametrize("large_bytes", [16 << 20, 0], ids=["row by row", "by blocks of keys, compiled"])
+def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
+    monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(lake.job, "INTERPRETED_BYTES", large_bytes - 1)
     plans = [as_runs(number, files, numeric=number % 2 == 0) for number, files in enumerate(drawn_schedules())]
     files = {file.path: file for plan in plans for run in plan for file in run}
     summary = lake.run(list(files.values()))
