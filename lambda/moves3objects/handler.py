@@ -58,6 +58,7 @@ class Settings:
     runs_prefix: str
     workers: int = 32
     page_bytes: int = 256 * 1024
+    files_per_call: int = 50_000
     multipart_threshold: int = 5 * GIB
     part_size: int = 512 * 1024 ** 2
     reserve_seconds: float = 60.0
@@ -74,6 +75,7 @@ class Settings:
             runs_prefix=environ.get('RUNS_PREFIX', 'runs/'),
             workers=int(environ.get('ARCHIVE_WORKERS', cls.workers)),
             page_bytes=int(environ.get('MANIFEST_PAGE_BYTES', cls.page_bytes)),
+            files_per_call=int(environ.get('FILES_PER_CALL', cls.files_per_call)),
             multipart_threshold=int(environ.get('MULTIPART_THRESHOLD', cls.multipart_threshold)),
             part_size=int(environ.get('MULTIPART_PART_SIZE', cls.part_size)),
             reserve_seconds=float(environ.get('RESERVE_SECONDS', cls.reserve_seconds)),
@@ -167,8 +169,8 @@ class Archiver:
         self.clock = clock
 
     def run(self, cursor: Mapping[str, Any]) -> dict[str, Any]:
-        """One invocation's work: pages of the manifest until it ends or the time does."""
-        offset = cursor.get('offset', 0)
+        """One invocation's work: pages of the manifest until it ends, or the time does, or the files of one call."""
+        offset, left = cursor.get('offset', 0), self.settings.files_per_call
         counts = {kind: cursor.get(kind, 0) for kind in COUNTED}
         samples = list(cursor.get('samples', []))
         progress = False
@@ -176,18 +178,19 @@ class Archiver:
         with ThreadPoolExecutor(self.settings.workers) as pool:
             while not complete:
                 entries, total = self._read_page(offset)
+                entries = entries[:left]
                 for entry, outcome in zip(entries, pool.map(self._archive_in_time, entries)):
                     if outcome is None and progress:
                         break
                     # An entry that does not fit into a whole invocation would be tried for ever.
                     outcome = outcome or Outcome('failed', 'takes longer than one invocation may last')
                     progress = True
-                    offset = entry.end
+                    offset, left = entry.end, left - 1
                     counts[outcome.kind] += 1
                     if outcome.detail and len(samples) < MAX_SAMPLES:
                         samples.append(f'{entry.key}: {outcome.detail}'[:MAX_SAMPLE_LENGTH])
                 complete = offset >= total
-                if self.clock() >= self.deadline:
+                if self.clock() >= self.deadline or left <= 0:
                     break
         page = cursor.get('page', 0) + 1
         return {'isComplete': complete, 'offset': offset, 'page': page, 'samples': samples, **counts}
