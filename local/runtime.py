@@ -20,6 +20,8 @@ EXCLUDED = ["software.amazon.awssdk:bundle", "org.apache.hadoop:hadoop-client-ap
             "com.fasterxml.jackson.core:jackson-core", "com.fasterxml.jackson.core:jackson-annotations", "com.google.code.findbugs:jsr305"]
 
 
+# Java's second compiler takes what is called for each row, not what plans the queries: that costs it more than it can save
+LATE_COMPILER = "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=100000"
 # For a session that loads little and does not live long: Java's first compiler alone, which saves half the work of a start
 BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"}
 
@@ -97,15 +99,17 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.jars": ",".join(str(jar) for jar in jars()),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # Files of this machine without Hadoop's checksum file beside each: Java starts a process to set the rights of every file
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+        "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.sql.warehouse.dir": str(warehouse),
-        "spark.sql.debug.maxToStringFields": "200",
         "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more than the 100 plans that Spark keeps: the next one finds its own again
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
-                                         f"-XX:-UsePerfData -Dderby.system.home={warehouse}",
+                                         f"-XX:-UsePerfData {LATE_COMPILER} -Dderby.system.home={warehouse}",
         **(settings or {}),
     }
     arguments = " ".join(f'--conf "{name}={value}"' for name, value in conf.items()) + " pyspark-shell"

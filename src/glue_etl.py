@@ -29,6 +29,7 @@ import io
 import json
 import os
 import re
+import string
 import sys
 import time
 import traceback
@@ -83,7 +84,7 @@ class Column:
 
     required    a blank value rejects the row
     identifier  a text that names something: an integer that a spreadsheet wrote as `123.0` is `123`
-    rising      later rows have higher values, nearly all of them different: files get statistics by which they are skipped, no dictionary
+    rising      later rows have higher values, nearly all of them different: files get no dictionary of them
     """
     name: str
     type: str
@@ -131,7 +132,7 @@ class Table:
     @property
     def statistics(self) -> str:
         """Columns with file statistics, by which files are skipped."""
-        return ",".join(column.name for column in self.columns if column.rising)
+        return ",".join(name for name in (self.key, self.version) if name)
 
     @property
     def keys(self) -> List[str]:
@@ -200,7 +201,7 @@ TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.autoOptimize.autoCompact": "true",
     "delta.enableDeletionVectors": "false",
 }
-LARGE_BYTES = 16 << 20       # a dataset of more is not held in memory but read again, and first decided in bulk, by blocks of keys
+LARGE_BYTES = 16 << 20       # a batch of more is not held in memory but read again, and first decided in bulk, by blocks of keys
 INTERPRETED_BYTES = 32 << 20  # files and tables of less are read by interpreted plans
 PACKED = 8                   # what a byte of a gzip file counts for
 FEW_ROWS = 200_000           # so many rows are joined by broadcast, and held as rows
@@ -339,15 +340,20 @@ PARSERS: Dict[str, Callable[[SparkColumn], SparkColumn]] = {
     "STRING": lambda text: text}
 
 
+def one_of(characters: str) -> str:
+    """A class of a regular expression with every character by name: Java looks those up in a table, and a range it compares."""
+    return "[" + "".join("\\" + character if character in r"[]\^&-" else character for character in characters) + "]"
+
+
 # What a value looks like that its type's plain cast reads as the parser above would: no blanks to trim, nothing to tidy up. A cast that
 # still fails sends its line to the parsers. A plain `*` is Java's fastest loop; the comma behind it keeps it from going back far
 PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
 PLAIN_WORD = r'[^,"\x00-\x20\x7f-\xa0\x{fffd}]++'
 PLAIN_VALUES = {
-    "INT": r"[-\d]*", "DOUBLE": r"[-.\d]{0,40}+", "BOOLEAN": r"(?:[01]?+|[A-Za-z]*+)",
+    "INT": one_of("-0123456789") + "*", "DOUBLE": one_of("-.0123456789") + "{0,40}+", "BOOLEAN": one_of("01" + string.ascii_letters) + "*",
     "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+", "DATE": f"(?:{PLAIN_DATE})?+",
     "STRING": rf"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+"}
-PLAIN_IDENTIFIER = r"[!#-+/-~-]*"  # printable ASCII but blank, quote, comma and dot
+PLAIN_IDENTIFIER = one_of("".join(chr(code) for code in range(33, 127) if chr(code) not in '",.')) + "*"
 UNUSED_VALUE = r'[^,"\x{fffd}]*'
 
 
@@ -384,16 +390,12 @@ def reasons_of(checks: Sequence[Tuple[str, SparkColumn]]) -> SparkColumn:
     return F.when(bad, F.filter(codes, lambda code: code.isNotNull()))
 
 
-def plain_integer(key: SparkColumn) -> SparkColumn:
-    """The value of a key that is an integer of up to 18 digits without sign or leading zeros, so one to one; else NULL."""
-    number = try_cast(key, "bigint")
-    least = F.get(F.array(*[F.lit(10 ** digits if digits else 0).cast("bigint") for digits in range(18)]), F.length(key) - 1)
-    return F.when(number >= least, number)
-
-
-def key_number(key: SparkColumn) -> SparkColumn:
-    """A number for a key: its own value where it is a plain integer, else a negative one, a hash of 63 bits."""
-    return F.coalesce(plain_integer(key), F.xxhash64(key).bitwiseOR(F.lit(-2 ** 63)))
+def key_number(key: SparkColumn, value: Optional[SparkColumn] = None) -> SparkColumn:
+    """A number for a key: its own value where it is an integer of up to 18 digits without sign or leading zeros, so one to one, else a
+    negative one, a hash of 63 bits. `value` is the key's cast to BIGINT where it is at hand."""
+    number = try_cast(key, "bigint") if value is None else value
+    least = F.get(F.expr(f"array({', '.join(f'{10 ** digits if digits else 0}L' for digits in range(18))})"), F.octet_length(key) - 1)
+    return F.when(number >= least, number).otherwise(F.xxhash64(key).bitwiseOR(F.lit(-2 ** 63)))
 
 
 def key_place(number: SparkColumn) -> Tuple[SparkColumn, SparkColumn]:
@@ -730,16 +732,15 @@ def physical_lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     """One row for each line of plain files: _text, _file, _block, _mid, _line (NULL)."""
     reader = spark.read.options(**PLAIN_PATHS)
     return reader.text(list(paths)).select(
-        F.col("value").alias("_text"), F.xxhash64("_metadata.file_path").alias("_file"),
-        F.col("_metadata.file_block_start").alias("_block"), F.monotonically_increasing_id().alias("_mid"),
-        F.lit(None).cast("bigint").alias("_line"))
+        F.col("value").alias("_text"), F.xxhash64(F.input_file_name()).alias("_file"), F.input_file_block_start().alias("_block"),
+        F.monotonically_increasing_id().alias("_mid"), F.lit(None).cast("bigint").alias("_line"))
 
 
 def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
     """One row for each record of files in which a quoted field holds a line break: as `physical_lines`, with _line."""
     reader = spark.read.options(**PLAIN_PATHS)
     files = reader.text(list(paths), wholetext=True).select(
-        F.xxhash64("_metadata.file_path").alias("_file"), F.regexp_replace("value", "^\ufeff", "").alias("_all"))
+        F.xxhash64(F.input_file_name()).alias("_file"), F.regexp_replace("value", "^\ufeff", "").alias("_all"))
     records = files.select("_file", F.posexplode(F.regexp_extract_all("_all", F.lit(f"(?s){RECORD_PATTERN}"), F.lit(1))).alias("_mid", "_text"))
     breaks = F.size(F.split("_text", r"\r\n|\n|\r")).cast("bigint")
     before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
@@ -884,7 +885,8 @@ def tally(staged: DataFrame, table: Table, with_hash: bool) -> DataFrame:
     rows = staged.withColumn("_class", row_class)
     valid = F.col("_class") == RECORD
     day = F.col(table.partition) if table.partition else F.lit(None).cast("date")
-    numbers = [F.when(valid, key_number(F.col(name))).alias(f"_n{place}") for place, name in enumerate(table.keys)]
+    rows = rows.select("*", *[try_cast(F.col(name), "bigint").alias(f"_v{place}") for place, name in enumerate(table.keys)])
+    numbers = [F.when(valid, key_number(F.col(name), F.col(f"_v{place}"))).alias(f"_n{place}") for place, name in enumerate(table.keys)]
     rows = rows.select("_file", "_block", "_mid", "_odd", "_class", F.when(valid, day).alias("_day"),
                        (row_hash(table) if with_hash else F.lit(0).cast("bigint")).alias("_hash"), *numbers)
     stack = ", ".join(f"{place}, _n{place}" for place in range(len(numbers)))
@@ -1086,6 +1088,9 @@ SPARK_SETTINGS = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method, so a long plan does better in parts
+    "spark.sql.adaptive.enabled": "false",  # to plan a query again after each of its stages costs more than it finds
+    "spark.sql.lightweightPlanChangeValidation": "false",  # Spark's check on its own optimizer, after each of its steps
+    "spark.sql.ui.explainMode": "simple",
     "spark.databricks.delta.snapshotPartitions": "2",
     # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
@@ -1097,17 +1102,17 @@ DELTA_SETTINGS = {
 }
 
 
-COMPILED = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK", "spark.sql.adaptive.enabled": "true"}
-INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.sql.adaptive.enabled": "false"}
+COMPILED = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 
 def spark_session(raw_bytes: int, lake_bytes: int) -> SparkSession:
     """The session of Glue or of `spark-submit`; under plain Python one with Delta's jars from Maven Central.
 
-    Where files and tables are small, plans are interpreted and run as they were planned: to compile and adapt them takes longer than to run
-    them.
+    Where files and tables are small, plans are interpreted: to compile them takes longer than to run them.
     """
-    builder = SparkSession.builder.appName("Lakehouse")
+    builder = SparkSession.builder.appName("Lakehouse").config(
+        "spark.python.sql.dataFrameDebugging.enabled", "false")  # the place in this script of every column costs six calls to Java
     if "PYSPARK_GATEWAY_PORT" not in os.environ and "PYSPARK_SUBMIT_ARGS" not in os.environ and SparkSession.getActiveSession() is None:
         from delta import configure_spark_with_delta_pip
 
@@ -1121,7 +1126,22 @@ def spark_session(raw_bytes: int, lake_bytes: int) -> SparkSession:
     cores = spark.sparkContext.defaultParallelism
     spark.conf.set("spark.sql.files.minPartitionNum", str(cores))  # a second look at a file finds its lines at the same places
     spark.conf.set("spark.sql.shuffle.partitions", str(max(cores, min(400, raw_bytes // (48 << 20)))))
+    java = spark.sparkContext._jvm
+    for name in ("functions", "org.apache.spark.sql.functions", "PythonUtils"):  # looked up by name for every column that is built
+        setattr(java, name, getattr(java, name) if isinstance(getattr(java, name), Remembered) else Remembered(getattr(java, name)))
     return spark
+
+
+class Remembered:
+    """A Java class whose members are asked for once: Java searches all jars for a class, and all its methods for a member, each time."""
+
+    def __init__(self, java_class: Any) -> None:
+        self._java_class = java_class
+
+    def __getattr__(self, name: str) -> Any:
+        member = getattr(self._java_class, name)
+        setattr(self, name, member)
+        return member
 
 
 def without_dictionary() -> Dict[str, str]:
@@ -1246,14 +1266,14 @@ class Load:
     old_dates: List[dt.date] = field(default_factory=list)
     reasons: Dict[str, int] = field(default_factory=dict)
 
-    @functools.cached_property
+    @property
     def text_bytes(self) -> int:
         return sum(raw.stored.text_bytes for raw in self.files)
 
     @functools.cached_property
     def large(self) -> bool:
-        """Whether the files are too much to be held."""
-        return self.text_bytes > LARGE_BYTES
+        """Whether the batch is too much to be held."""
+        return sum(load.text_bytes for load in self.run.loads.values()) > LARGE_BYTES
 
     def stage(self) -> None:
         """Read, type and count every line; only files with quoted line breaks are read again, record by record.
