@@ -84,6 +84,7 @@ class SparkJob:
 def s3a_settings(endpoint: str) -> dict[str, str]:
     """Spark's settings for `s3://` on a server of this machine. On AWS, Glue brings its own."""
     return {
+        'spark.hadoop.fs.file.impl': 'org.apache.hadoop.fs.LocalFileSystem',  # S3A gathers its uploads in one
         'spark.hadoop.fs.s3.impl': 'org.apache.hadoop.fs.s3a.S3AFileSystem',
         'spark.hadoop.fs.s3a.endpoint': endpoint,
         'spark.hadoop.fs.s3a.endpoint.region': REGION,

@@ -1920,6 +1920,14 @@ def execute(run: Run) -> Dict[str, Any]:
     return run.finish(summary)
 
 
+def cause_of(error: Exception) -> str:
+    """What went wrong in one line; of an error in Java its first cause, since the last only says that a call has failed."""
+    java, kind, text = getattr(error, "java_exception", None), type(error).__name__, str(error)
+    while java is not None:
+        kind, text, java = java.getClass().getName(), java.getMessage() or "", java.getCause()
+    return f"{kind}: {next(iter(text.strip().splitlines()), 'no message')}"[:2000]
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the job; returns the exit code."""
     run = Run(JobArguments.from_argv(sys.argv[1:] if argv is None else argv))
@@ -1927,8 +1935,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         summary = execute(run)
     except Exception as error:  # the edge of the job: whatever failed must be in the summary and fail the run
         traceback.print_exc()
-        cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-        run.finish(run.summary("FAILED", cause[:2000]))
+        cause = cause_of(error)
+        run.finish(run.summary("FAILED", cause))
         print(f"glue_etl.py: the run {run.arguments.run_id} failed: {cause}", file=sys.stderr)
         return 1
     finally:
