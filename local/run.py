@@ -17,7 +17,7 @@ from local.runtime import STATE, SetupError, jars
 from local.sample import write_sample
 from local.watch import Watch
 
-FILES_PER_CALL = 12  # so few files has a call of the archiver here that its loop is seen; without it, as many as its time allows
+FILES_PER_CALL = 12  # so few files has a call of the archiver in the sample run that its loop is seen
 WINDOW = 5.0  # seconds in which uploads are gathered into one execution; the template says a minute
 LOOKS = {
     'What the tables hold now': [
@@ -113,7 +113,8 @@ def play(data: Path | None = None, console: Console | None = None) -> Iterator[t
     deliveries = uploads(data, workplace)
     console.print('Starting an AWS on this machine, and Spark ...', highlight=False)
     with Pipeline(show=watch.job_says, brief=data is None, batching_window=WINDOW) as pipeline:
-        pipeline.aws.set_environment({'FILES_PER_CALL': str(FILES_PER_CALL)} if data is None else {})
+        if data is None:
+            pipeline.aws.set_environment({'FILES_PER_CALL': str(FILES_PER_CALL)})
         for number, upload in enumerate(deliveries, 1):
             console.rule(f'[bold]Delivery {number}[/bold]: {upload.story}', align='left')
             if not deliver(pipeline.aws, upload, watch):

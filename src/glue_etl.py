@@ -1090,7 +1090,7 @@ SPARK_SETTINGS = {
     "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method, so a long plan does better in parts
     "spark.sql.adaptive.enabled": "false",  # to plan a query again after each of its stages costs more than it finds
     "spark.sql.lightweightPlanChangeValidation": "false",  # Spark's check on its own optimizer, after each of its steps
-    "spark.sql.ui.explainMode": "simple",
+    "spark.sql.ui.explainMode": "simple",  # how Spark's UI shows a plan, written out for every query
     "spark.databricks.delta.snapshotPartitions": "2",
     # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
@@ -1128,7 +1128,8 @@ def spark_session(raw_bytes: int, lake_bytes: int) -> SparkSession:
     spark.conf.set("spark.sql.shuffle.partitions", str(max(cores, min(400, raw_bytes // (48 << 20)))))
     java = spark.sparkContext._jvm
     for name in ("functions", "org.apache.spark.sql.functions", "PythonUtils"):  # looked up by name for every column that is built
-        setattr(java, name, getattr(java, name) if isinstance(getattr(java, name), Remembered) else Remembered(getattr(java, name)))
+        if not isinstance(getattr(java, name), Remembered):
+            setattr(java, name, Remembered(getattr(java, name)))
     return spark
 
 
@@ -1250,10 +1251,14 @@ class Part:
 
 @dataclass
 class Load:
-    """The way of one dataset through one run: staged, decided, committed. Counts are by file (id of the RawFile)."""
+    """The way of one dataset through one run: staged, decided, committed. Counts are by file (id of the RawFile).
+
+    large  whether there are files, of a batch that is too much to be held
+    """
     run: "Run"
     table: Table
     files: List[RawFile]
+    large: bool = False
     parts: List[Part] = field(default_factory=list)
     blocks: List[Block] = field(default_factory=list)
     by_hash: Dict[int, RawFile] = field(default_factory=dict)
@@ -1266,14 +1271,9 @@ class Load:
     old_dates: List[dt.date] = field(default_factory=list)
     reasons: Dict[str, int] = field(default_factory=dict)
 
-    @property
+    @functools.cached_property
     def text_bytes(self) -> int:
         return sum(raw.stored.text_bytes for raw in self.files)
-
-    @functools.cached_property
-    def large(self) -> bool:
-        """Whether the batch is too much to be held."""
-        return sum(load.text_bytes for load in self.run.loads.values()) > LARGE_BYTES
 
     def stage(self) -> None:
         """Read, type and count every line; only files with quoted line breaks are read again, record by record.
@@ -1896,8 +1896,10 @@ def execute(run: Run) -> Dict[str, Any]:
     run.timed("Spark started", run.start_spark)
     names = [table.name for table in TABLES] + list(RECORD_TABLES)
     run.lake = dict(zip(names, in_threads(lambda name: LakeTable(run.spark, run.arguments.path_of(name)), names)))
+    large = sum(raw.stored.text_bytes for raw in run.loaded) > LARGE_BYTES
     for table in TABLES:
-        run.loads[table.dataset] = Load(run, table, [raw for raw in run.loaded if raw.dataset == table.dataset])
+        files = [raw for raw in run.loaded if raw.dataset == table.dataset]
+        run.loads[table.dataset] = Load(run, table, files, large and bool(files))
     loads = list(run.loads.values())
     run.timed("files named", lambda: run.hashes)
     run.timed("rows read and checked", lambda: in_threads(Load.stage, loads))

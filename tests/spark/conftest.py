@@ -15,7 +15,7 @@ from local.runtime import BRIEF, spark_environment
 from local.worker import load_job
 from tests.model import RawFile
 
-FAST = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2", "spark.sql.adaptive.coalescePartitions.enabled": "true", **BRIEF,
+FAST = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2", **BRIEF,
         # hundreds of lakes in one session: it must not keep what it knows of each
         "spark.databricks.delta.delta.log.cacheSize": "20", "spark.sql.ui.retainedExecutions": "10", "spark.ui.retainedJobs": "10",
         "spark.ui.retainedStages": "10"}

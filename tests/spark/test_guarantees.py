@@ -187,6 +187,18 @@ def test_a_large_file_that_changes_before_it_is_written_is_taken_back(lake: Lake
     assert {row[0] for row in lake.rows("clean_orders_items")} == set()
 
 
+def test_a_large_batch_need_not_hold_every_dataset(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
+    products = csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1)
+    lake.run([csv_file("order_items/1.csv", ITEMS + item("i1", "o1"), 1)])
+    assert lake.rows("clean_orders_items") == []
+    summary = lake.run([products, csv_file("orders/1.csv", ORDERS + order("o1"), 2)])
+    check_equation(summary)
+    assert summary["datasets"]["order_items"]["admitted"] == 1
+    check_equation(lake.run([csv_file("order_items/2.csv", ITEMS + item("i2", "o1"), 3)]))
+    assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i2"}
+
+
 def test_small_runs_are_interpreted_and_what_is_not_known_to_be_small_is_compiled(lake: Lake) -> None:
     compiled = "spark.sql.codegen.wholeStage"
     lake.run(first_delivery())
