@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import csv
 import datetime as dt
 import functools
@@ -360,6 +361,8 @@ UNUSED_VALUE = r'[^,"\x{fffd}]*'
 def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
     """The typed value of a text that looks as `PLAIN_VALUES` says; NULL where it does not fit after all."""
     value = text if column.type == "STRING" else try_cast(text, column.type)
+    if column.type == "BOOLEAN":
+        return F.when(text == "1", True).when(text == "0", False).otherwise(value)  # the cast looks a text up in two sets
     return value + F.lit(0.0) if column.type == "DOUBLE" else value  # -0.0 is 0.0
 
 
@@ -569,6 +572,11 @@ class DeltaLog:
 
     def commits(self, after: int = -1) -> List[LogCommit]:
         return in_threads(self.commit, [version for version in self.versions() if version > after])
+
+    def run_ids(self, latest: int) -> set:
+        """Ids of the runs that made the latest commits."""
+        commits = in_threads(self.commit, self.versions()[-latest:])
+        return {json.loads(commit.user_metadata or "{}").get("run_id") for commit in commits}
 
     def file_ids(self) -> Tuple[set, bool]:
         """Ids of the files named in the commits, and whether the log is whole and nothing but appends, so that no id is missing."""
@@ -912,10 +920,13 @@ def key_blocks(tallied: DataFrame) -> DataFrame:
 
 
 def profile_of_blocks(blocks: DataFrame) -> DataFrame:
-    """`profile` of rows that `key_blocks` has counted."""
+    """`profile` of rows that `key_blocks` has counted, and _keys, how many different keys they have, with the _low and the _high one."""
+    zeros = F.expr("bit_count((_bits & -_bits) - 1)"), F.expr("64 - length(bin(_bits))")  # behind the last bit, and before the first
     return blocks.groupBy(*PROFILE).agg(
         F.sum("_n").alias("_n"), F.min("_first").alias("_first"), F.sum("_odds").alias("_odds"),
-        F.min("_b").alias("_low_b"), F.max("_b").alias("_high_b"), F.min("_low_day").alias("_low_day"), F.max("_high_day").alias("_high_day"))
+        F.min("_b").alias("_low_b"), F.max("_b").alias("_high_b"), F.min("_low_day").alias("_low_day"), F.max("_high_day").alias("_high_day"),
+        F.sum(F.bit_count("_bits")).alias("_keys"), F.min(F.shiftleft("_b", 6) + zeros[0]).alias("_low"),
+        F.max(F.shiftleft("_b", 6) + 63 - zeros[1]).alias("_high"))
 
 
 @dataclass
@@ -928,6 +939,7 @@ class Block:
     classes: Counter = field(default_factory=Counter)
     keys: Dict[str, Tuple[int, int]] = field(default_factory=dict)  # a column's lowest and highest _b, below 0 where keys are no plain integers
     days: Optional[Tuple[dt.date, dt.date]] = None
+    spans: List[Tuple[int, int, bool]] = field(default_factory=list)  # its valid rows' lowest and highest `key_number`, and whether all differ
 
     @property
     def lines(self) -> int:
@@ -950,7 +962,15 @@ def blocks_of(profiled: Iterable[Any], table: Table) -> List[Block]:
             block.classes[row["_class"]] += row["_n"]
             block.first, block.odd = min(block.first, row["_first"]), block.odd + row["_odds"]
             block.days = block.days if row["_low_day"] is None else span(block.days, (row["_low_day"], row["_high_day"]))
+            if row["_class"] == RECORD and "_keys" in row:
+                block.spans.append((row["_low"], row["_high"], row["_keys"] == row["_n"]))
     return list(blocks.values())
+
+
+def all_different(blocks: Iterable[Block]) -> bool:
+    """Whether it is certain that no key comes twice: none within one span of rows, and the spans, of plain integers, do not overlap."""
+    spans = sorted(one for block in blocks for one in block.spans)
+    return all(low >= 0 and differ for low, _, differ in spans) and all(one[1] < other[0] for one, other in zip(spans, spans[1:]))
 
 
 def span(one: Optional[Tuple[Any, Any]], other: Tuple[Any, Any]) -> Tuple[Any, Any]:
@@ -1152,6 +1172,16 @@ def without_dictionary() -> Dict[str, str]:
     return {f"parquet.enable.dictionary#{name}": "false" for name in sorted(varied)}
 
 
+@contextlib.contextmanager
+def setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
+    """A session setting for a while."""
+    spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        spark.conf.unset(name)
+
+
 def hold(frame: DataFrame, small: bool = True) -> DataFrame:
     """Keep a frame that is read several times. A small one forgets how it was made, so that what follows has a short plan to compile;
     a large one is cached by columns, and made again where a worker is lost (a small one then fails the run, and the next run heals it)."""
@@ -1206,6 +1236,12 @@ class LakeTable:
             options.update(TABLE_PROPERTIES, **({"delta.dataSkippingStatsColumns": statistics} if statistics else {}))
         writer = frame.write.format("delta").mode("append").options(**options)
         (writer.partitionBy(partition) if partition else writer).save(self.path)
+
+    def note(self, rows: Sequence[Dict[str, Any]], ddl: str, partition: Optional[str] = None, **options: str) -> None:
+        """Append a few rows that this process knows, or none, to a table that Spark hardly reads: no shuffle to write one file, and no list
+        of files beside the log, for which Delta would have to read the log."""
+        with setting(self.spark, "spark.databricks.delta.allFilesInCrc.enabled", "false"):
+            self.append(local_frame(self.spark, rows, ddl), partition, optimizeWrite="false", **options)
 
     def take_back(self) -> None:
         """Bring the table back to what this run found. Nobody else writes to it: the job runs once at a time."""
@@ -1425,13 +1461,18 @@ class Load:
 
     def _decide_in_bulk(self, target: Optional[DataFrame]) -> Tuple[Optional[DataFrame], bool]:
         """Decide by blocks of keys what needs no closer look; returns the rows that do, or None, and whether they are few."""
+        if target is None and self.late is None and all_different(self.blocks) and not self.orphan_blocks:
+            for block in self.blocks:
+                self.counts[self.by_hash[block.file].id][INSERTED] += block.classes[RECORD]
+            self.bulk = self.valid if self.total(RECORD) else None
+            return None, True
         if target is not None:
             target = target.where(within(self.table.key, self.ranges(self.table.key)))
         blocks = classify_blocks(self.keys, target, self.table).persist()
         counts = self._verdicts(blocks)
         doubtful = [self._late_blocks()] if self.late is not None else []
         if any(verdict != UNCHANGED for _, verdict in counts):  # what the table holds already came with its parents
-            doubtful += self._orphan_blocks()
+            doubtful += self.orphan_blocks
         if doubtful:
             found = functools.reduce(DataFrame.unionByName, doubtful).distinct().withColumn("_doubt", F.lit(True))
             verdict = F.when(F.col("_doubt"), DOUBTFUL).otherwise(F.col("_class"))
@@ -1461,14 +1502,15 @@ class Load:
         numbered = self.valid.withColumn("_b", F.shiftright(key_number(F.col(self.table.key)), 6))
         return numbered.join(chosen, "_b", how="left_semi" if keep else "left_anti").drop("_b")
 
-    def _orphan_blocks(self) -> List[DataFrame]:
+    @functools.cached_property
+    def orphan_blocks(self) -> List[DataFrame]:
         """Blocks of keys (_b) that hold a row whose parent has not come; none where all parents have."""
         parents = self.table.parents
         if not parents:
             return []
         wanted = self.keys.where((F.col("_column") > 0) & (F.col("_class") == RECORD)).select("_column", "_b", "_bits")
         held = [self.run.parent_bits(parent, self).select(F.lit(place).alias("_column"), "_b", "_bits") for place, parent in enumerate(parents, 1)]
-        lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held)).persist()
+        lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held))
         return [self._blocks_that_name(parents[row["_column"] - 1], lacking.where(F.col("_column") == row["_column"]))
                 for row in lacking.select("_column").distinct().collect()]
 
@@ -1580,12 +1622,9 @@ class Load:
         if self.table.partition and None not in self.old_dates and len(dates) <= MOST_DATES:
             condition += f" AND t.`{self.table.partition}` IN ({', '.join(f'''DATE '{date}' ''' for date in dates)})"
         values = {f"`{name}`": f"s.`{name}`" for name in self.table.column_names}
-        self.run.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", self.run.stamp())
-        try:
+        with setting(self.run.spark, "spark.databricks.delta.commitInfo.userMetadata", self.run.stamp()):
             merge = DeltaTable.forPath(self.run.spark, lake.path).alias("t").merge(changes.alias("s"), condition)
             merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
-        finally:
-            self.run.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
 
     def _check_files_again(self, lake: LakeTable) -> None:
         """A large batch was read once to decide and once to write: where a file has changed in between, take the commit back and fail."""
@@ -1775,7 +1814,7 @@ class Run:
         self.crossed = table.exists and (not whole or any(raw.known for raw in self.loaded) or bool(recorded & set(ids)))
         if not frames:
             if not table.exists:
-                table.append(local_frame(self.spark, [], REJECTED_DDL), "status")
+                table.note([], REJECTED_DDL, "status")
             return
         rows = hold(functools.reduce(DataFrame.unionByName, frames))
         place = F.struct("file_path", "line", "raw")
@@ -1833,15 +1872,16 @@ class Run:
                          "reason": raw.reason, "ingested_at": now.isoformat(), **{name: counts[name] for name in ("rows_read", *OUTCOMES)}})
         table = self.lake["ingested_files"]
         if rows or not table.exists:
-            table.append(local_frame(self.spark, rows, LEDGER_DDL), userMetadata=self.stamp(files=ids))
+            table.note(rows, LEDGER_DDL, userMetadata=self.stamp(files=ids))
 
     def write_run(self, summary: Dict[str, Any]) -> None:
-        """One row of `etl_runs`, with the version of each table after the run."""
+        """One row of `etl_runs`, with the version of each table after the run; none where a run of this id has written its row already."""
+        if self.arguments.run_id in self.lake["etl_runs"].log.run_ids(MOST_COMMITS):
+            return
         versions = {name: numbers["version"] for name, numbers in summary["tables"].items() if numbers["version"] is not None}
         row = {"run_id": self.arguments.run_id, "operation": "load", "status": "SUCCEEDED", "started_at": self.started.isoformat(),
                "finished_at": dt.datetime.now(dt.timezone.utc).isoformat(), "summary": json.dumps(summary), "table_versions": versions}
-        frame = local_frame(self.spark, [row], RUNS_DDL)
-        self.lake["etl_runs"].append(frame, txnAppId=f"etl_runs/{self.arguments.run_id}", txnVersion="1")
+        self.lake["etl_runs"].note([row], RUNS_DDL, userMetadata=self.stamp())
 
     def manifest(self) -> str:
         """One JSON line for each file listed, in the order of delivery."""

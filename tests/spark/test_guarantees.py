@@ -249,6 +249,39 @@ def test_many_rows_are_decided_in_bulk_with_the_same_result(new_lake: Callable[[
     assert results[0][1][1]["order_items"]["admitted"] > 0 and results[0][1][1]["order_items"]["updated"] > 0
 
 
+@pytest.mark.parametrize("second_file, closer_look, inserted, superseded, parked", [
+    (item("67", "2") + item("66", "1"), False, 6, 0, 0),              # every key comes once; the last block of 64 of file one goes on in file two
+    (item("66", "2") + item("66", "1", days='"8"'), True, 5, 1, 0),   # twice in one file, in lines that are read in two ways
+    (item("66", "9") + item("67", "1"), True, 5, 0, 1)])              # no order 9
+def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_every_parent_there(
+        lake: Lake, monkeypatch: pytest.MonkeyPatch, second_file: str, closer_look: bool, inserted: int, superseded: int, parked: int) -> None:
+    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
+    real, looked = lake.job.classify_blocks, []
+
+    def classify(blocks: Any, target: Any, table: Any) -> Any:
+        looked.append(table.dataset)
+        return real(blocks, target, table)
+
+    monkeypatch.setattr(lake.job, "classify_blocks", classify)
+    first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
+    summary = lake.run([csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1),
+                        csv_file("orders/1.csv", ORDERS + order("1") + order("2"), 2),
+                        csv_file("order_items/1.csv", ITEMS + first_file, 3), csv_file("order_items/2.csv", ITEMS + second_file, 4)])
+    check_equation(summary)
+    numbers = summary["datasets"]["order_items"]
+    assert (numbers["inserted"], numbers["superseded"], numbers["parked"]) == (inserted, superseded, parked)
+    assert sorted(looked) == ["order_items"] * closer_look + ["products"]  # the product's key, p1, is no number
+    rows = {row[0]: row[3] for row in lake.rows("clean_orders_items")}
+    assert len(rows) == inserted and all(days == (8 if superseded and key == "66" else 3) for key, days in rows.items())
+
+
+def test_a_run_that_is_forced_again_under_its_name_has_one_row(lake: Lake) -> None:
+    raw = lake.write(first_delivery(), lake.folder / "raw")
+    for run_id in ("a", "a", "b"):
+        lake.run_on(raw, run_id, force=True)
+    assert sorted(row.run_id for row in lake.frame("etl_runs").collect()) == ["a", "b"]
+
+
 COMMITS = ["committed rejected_records", "committed clean_products", "committed clean_orders", "committed clean_orders_items",
            "settled parked rows", "committed ingested_files", "committed etl_runs"]
 KILLER = """

@@ -91,6 +91,27 @@ def test_two_keys_never_share_a_number_unless_their_hashes_do(job: Any, spark: A
     assert len(set(numbers.values())) == len(keys)
 
 
+@pytest.mark.parametrize("spans, certain", [
+    ([], True), ([[(0, 63, True)], [(64, 64, True)]], True), ([[(64, 70, True)], [(0, 63, True)]], True),
+    ([[(0, 63, True)], [(63, 70, True)]], False),                # they touch
+    ([[(0, 9, True), (5, 5, True)]], False),                     # two ways of reading in one block of a file
+    ([[(0, 9, True)], [(10, 19, False)]], False),                # a key twice within a span
+    ([[(-2 ** 63, -2 ** 63, True)], [(10, 19, True)]], False)])  # a hash, which two keys may share
+def test_keys_are_certainly_different_only_in_spans_that_do_not_overlap(job: Any, spans: list[Any], certain: bool) -> None:
+    assert job.all_different([job.Block(file, 0, spans=of_block) for file, of_block in enumerate(spans)]) is certain
+
+
+def test_the_span_of_a_large_batch_s_keys_is_exact(job: Any, spark: Any) -> None:
+    keys = {1: [0], 2: [63, 62], 3: [5, 64, 127, 5], 4: [10 ** 18 - 1, 7], 5: list(range(128, 192))}
+    rows = [{"_file": file, "key": str(key)} for file, of_file in keys.items() for key in of_file]
+    frame = job.local_frame(spark, rows, "_file BIGINT, key STRING").select("_file", job.key_number(job.F.col("key")).alias("_n"))
+    tallied = frame.selectExpr("_file", "0L AS _block", "1L AS _mid", "false AS _odd", "0 AS _column", "0 AS _class", "CAST(NULL AS DATE) AS _day",
+                               "0L AS _hash", "_n")
+    tallied = tallied.select("*", *job.key_place(job.F.col("_n")))
+    found = {row["_file"]: (row["_low"], row["_high"], row["_keys"], row["_n"]) for row in job.profile_of_blocks(job.key_blocks(tallied)).collect()}
+    assert found == {file: (min(of_file), max(of_file), len(set(of_file)), len(of_file)) for file, of_file in keys.items()}
+
+
 def block(first: int, last: int) -> Any:
     start = date(2025, 4, 1)
     return job_module.Block(1, first, days=(start + timedelta(days=first), start + timedelta(days=last)))
