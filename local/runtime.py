@@ -109,7 +109,7 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more than the 100 plans that Spark keeps: the next one finds its own again
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
-                                         f"-XX:-UsePerfData {LATE_COMPILER} -Dderby.system.home={warehouse}",
+                                         f"-XX:-UsePerfData -XX:MetaspaceSize=512m {LATE_COMPILER} -Dderby.system.home={warehouse}",
         **(settings or {}),
     }
     arguments = " ".join(f'--conf "{name}={value}"' for name, value in conf.items()) + " pyspark-shell"

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import csv
 import datetime as dt
 import functools
@@ -85,14 +84,14 @@ class Column:
 
     required    a blank value rejects the row
     identifier  a text that names something: an integer that a spreadsheet wrote as `123.0` is `123`
-    rising      later rows have higher values, nearly all of them different: files get no dictionary of them
+    varied      most values are different: files get no dictionary of them
     """
     name: str
     type: str
     meaning: str
     required: bool = False
     identifier: bool = False
-    rising: bool = False
+    varied: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ DATE_RULE = Rule("date_mismatch", _date_mismatch)
 PRODUCTS = Table(
     dataset="products", name="clean_products", key="product_id",
     columns=(
-        Column("product_id", "STRING", "the shop's number of the product", required=True, identifier=True, rising=True),
+        Column("product_id", "STRING", "the shop's number of the product", required=True, identifier=True, varied=True),
         Column("department_id", "STRING", "number of the department; independent of its name", identifier=True),
         Column("department", "STRING", "name of the department"),
         Column("product_name", "STRING", "name shown to customers"),
@@ -161,9 +160,9 @@ ORDERS = Table(
     dataset="orders", name="clean_orders", key="order_id", version="order_timestamp", partition="date",
     columns=(
         Column("order_num", "STRING", "a running number from 1 to 100; no key", identifier=True),
-        Column("order_id", "STRING", "the order", required=True, identifier=True, rising=True),
-        Column("user_id", "STRING", "the customer", identifier=True),
-        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True, rising=True),
+        Column("order_id", "STRING", "the order", required=True, identifier=True, varied=True),
+        Column("user_id", "STRING", "the customer", identifier=True, varied=True),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True, varied=True),
         Column("total_amount", "DOUBLE", "sum of the order in the shop's currency; negative for a refund"),
         Column("date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"),
     ),
@@ -171,14 +170,14 @@ ORDERS = Table(
 ORDER_ITEMS = Table(
     dataset="order_items", name="clean_orders_items", key="id", version="order_timestamp", partition="date",
     columns=(
-        Column("id", "STRING", "the line of an order", required=True, identifier=True, rising=True),
-        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True, rising=True),
-        Column("user_id", "STRING", "the customer", identifier=True),
+        Column("id", "STRING", "the line of an order", required=True, identifier=True, varied=True),
+        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True, varied=True),
+        Column("user_id", "STRING", "the customer", identifier=True, varied=True),
         Column("days_since_prior_order", "INT", "days since the customer's order before"),
         Column("product_id", "STRING", "the product bought", required=True, identifier=True),
         Column("add_to_cart_order", "INT", "position in the cart, from 1"),
         Column("reordered", "BOOLEAN", "whether the customer had bought the product before"),
-        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True, rising=True),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True, varied=True),
         Column("date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"),
     ),
     parents=(Parent("order_id", "orders", "orphan_order"), Parent("product_id", "products", "orphan_product")),
@@ -439,7 +438,7 @@ class StoredObject:
 
 
 class FolderStorage:
-    """Objects in a folder; the ETag is the MD5 of the bytes, as S3's of a small upload."""
+    """Objects in a folder; the ETag is the SHA-1 of the bytes."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -459,7 +458,7 @@ class FolderStorage:
         return found
 
     def with_etag(self, stored: StoredObject) -> StoredObject:
-        digest = hashlib.md5(usedforsecurity=False)
+        digest = hashlib.sha1(usedforsecurity=False)
         for chunk in self.chunks(stored.path):
             digest.update(chunk)
         return replace(stored, etag=digest.hexdigest())
@@ -832,9 +831,6 @@ def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFram
         *table.column_names)
 
 
-STAGED = ("_file", "_block", "_mid", "_line", "_kind", "_odd", "_reasons", "_raw", "_fields")
-
-
 def plain_line(layout: Layout, table: Table) -> str:
     """A regular expression for the lines of a layout all of whose values are plain."""
     values = {column.name: PLAIN_IDENTIFIER if column.identifier else PLAIN_VALUES[column.type] for column in table.columns}
@@ -847,17 +843,15 @@ def once(column: SparkColumn) -> SparkColumn:
 
 
 def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], trusted: bool = False) -> DataFrame:
-    """Nearly all lines by a short way: _file, _block, _mid, _kind, _raw and the typed columns.
-
-    _kind is NULL where a line needs `stage`: it is not plain, or a check that `stage` makes may fail. `trusted` lines have all been found
-    plain before.
+    """Nearly all lines by a short way, as `stage`: _kind is NULL where a line needs that, for it is not plain, or a check may fail; _raw is the
+    text of every line. `trusted` lines have all been found plain before. With one layout `lines` need no _layout.
     """
-    text = F.col("_text")
+    text, keep = F.col("_text"), ["_file", "_block", "_mid", "_text", *(["_layout"] if len(layouts) > 1 else [])]
     plain = text.rlike(plain_line(layouts[0], table))
     for place, layout in enumerate(layouts[1:], 1):
         plain = F.when(F.col("_layout") == place, text.rlike(plain_line(layout, table))).otherwise(plain)
     header = text == by_layout([layout.line for layout in layouts])
-    lines = lines.select("_file", "_block", "_mid", "_text", "_layout", (F.lit(True) if trusted else plain).alias("_plain"), header.alias("_header"))
+    lines = lines.select(*keep, (F.lit(True) if trusted else plain).alias("_plain"), header.alias("_header"))
     lines = lines.select("*", F.when(F.col("_plain"), F.split(text, ",", -1)).alias("_cells"))
     cells = {name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])) for name in table.column_names}
     lines = lines.select("_file", "_block", "_mid", "_text", "_plain", "_header",
@@ -869,7 +863,10 @@ def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], trust
     doubts += [F.coalesce(rule.broken(lambda name: written[name], F.col), F.lit(False)) for rule in table.rules]
     good = functools.reduce(lambda left, right: left & ~right, [] if trusted else doubts, F.col("_plain"))
     kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
-    return lines.select("_file", "_block", "_mid", once(kind).alias("_kind"), F.col("_text").alias("_raw"), *table_values(table))
+    empty = [F.expr(f"CAST(NULL AS {type_name}) AS {name}") for name, type_name in (
+        ("_line", "BIGINT"), ("_reasons", "ARRAY<STRING>"), ("_fields", "MAP<STRING, STRING>"))]
+    return lines.select("_file", "_block", "_mid", once(kind).alias("_kind"), F.lit(False).alias("_odd"), F.col("_text").alias("_raw"),
+                        *empty, *table_values(table))
 
 
 def table_values(table: Table) -> List[SparkColumn]:
@@ -895,11 +892,12 @@ def tally(staged: DataFrame, table: Table, with_hash: bool) -> DataFrame:
     day = F.col(table.partition) if table.partition else F.lit(None).cast("date")
     rows = rows.select("*", *[try_cast(F.col(name), "bigint").alias(f"_v{place}") for place, name in enumerate(table.keys)])
     numbers = [F.when(valid, key_number(F.col(name), F.col(f"_v{place}"))).alias(f"_n{place}") for place, name in enumerate(table.keys)]
+    kept = ("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash")
     rows = rows.select("_file", "_block", "_mid", "_odd", "_class", F.when(valid, day).alias("_day"),
-                       (row_hash(table) if with_hash else F.lit(0).cast("bigint")).alias("_hash"), *numbers)
+                       (row_hash(table) if with_hash else F.expr("0L")).alias("_hash"), *numbers)
     stack = ", ".join(f"{place}, _n{place}" for place in range(len(numbers)))
-    rows = rows.select("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash", F.expr(f"stack({len(numbers)}, {stack})").alias("_column", "_n"))
-    return rows.select("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash", "_column", *key_place(F.col("_n")))
+    rows = rows.select(*kept, F.expr(f"stack({len(numbers)}, {stack})").alias("_column", "_n"))
+    return rows.select(*kept, "_column", *key_place(F.col("_n")))
 
 
 PROFILE = ["_file", "_block", "_column", "_class"]
@@ -1112,6 +1110,7 @@ SPARK_SETTINGS = {
     "spark.sql.lightweightPlanChangeValidation": "false",  # Spark's check on its own optimizer, after each of its steps
     "spark.sql.ui.explainMode": "simple",  # how Spark's UI shows a plan, written out for every query
     "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.allFilesInCrc.enabled": "false",  # a list of all files beside each commit, which takes a query and nobody reads
     # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
@@ -1168,18 +1167,8 @@ class Remembered:
 def without_dictionary() -> Dict[str, str]:
     """Settings that spare Parquet a dictionary of columns whose values hardly repeat in any table."""
     columns = [column for table in TABLES for column in table.columns]
-    varied = {column.name for column in columns} - {column.name for column in columns if not column.rising}
+    varied = {column.name for column in columns} - {column.name for column in columns if not column.varied}
     return {f"parquet.enable.dictionary#{name}": "false" for name in sorted(varied)}
-
-
-@contextlib.contextmanager
-def setting(spark: SparkSession, name: str, value: str) -> Iterator[None]:
-    """A session setting for a while."""
-    spark.conf.set(name, value)
-    try:
-        yield
-    finally:
-        spark.conf.unset(name)
 
 
 def hold(frame: DataFrame, small: bool = True) -> DataFrame:
@@ -1238,10 +1227,8 @@ class LakeTable:
         (writer.partitionBy(partition) if partition else writer).save(self.path)
 
     def note(self, rows: Sequence[Dict[str, Any]], ddl: str, partition: Optional[str] = None, **options: str) -> None:
-        """Append a few rows that this process knows, or none, to a table that Spark hardly reads: no shuffle to write one file, and no list
-        of files beside the log, for which Delta would have to read the log."""
-        with setting(self.spark, "spark.databricks.delta.allFilesInCrc.enabled", "false"):
-            self.append(local_frame(self.spark, rows, ddl), partition, optimizeWrite="false", **options)
+        """Append a few rows that this process knows, or none: one file needs no shuffle to be written."""
+        self.append(local_frame(self.spark, rows, ddl), partition, optimizeWrite="false", **options)
 
     def take_back(self) -> None:
         """Bring the table back to what this run found. Nobody else writes to it: the job runs once at a time."""
@@ -1351,17 +1338,15 @@ class Load:
 
     def _read_lines(self, lines: DataFrame, layouts: List[Layout], which: SparkColumn) -> List[Any]:
         """Stage lines: all by the short way, and those that are not plain by the long one; returns the rows of their profiles."""
-        def short(trusted: bool) -> DataFrame:
-            return stage_plain(lines.withColumn("_layout", which), self.table, layouts, trusted).withColumns({
-                "_line": F.lit(None).cast("bigint"), "_odd": F.lit(False), "_reasons": F.lit(None).cast("array<string>"),
-                "_fields": F.lit(None).cast("map<string,string>")}).select(*STAGED, *self.table.column_names)
-
-        plain = short(trusted=False) if self.large else hold(short(trusted=False))
+        if len(layouts) > 1:
+            lines = lines.withColumn("_layout", which)
+        plain = stage_plain(lines, self.table, layouts)
+        plain = plain if self.large else hold(plain)
         profiled = self._add(plain)
         unread = sum(row["_n"] for row in profiled if row["_class"] is None and row["_column"] == 0)
         if not unread:
             if self.large:
-                self.parts[-1].staged = short(trusted=True)
+                self.parts[-1].staged = stage_plain(lines, self.table, layouts, trusted=True)
             return profiled
         self.parts[-1].staged = plain.where(F.col("_kind").isNotNull())
         rest = plain.where(F.col("_kind").isNull()).select("_file", "_block", "_mid", "_line", F.col("_raw").alias("_text"), which.alias("_layout"))
@@ -1622,9 +1607,12 @@ class Load:
         if self.table.partition and None not in self.old_dates and len(dates) <= MOST_DATES:
             condition += f" AND t.`{self.table.partition}` IN ({', '.join(f'''DATE '{date}' ''' for date in dates)})"
         values = {f"`{name}`": f"s.`{name}`" for name in self.table.column_names}
-        with setting(self.run.spark, "spark.databricks.delta.commitInfo.userMetadata", self.run.stamp()):
+        self.run.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", self.run.stamp())
+        try:
             merge = DeltaTable.forPath(self.run.spark, lake.path).alias("t").merge(changes.alias("s"), condition)
             merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
+        finally:
+            self.run.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
 
     def _check_files_again(self, lake: LakeTable) -> None:
         """A large batch was read once to decide and once to write: where a file has changed in between, take the commit back and fail."""
