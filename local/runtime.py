@@ -102,6 +102,8 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         # Files of this machine without Hadoop's checksum file beside each: Java starts a process to set the rights of every file
         "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
+        # Nor does Delta, by its default, ask in a process of its own whether a file of the log is a link
+        "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.bindAddress": "127.0.0.1",

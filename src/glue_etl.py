@@ -851,10 +851,9 @@ def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], trust
     for place, layout in enumerate(layouts[1:], 1):
         plain = F.when(F.col("_layout") == place, text.rlike(plain_line(layout, table))).otherwise(plain)
     header = text == by_layout([layout.line for layout in layouts])
-    lines = lines.select(*keep, (F.lit(True) if trusted else plain).alias("_plain"), header.alias("_header"))
-    lines = lines.select("*", F.when(F.col("_plain"), F.split(text, ",", -1)).alias("_cells"))
+    lines = lines.select(*keep, header.alias("_header"), F.split(text if trusted else F.when(plain, text), ",", -1).alias("_cells"))
     cells = {name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])) for name in table.column_names}
-    lines = lines.select("_file", "_block", "_mid", "_text", "_plain", "_header",
+    lines = lines.select("_file", "_block", "_mid", "_text", "_header", F.col("_cells").isNotNull().alias("_plain"),
                          *[F.when(cell != "", cell).alias(f"_t_{name}") for name, cell in cells.items()])
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     lines = lines.select("*", *[plain_value(column, written[column.name]).alias(column.name) for column in table.columns])
@@ -887,10 +886,10 @@ def tally(staged: DataFrame, table: Table, with_hash: bool) -> DataFrame:
     """One row for each line and key column of the table (`Table.keys`), to be counted by `profile` or `key_blocks`: _file, _block, _mid,
     _odd, _column INT, _class (_kind, or FAULTY for a rejected record), _b and _bit of a valid row's key, _day its partition, _hash of its values."""
     row_class = F.when((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull(), FAULTY).otherwise(F.col("_kind"))
-    rows = staged.withColumn("_class", row_class)
+    values = [try_cast(F.col(name), "bigint").alias(f"_v{place}") for place, name in enumerate(table.keys)]
+    rows = staged.select("*", row_class.alias("_class"), *values)
     valid = F.col("_class") == RECORD
     day = F.col(table.partition) if table.partition else F.lit(None).cast("date")
-    rows = rows.select("*", *[try_cast(F.col(name), "bigint").alias(f"_v{place}") for place, name in enumerate(table.keys)])
     numbers = [F.when(valid, key_number(F.col(name), F.col(f"_v{place}"))).alias(f"_n{place}") for place, name in enumerate(table.keys)]
     kept = ("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash")
     rows = rows.select("_file", "_block", "_mid", "_odd", "_class", F.when(valid, day).alias("_day"),
@@ -1110,6 +1109,7 @@ SPARK_SETTINGS = {
     "spark.sql.lightweightPlanChangeValidation": "false",  # Spark's check on its own optimizer, after each of its steps
     "spark.sql.ui.explainMode": "simple",  # how Spark's UI shows a plan, written out for every query
     "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",  # nor a histogram of their sizes
     "spark.databricks.delta.allFilesInCrc.enabled": "false",  # a list of all files beside each commit, which takes a query and nobody reads
     # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
