@@ -847,20 +847,25 @@ def stage_plain(lines: DataFrame, table: Table, layouts: Sequence[Layout], trust
     text of every line. `trusted` lines have all been found plain before. With one layout `lines` need no _layout.
     """
     text, keep = F.col("_text"), ["_file", "_block", "_mid", "_text", *(["_layout"] if len(layouts) > 1 else [])]
-    plain = text.rlike(plain_line(layouts[0], table))
-    for place, layout in enumerate(layouts[1:], 1):
-        plain = F.when(F.col("_layout") == place, text.rlike(plain_line(layout, table))).otherwise(plain)
+    taken = text
+    if not trusted:
+        plain = text.rlike(plain_line(layouts[0], table))
+        for place, layout in enumerate(layouts[1:], 1):
+            plain = F.when(F.col("_layout") == place, text.rlike(plain_line(layout, table))).otherwise(plain)
+        taken = F.when(plain, text)
     header = text == by_layout([layout.line for layout in layouts])
-    lines = lines.select(*keep, header.alias("_header"), F.split(text if trusted else F.when(plain, text), ",", -1).alias("_cells"))
+    lines = lines.select(*keep, header.alias("_header"), F.split(taken, ",", -1).alias("_cells"))
     cells = {name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])) for name in table.column_names}
     lines = lines.select("_file", "_block", "_mid", "_text", "_header", F.col("_cells").isNotNull().alias("_plain"),
                          *[F.when(cell != "", cell).alias(f"_t_{name}") for name, cell in cells.items()])
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     lines = lines.select("*", *[plain_value(column, written[column.name]).alias(column.name) for column in table.columns])
-    doubts = [F.col(column.name).isNull() & (F.lit(column.required) | written[column.name].isNotNull()) for column in table.columns
-              if column.required or column.type != "STRING"]
-    doubts += [F.coalesce(rule.broken(lambda name: written[name], F.col), F.lit(False)) for rule in table.rules]
-    good = functools.reduce(lambda left, right: left & ~right, [] if trusted else doubts, F.col("_plain"))
+    good = F.col("_plain")
+    if not trusted:
+        doubts = [F.col(column.name).isNull() & (F.lit(column.required) | written[column.name].isNotNull()) for column in table.columns
+                  if column.required or column.type != "STRING"]
+        doubts += [F.coalesce(rule.broken(lambda name: written[name], F.col), F.lit(False)) for rule in table.rules]
+        good = functools.reduce(lambda left, right: left & ~right, doubts, good)
     kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
     empty = [F.expr(f"CAST(NULL AS {type_name}) AS {name}") for name, type_name in (
         ("_line", "BIGINT"), ("_reasons", "ARRAY<STRING>"), ("_fields", "MAP<STRING, STRING>"))]

@@ -38,9 +38,10 @@ class Zone:
         self.s3 = s3
         self.lines: list[dict[str, Any]] = []
 
-    def put(self, path: str, body: bytes = b'id\n1\n', destination: str = 'archive', **changes: Any) -> dict[str, Any]:
-        """Uploads a file and lists it, as the job does."""
-        self.s3.put_object(Bucket=RAW, Key=PREFIX + path, Body=body)
+    def put(self, path: str, body: bytes = b'id\n1\n', destination: str = 'archive', upload: dict[str, Any] | None = None,
+            **changes: Any) -> dict[str, Any]:
+        """Uploads a file and lists it, as the job does; `upload` are more parameters of the upload, `changes` of the manifest's line."""
+        self.s3.put_object(Bucket=RAW, Key=PREFIX + path, Body=body, **(upload or {}))
         head = self.s3.head_object(Bucket=RAW, Key=PREFIX + path)
         line = {'bucket': RAW, 'key': PREFIX + path, 'path': path, 'etag': head['ETag'].strip('"'), 'size': len(body),
                 'last_modified': head['LastModified'].strftime('%Y-%m-%dT%H:%M:%S.000Z'), 'dataset': 'orders',
@@ -352,8 +353,7 @@ def test_a_large_file_is_copied_in_parts_with_its_metadata(zone: Zone, monkeypat
     monkeypatch.setenv('MULTIPART_THRESHOLD', str(part))
     monkeypatch.setenv('MULTIPART_PART_SIZE', str(part))
     body = bytes(range(256)) * (2 * part // 256) + b'tail'
-    zone.put('orders.csv', body)
-    zone.s3.put_object(Bucket=RAW, Key=PREFIX + 'orders.csv', Body=body, ContentType='text/csv', Metadata={'shop': '7'})
+    zone.put('orders.csv', body, upload={'ContentType': 'text/csv', 'Metadata': {'shop': '7'}})
     zone.commit()
     assert counted(archive()) == {'archived': 1}
     copy = zone.s3.get_object(Bucket=ARCHIVE, Key='archived/run=run-1/orders.csv')
