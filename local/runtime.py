@@ -22,6 +22,8 @@ EXCLUDED = ["software.amazon.awssdk:bundle", "org.apache.hadoop:hadoop-client-ap
 
 # Java's second compiler takes what is called for each row, not what plans the queries: that costs it more than it can save
 LATE_COMPILER = "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=100000"
+# Room for Spark's classes from the start: Java collects the whole heap each time before it takes more
+CLASS_SPACE = "-XX:MetaspaceSize=512m"
 # For a session that loads little and does not live long: Java's first compiler alone, which saves half the work of a start
 BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"}
 
@@ -111,7 +113,7 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more than the 100 plans that Spark keeps: the next one finds its own again
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
-                                         f"-XX:-UsePerfData -XX:MetaspaceSize=512m {LATE_COMPILER} -Dderby.system.home={warehouse}",
+                                         f"-XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
         **(settings or {}),
     }
     arguments = " ".join(f'--conf "{name}={value}"' for name, value in conf.items()) + " pyspark-shell"

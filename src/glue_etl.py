@@ -535,6 +535,11 @@ class LogCommit:
     removed: Tuple[str, ...]
     metrics: Dict[str, str]
 
+    @property
+    def stamp(self) -> Dict[str, Any]:
+        """What the run that made it wrote into it; empty where it wrote nothing."""
+        return json.loads(self.user_metadata or "{}")
+
 
 class DeltaLog:
     """The transaction log of one table, read as JSON without Spark."""
@@ -575,14 +580,14 @@ class DeltaLog:
     def run_ids(self, latest: int) -> set:
         """Ids of the runs that made the latest commits."""
         commits = in_threads(self.commit, self.versions()[-latest:])
-        return {json.loads(commit.user_metadata or "{}").get("run_id") for commit in commits}
+        return {commit.stamp.get("run_id") for commit in commits}
 
     def file_ids(self) -> Tuple[set, bool]:
         """Ids of the files named in the commits, and whether the log is whole and nothing but appends, so that no id is missing."""
         commits = self.commits()
         ids = set()
         for commit in commits:
-            ids.update(json.loads(commit.user_metadata or "{}").get("files", ()))
+            ids.update(commit.stamp.get("files", ()))
         whole = [commit.version for commit in commits] == list(range(len(commits)))
         return ids, whole and all(commit.operation in ("WRITE", "OPTIMIZE", "MERGE") for commit in commits)
 
@@ -1114,8 +1119,8 @@ SPARK_SETTINGS = {
     "spark.sql.lightweightPlanChangeValidation": "false",  # Spark's check on its own optimizer, after each of its steps
     "spark.sql.ui.explainMode": "simple",  # how Spark's UI shows a plan, written out for every query
     "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",  # nor a histogram of their sizes
     "spark.databricks.delta.allFilesInCrc.enabled": "false",  # a list of all files beside each commit, which takes a query and nobody reads
+    "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",  # nor a histogram of their sizes
     # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
@@ -1500,7 +1505,7 @@ class Load:
             return []
         wanted = self.keys.where((F.col("_column") > 0) & (F.col("_class") == RECORD)).select("_column", "_b", "_bits")
         held = [self.run.parent_bits(parent, self).select(F.lit(place).alias("_column"), "_b", "_bits") for place, parent in enumerate(parents, 1)]
-        lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held))
+        lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held)).persist()
         return [self._blocks_that_name(parents[row["_column"] - 1], lacking.where(F.col("_column") == row["_column"]))
                 for row in lacking.select("_column").distinct().collect()]
 
