@@ -4,6 +4,7 @@ The floor is plain Spark: the three CSVs with their types, written as Parquet, p
 children) are the best of three rounds after one to warm up, in which all steps take their turn. Small deliveries are timed in cold
 processes beside a naive job.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -14,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from local.job import job_arguments
 from local.runtime import ROOT, STATE, spark_environment
@@ -42,7 +44,9 @@ class Bench:
         self.folder, self.items, self.repeats = folder, items, repeats
         self.figures: dict[str, dict[str, float]] = {}
         self.job = load_job()
-        self.spark = self.job.spark_session(0, sys.maxsize)  # compiled plans, as the job has for large files
+        self.spark = self.job.spark_session(
+            0, sys.maxsize
+        )  # compiled plans, as the job has for large files
         java = self.spark._jvm.java.lang.ProcessHandle.current().pid()
         self.pids = [os.getpid(), int(java)]
         self.plain = self.spark.newSession()  # with none of the job's settings
@@ -59,7 +63,11 @@ class Bench:
                 if attempt and (best is None or cpu < best["cpu"]):
                     self.figures[name] = {"wall": round(wall, 2), "cpu": round(cpu, 2)}
         for name, _, _ in steps:
-            print(f"{name:58} wall {self.figures[name]['wall']:8.2f} s   cpu {self.figures[name]['cpu']:8.2f} s", file=sys.stderr, flush=True)
+            print(
+                f"{name:58} wall {self.figures[name]['wall']:8.2f} s   cpu {self.figures[name]['cpu']:8.2f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def load(self, raw: Path, lake: Path, run_id: str, force: bool = False) -> None:
         if self.job.main(job_arguments(raw, lake, run_id, force)):
@@ -67,10 +75,16 @@ class Bench:
 
     def floor(self, raw: Path) -> None:
         for table in self.job.TABLES:
-            paths = [str(path) for path in raw.rglob("*.csv") if self.job.dataset_of(path.relative_to(raw).as_posix()) == table.dataset]
+            paths = [
+                str(path)
+                for path in raw.rglob("*.csv")
+                if self.job.dataset_of(path.relative_to(raw).as_posix()) == table.dataset
+            ]
             ddl = table.ddl.replace("`reordered` BOOLEAN", "`reordered` INT")
             writer = self.plain.read.schema(ddl).csv(paths, header=True).write.mode("overwrite")
-            (writer.partitionBy(table.partition) if table.partition else writer).parquet(str(self.folder / "floor" / table.name))
+            (writer.partitionBy(table.partition) if table.partition else writer).parquet(
+                str(self.folder / "floor" / table.name)
+            )
 
     def large(self) -> None:
         """The figures in one warm session."""
@@ -79,9 +93,18 @@ class Bench:
         loaded: list[dict[str, list[int]]] = []
         self.measure(
             (FLOOR, lambda: self.floor(raw), nothing),
-            ("first load", lambda: self.load(raw, lake, "first"), lambda: shutil.rmtree(lake, ignore_errors=True)),
-            ("the same files again, by the ledger", lambda: self.load(raw, lake, "again"), lambda: loaded.append(versions(self.job, lake))),
-            ("the same files again, forced", lambda: self.load(raw, lake, "forced", True), nothing))
+            (
+                "first load",
+                lambda: self.load(raw, lake, "first"),
+                lambda: shutil.rmtree(lake, ignore_errors=True),
+            ),
+            (
+                "the same files again, by the ledger",
+                lambda: self.load(raw, lake, "again"),
+                lambda: loaded.append(versions(self.job, lake)),
+            ),
+            ("the same files again, forced", lambda: self.load(raw, lake, "forced", True), nothing),
+        )
         if versions(self.job, lake) != loaded[-1]:
             raise SystemExit("a re-load of the same files wrote a table version")
 
@@ -96,7 +119,9 @@ class Bench:
                     self.load(base, lake, "base")
                     shutil.copytree(lake, self.folder / f"kept-{factor}")
                 delivery = self.folder / f"delivery-{factor}-{scattered}"
-                write_bench_delivery(delivery, self.items * factor, self.items, days=15 * factor, scattered=scattered)
+                write_bench_delivery(
+                    delivery, self.items * factor, self.items, days=15 * factor, scattered=scattered
+                )
 
                 def restore(lake: Path = lake, factor: int = factor) -> None:
                     shutil.rmtree(lake)
@@ -105,7 +130,13 @@ class Bench:
                 def deliver(lake: Path = lake, delivery: Path = delivery) -> None:
                     self.load(delivery, lake, "delivery")
 
-                steps.append((f"1 % delivery into {factor}x, {'scattered' if scattered else 'recent'}", deliver, restore))
+                steps.append(
+                    (
+                        f"1 % delivery into {factor}x, {'scattered' if scattered else 'recent'}",
+                        deliver,
+                        restore,
+                    )
+                )
             self.measure(*steps)
 
 
@@ -114,7 +145,10 @@ def nothing() -> None:
 
 
 def versions(job: Any, lake: Path) -> dict[str, list[int]]:
-    return {table.name: job.DeltaLog(str(lake / "lakehouse-dwh" / table.name)).versions() for table in job.TABLES}
+    return {
+        table.name: job.DeltaLog(str(lake / "lakehouse-dwh" / table.name)).versions()
+        for table in job.TABLES
+    }
 
 
 def cold(folder: Path, repeats: int) -> dict[str, float]:
@@ -126,12 +160,23 @@ def cold(folder: Path, repeats: int) -> dict[str, float]:
         for kind in ("job", "naive"):
             lake = folder / f"cold-{kind}"
             shutil.rmtree(lake, ignore_errors=True)
-            steps = [("first delivery", deliveries[0].folder), ("second delivery", deliveries[1].folder), ("nothing new", deliveries[1].folder)]
+            steps = [
+                ("first delivery", deliveries[0].folder),
+                ("second delivery", deliveries[1].folder),
+                ("nothing new", deliveries[1].folder),
+            ]
             for number, (step, raw) in enumerate(steps):
                 if kind == "naive" and step == "nothing new":
                     continue
-                command = ([sys.executable, str(ROOT / "src" / "glue_etl.py"), *job_arguments(raw, lake, f"run-{number}")] if kind == "job"
-                           else [sys.executable, str(NAIVE), str(raw), str(lake)])
+                command = (
+                    [
+                        sys.executable,
+                        str(ROOT / "src" / "glue_etl.py"),
+                        *job_arguments(raw, lake, f"run-{number}"),
+                    ]
+                    if kind == "job"
+                    else [sys.executable, str(NAIVE), str(raw), str(lake)]
+                )
                 begin = time.monotonic()
                 subprocess.run(command, env=environment, check=True, capture_output=True)
                 if attempt:
@@ -142,8 +187,10 @@ def cold(folder: Path, repeats: int) -> dict[str, float]:
 def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
     """Print the ratios and give everything as JSON."""
     floor = bench.figures.get(FLOOR, {}).get("cpu")
-    print(f"\n{bench.items:,} items; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Spark {bench.spark.version}, "
-          f"Python {platform.python_version()}\n")
+    print(
+        f"\n{bench.items:,} items; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Spark {bench.spark.version}, "
+        f"Python {platform.python_version()}\n"
+    )
     for name, best in bench.figures.items():
         ratio = f"{best['cpu'] / floor:6.2f}x floor (cpu)" if floor else ""
         print(f"{name:58} wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s   {ratio}")
@@ -155,18 +202,32 @@ def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
     for step in ("first delivery", "second delivery"):
         if f"naive, {step}" in small:
             ratio = small[f"job, {step}"] / small[f"naive, {step}"]
-            print(f"cold process, {step}: job {small[f'job, {step}']} s, naive {small[f'naive, {step}']} s: {ratio:.2f}x")
+            print(
+                f"cold process, {step}: job {small[f'job, {step}']} s, naive {small[f'naive, {step}']} s: {ratio:.2f}x"
+            )
     if "job, nothing new" in small:
         print(f"cold process, nothing new: job {small['job, nothing new']} s")
-    return {"items": bench.items, "cores": os.cpu_count(), "machine": platform.platform(), "python": platform.python_version(),
-            "spark": bench.spark.version, "seconds": bench.figures, "cold_wall_seconds": small}
+    return {
+        "items": bench.items,
+        "cores": os.cpu_count(),
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "spark": bench.spark.version,
+        "seconds": bench.figures,
+        "cold_wall_seconds": small,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--items", type=int, default=2_000_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("large", "deliveries", "cold"), action="append", help="one part; can be said again")
+    parser.add_argument(
+        "--only",
+        choices=("large", "deliveries", "cold"),
+        action="append",
+        help="one part; can be said again",
+    )
     parser.add_argument("--memory", default="2g", help="Spark's driver heap")
     options = parser.parse_args()
     parts = options.only or ["large", "deliveries", "cold"]

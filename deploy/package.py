@@ -3,6 +3,7 @@
 The same content always has the same key, so a deployment changes exactly what changed, and an upload that is there
 already is not repeated. The packaged template is JSON with CloudFormation's long forms.
 """
+
 from __future__ import annotations
 
 import copy
@@ -19,24 +20,26 @@ from botocore.exceptions import ClientError
 
 from local.template import ROOT, Template
 
-PREFIX = 'delta-lake/'
+PREFIX = "delta-lake/"
 
 
 @dataclass(frozen=True)
 class Artifact:
     """One file to upload; `key` is made of its content's hash."""
+
     name: str
     body: bytes
     suffix: str
 
     @property
     def key(self) -> str:
-        return f'{PREFIX}{hashlib.sha256(self.body).hexdigest()[:32]}{self.suffix}'
+        return f"{PREFIX}{hashlib.sha256(self.body).hexdigest()[:32]}{self.suffix}"
 
 
 @dataclass(frozen=True)
 class Package:
     """A template whose paths point into the bucket, and what has to lie there."""
+
     bucket: str
     template: dict[str, Any]
     artifacts: tuple[Artifact, ...]
@@ -47,15 +50,15 @@ class Package:
 
     @property
     def template_artifact(self) -> Artifact:
-        return Artifact('template', self.body.encode(), '.template.json')
+        return Artifact("template", self.body.encode(), ".template.json")
 
 
 def zipped(folder: Path) -> bytes:
     """A folder of Python files as a zip that is the same for the same content, whenever and wherever it is made."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(folder.rglob('*')):
-            if path.is_file() and '__pycache__' not in path.parts:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
                 entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
                 entry.external_attr = 0o644 << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
@@ -63,7 +66,7 @@ def zipped(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def package(bucket: str, path: Path = ROOT / 'template.yaml') -> Package:
+def package(bucket: str, path: Path = ROOT / "template.yaml") -> Package:
     """The template at a path, packaged for a bucket; nothing is uploaded yet."""
     document = copy.deepcopy(Template.load(path).document)
     return Package(bucket, document, tuple(_artifacts(document, bucket, path.parent)))
@@ -71,18 +74,24 @@ def package(bucket: str, path: Path = ROOT / 'template.yaml') -> Package:
 
 def _artifacts(document: dict[str, Any], bucket: str, root: Path) -> Iterator[Artifact]:
     """Replaces each local path in the document, and yields what it stands for."""
-    for logical_id, resource in document['Resources'].items():
-        properties = resource.get('Properties', {})
-        if resource['Type'] == 'AWS::Glue::Job':
-            script = properties['Command']['ScriptLocation']
-            yield (artifact := Artifact(logical_id, (root / script).read_bytes(), Path(script).suffix))
-            properties['Command']['ScriptLocation'] = f's3://{bucket}/{artifact.key}'
-        elif resource['Type'] == 'AWS::Lambda::Function':
-            yield (artifact := Artifact(logical_id, zipped(root / properties['Code']), '.zip'))
-            properties['Code'] = {'S3Bucket': bucket, 'S3Key': artifact.key}
-        elif resource['Type'] == 'AWS::StepFunctions::StateMachine':
-            yield (artifact := Artifact(logical_id, (root / properties['DefinitionS3Location']).read_bytes(), '.json'))
-            properties['DefinitionS3Location'] = {'Bucket': bucket, 'Key': artifact.key}
+    for logical_id, resource in document["Resources"].items():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::Glue::Job":
+            script = properties["Command"]["ScriptLocation"]
+            yield (
+                artifact := Artifact(logical_id, (root / script).read_bytes(), Path(script).suffix)
+            )
+            properties["Command"]["ScriptLocation"] = f"s3://{bucket}/{artifact.key}"
+        elif resource["Type"] == "AWS::Lambda::Function":
+            yield (artifact := Artifact(logical_id, zipped(root / properties["Code"]), ".zip"))
+            properties["Code"] = {"S3Bucket": bucket, "S3Key": artifact.key}
+        elif resource["Type"] == "AWS::StepFunctions::StateMachine":
+            yield (
+                artifact := Artifact(
+                    logical_id, (root / properties["DefinitionS3Location"]).read_bytes(), ".json"
+                )
+            )
+            properties["DefinitionS3Location"] = {"Bucket": bucket, "Key": artifact.key}
 
 
 def upload(s3: Any, packaged: Package) -> list[str]:
@@ -92,7 +101,7 @@ def upload(s3: Any, packaged: Package) -> list[str]:
         try:
             s3.head_object(Bucket=packaged.bucket, Key=artifact.key)
         except ClientError as error:
-            if error.response['ResponseMetadata']['HTTPStatusCode'] != 404:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
             s3.put_object(Bucket=packaged.bucket, Key=artifact.key, Body=artifact.body)
             new.append(artifact.key)

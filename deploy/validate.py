@@ -1,4 +1,5 @@
 """`make validate`: every check of the templates, the state machine and the workflows that this machine has the tools for."""
+
 from __future__ import annotations
 
 import shutil
@@ -9,19 +10,31 @@ from pathlib import Path
 
 from local.template import ROOT
 
-TEMPLATES = ('template.yaml', 'bootstrap.yaml')
-STATE_MACHINE = 'stepfunctions/delta-lake.json'
+TEMPLATES = ("template.yaml", "bootstrap.yaml")
+STATE_MACHINE = "stepfunctions/delta-lake.json"
 
 
 def checks(root: Path = ROOT) -> Iterator[tuple[str, list[str]]]:
     """Name and command of each check, the tool's name first."""
-    workflows = sorted(str(path.relative_to(root)) for path in (root / '.github' / 'workflows').glob('*.yml'))
-    yield 'templates', ['cfn-lint', *TEMPLATES]
-    yield 'state machine', [sys.executable, '-m', 'local.asl_check', STATE_MACHINE]
-    yield 'security of the templates', ['checkov', '--framework', 'cloudformation', '--compact', '--quiet', '--skip-download',
-                                        *[word for name in TEMPLATES for word in ('--file', name)]]
-    yield 'workflows', ['actionlint', *workflows]
-    yield 'security of the workflows', ['zizmor', '--offline', '--persona', 'pedantic', *workflows]
+    workflows = sorted(
+        str(path.relative_to(root)) for path in (root / ".github" / "workflows").glob("*.yml")
+    )
+    yield "templates", ["cfn-lint", *TEMPLATES]
+    yield "state machine", [sys.executable, "-m", "local.asl_check", STATE_MACHINE]
+    yield (
+        "security of the templates",
+        [
+            "checkov",
+            "--framework",
+            "cloudformation",
+            "--compact",
+            "--quiet",
+            "--skip-download",
+            *[word for name in TEMPLATES for word in ("--file", name)],
+        ],
+    )
+    yield "workflows", ["actionlint", *workflows]
+    yield "security of the workflows", ["zizmor", "--offline", "--persona", "pedantic", *workflows]
 
 
 def find(tool: str) -> str | None:
@@ -35,7 +48,10 @@ def validate(say: Callable[[str], None] = print, strict: bool = False) -> bool:
     for name, (tool, *arguments) in checks():
         command = find(tool)
         if command is None:
-            say(f'{name}: {tool} is not installed, so this is not checked' + (' (an error here)' if strict else ''))
+            say(
+                f"{name}: {tool} is not installed, so this is not checked"
+                + (" (an error here)" if strict else "")
+            )
             good = good and not strict
             continue
         finished = subprocess.run([command, *arguments], cwd=ROOT, capture_output=True, text=True)

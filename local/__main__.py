@@ -1,14 +1,21 @@
 """`python -m local COMMAND`: the product on one machine."""
+
 from __future__ import annotations
 
 import importlib
 import sys
 
 COMMANDS = {
-    "run": ("local.run", "uploads go the whole way to Athena: two deliveries of sample data, or your own"),
+    "run": (
+        "local.run",
+        "uploads go the whole way to Athena: two deliveries of sample data, or your own",
+    ),
     "up": ("local.up", "the same, kept running: upload with the AWS CLI, query, look at each run"),
     "job": ("local.job", "run the job alone, on folders"),
-    "sql": ("local.athena", "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV"),
+    "sql": (
+        "local.athena",
+        "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV",
+    ),
     "images": ("local.pictures", "draw the pictures in images/ from the files that they show"),
     "jars": ("local.jars", "fetch what Spark needs, once"),
 }

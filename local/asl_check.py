@@ -8,6 +8,7 @@ back-off, cap and jitter, and a Catch for the rest that keeps the state's input.
 missing: on AWS that is a States.Runtime, which no Catch sees. What is present is followed from state to state; a path
 below a value that came from outside (a file, a service) counts as present only behind an IsPresent.
 """
+
 from __future__ import annotations
 
 import json
@@ -21,11 +22,24 @@ State = dict[str, Any]
 Paths = frozenset[str]
 
 PATH = re.compile(r"\$\$?(?:\.[A-Za-z_][\w]*|\[[^\]]*\])*")
-BRANCH = re.compile(r'\$\[(\d+)\]')
+BRANCH = re.compile(r"\$\[(\d+)\]")
 LITERAL = re.compile(r"'(?:\\.|[^'\\])*'")
-PATH_FIELDS = ('InputPath', 'OutputPath', 'SecondsPath', 'TimeoutSecondsPath', 'CausePath', 'ErrorPath')
-TERMINAL = ('Succeed', 'Fail')
-RETRIER_FIELDS = ('IntervalSeconds', 'BackoffRate', 'MaxAttempts', 'MaxDelaySeconds', 'JitterStrategy')
+PATH_FIELDS = (
+    "InputPath",
+    "OutputPath",
+    "SecondsPath",
+    "TimeoutSecondsPath",
+    "CausePath",
+    "ErrorPath",
+)
+TERMINAL = ("Succeed", "Fail")
+RETRIER_FIELDS = (
+    "IntervalSeconds",
+    "BackoffRate",
+    "MaxAttempts",
+    "MaxDelaySeconds",
+    "JitterStrategy",
+)
 
 
 def problems(machine: State) -> list[str]:
@@ -33,70 +47,76 @@ def problems(machine: State) -> list[str]:
     found = []
     names: list[str] = []
     for scope, where in _scopes(machine):
-        names += scope['States']
-        found += [f'{where}{finding}' for finding in _scope_problems(scope)]
-    found += [f'{name}: the name is used twice' for name in sorted({name for name in names if names.count(name) > 1})]
-    if 'TimeoutSeconds' not in machine:
-        found.append('the machine has no TimeoutSeconds')
-    return found + _path_problems(machine, frozenset({'$'}))
+        names += scope["States"]
+        found += [f"{where}{finding}" for finding in _scope_problems(scope)]
+    found += [
+        f"{name}: the name is used twice"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+    if "TimeoutSeconds" not in machine:
+        found.append("the machine has no TimeoutSeconds")
+    return found + _path_problems(machine, frozenset({"$"}))
 
 
 def targets(state: State) -> list[str]:
     """The names of all states that may follow."""
-    following = [state[field] for field in ('Next', 'Default') if field in state]
-    following += [rule['Next'] for rule in state.get('Choices', [])]
-    return following + [catcher['Next'] for catcher in state.get('Catch', [])]
+    following = [state[field] for field in ("Next", "Default") if field in state]
+    following += [rule["Next"] for rule in state.get("Choices", [])]
+    return following + [catcher["Next"] for catcher in state.get("Catch", [])]
 
 
-def _scopes(scope: State, where: str = '') -> Iterator[tuple[State, str]]:
+def _scopes(scope: State, where: str = "") -> Iterator[tuple[State, str]]:
     yield scope, where
-    for name, state in scope['States'].items():
-        for inner in [*state.get('Branches', []), *[state[k] for k in ('ItemProcessor', 'Iterator') if k in state]]:
-            yield from _scopes(inner, f'{where}{name} > ')
+    for name, state in scope["States"].items():
+        for inner in [
+            *state.get("Branches", []),
+            *[state[k] for k in ("ItemProcessor", "Iterator") if k in state],
+        ]:
+            yield from _scopes(inner, f"{where}{name} > ")
 
 
 def _scope_problems(scope: State) -> Iterator[str]:
-    states = scope['States']
-    if scope.get('StartAt') not in states:
+    states = scope["States"]
+    if scope.get("StartAt") not in states:
         yield f"StartAt {scope.get('StartAt')!r} does not exist"
         return
     for name, state in states.items():
         for target in targets(state):
             if target not in states:
-                yield f'{name}: {target!r} does not exist'
-        yield from (f'{name}: {finding}' for finding in _state_problems(state))
-    for name in sorted(set(states) - _reachable(states, [scope['StartAt']])):
-        yield f'{name}: cannot be reached'
+                yield f"{name}: {target!r} does not exist"
+        yield from (f"{name}: {finding}" for finding in _state_problems(state))
+    for name in sorted(set(states) - _reachable(states, [scope["StartAt"]])):
+        yield f"{name}: cannot be reached"
     for loop in _loops(states):
         if not _has_way_out(loop, states):
             yield f"{', '.join(sorted(loop))}: the loop has no counter that leads out of it"
 
 
 def _state_problems(state: State) -> Iterator[str]:
-    kind = state['Type']
-    if kind == 'Choice' and 'Default' not in state:
-        yield 'no Default'
-    if kind not in ('Choice', *TERMINAL) and 'Next' not in state and not state.get('End'):
-        yield 'neither Next nor End'
-    if kind in ('Task', 'Parallel', 'Map'):
+    kind = state["Type"]
+    if kind == "Choice" and "Default" not in state:
+        yield "no Default"
+    if kind not in ("Choice", *TERMINAL) and "Next" not in state and not state.get("End"):
+        yield "neither Next nor End"
+    if kind in ("Task", "Parallel", "Map"):
         yield from _catch_problems(state)
-    if kind == 'Task':
-        if 'TimeoutSeconds' not in state and 'TimeoutSecondsPath' not in state:
-            yield 'no TimeoutSeconds'
-        if not state.get('Retry'):
-            yield 'no Retry'
-    for retrier in state.get('Retry', []):
+    if kind == "Task":
+        if "TimeoutSeconds" not in state and "TimeoutSecondsPath" not in state:
+            yield "no TimeoutSeconds"
+        if not state.get("Retry"):
+            yield "no Retry"
+    for retrier in state.get("Retry", []):
         for field in RETRIER_FIELDS:
             if field not in retrier:
                 yield f"Retry for {', '.join(retrier['ErrorEquals'])} has no {field}"
 
 
 def _catch_problems(state: State) -> Iterator[str]:
-    catchers = state.get('Catch', [])
-    if not catchers or catchers[-1]['ErrorEquals'] != ['States.ALL']:
-        yield 'no Catch for States.ALL at the end'
+    catchers = state.get("Catch", [])
+    if not catchers or catchers[-1]["ErrorEquals"] != ["States.ALL"]:
+        yield "no Catch for States.ALL at the end"
     for catcher in catchers:
-        if catcher.get('ResultPath', '$') == '$':
+        if catcher.get("ResultPath", "$") == "$":
             yield f"Catch to {catcher['Next']} replaces the state's input"
 
 
@@ -114,8 +134,13 @@ def _reachable(states: dict[str, State], start: list[str]) -> set[str]:
 def _loops(states: dict[str, State]) -> list[frozenset[str]]:
     """The groups of states that can follow one another again and again."""
     after = {name: _reachable(states, targets(state)) for name, state in states.items()}
-    return list({frozenset(other for other in after[name] if name in after.get(other, ())) for name in states
-                 if name in after[name]})
+    return list(
+        {
+            frozenset(other for other in after[name] if name in after.get(other, ()))
+            for name in states
+            if name in after[name]
+        }
+    )
 
 
 def _has_way_out(loop: frozenset[str], states: dict[str, State]) -> bool:
@@ -125,17 +150,18 @@ def _has_way_out(loop: frozenset[str], states: dict[str, State]) -> bool:
 
 
 def _counts(state: State, loop: frozenset[str]) -> bool:
-    ways_out = [rule for rule in state.get('Choices', []) if rule['Next'] not in loop]
-    return any('NumericGreaterThan' in json.dumps(rule) for rule in ways_out)
+    ways_out = [rule for rule in state.get("Choices", []) if rule["Next"] not in loop]
+    return any("NumericGreaterThan" in json.dumps(rule) for rule in ways_out)
 
 
 # JSONPaths -----------------------------------------------------------------------------------------------------------
 
+
 def _path_problems(scope: State, start: Paths) -> list[str]:
     """Follows what is surely present through the states of a scope, and reports reads of anything else."""
-    states = scope['States']
-    present: dict[str, Paths] = {scope['StartAt']: start}
-    todo = [scope['StartAt']]
+    states = scope["States"]
+    present: dict[str, Paths] = {scope["StartAt"]: start}
+    todo = [scope["StartAt"]]
     while todo:
         name = todo.pop()
         for target, paths in _flow(states[name], present[name]):
@@ -147,60 +173,70 @@ def _path_problems(scope: State, start: Paths) -> list[str]:
                 todo.append(target)
     found = []
     for name, paths in present.items():
-        found += [f'{name}: {path} may be missing' for path in sorted(_missing(states[name], paths))]
-        inner_start = _produced('$', states[name]['Parameters']) if 'Parameters' in states[name] else paths
-        for branch in states[name].get('Branches', []):
-            found += _path_problems(branch, inner_start | {'$'})
+        found += [
+            f"{name}: {path} may be missing" for path in sorted(_missing(states[name], paths))
+        ]
+        inner_start = (
+            _produced("$", states[name]["Parameters"]) if "Parameters" in states[name] else paths
+        )
+        for branch in states[name].get("Branches", []):
+            found += _path_problems(branch, inner_start | {"$"})
     return found
 
 
 def _flow(state: State, paths: Paths) -> Iterator[tuple[str, Paths]]:
     """The states that may follow, each with what is then present."""
-    for rule in state.get('Choices', []):
-        yield rule['Next'], paths | _shown(rule)
-    if 'Default' in state:
-        yield state['Default'], paths
-    for catcher in state.get('Catch', []):
-        yield catcher['Next'], _with_result(paths, catcher.get('ResultPath', '$'), {'Error': ''})
-    if 'Next' in state:
-        yield state['Next'], _after(state, paths)
+    for rule in state.get("Choices", []):
+        yield rule["Next"], paths | _shown(rule)
+    if "Default" in state:
+        yield state["Default"], paths
+    for catcher in state.get("Catch", []):
+        yield catcher["Next"], _with_result(paths, catcher.get("ResultPath", "$"), {"Error": ""})
+    if "Next" in state:
+        yield state["Next"], _after(state, paths)
 
 
 def _after(state: State, paths: Paths) -> Paths:
-    if state['Type'] not in ('Task', 'Pass', 'Parallel', 'Map'):
+    if state["Type"] not in ("Task", "Pass", "Parallel", "Map"):
         return paths
     # What a service answers is known only where a ResultSelector names it.
-    passes = state['Type'] == 'Pass'
-    result = state.get('Result', state.get('Parameters', {})) if passes else state.get('ResultSelector', {})
-    outputs = [_branch_output(branch) for branch in state.get('Branches', [])]
-    return _with_result(paths, state.get('ResultPath', '$'), result, outputs)
+    passes = state["Type"] == "Pass"
+    result = (
+        state.get("Result", state.get("Parameters", {}))
+        if passes
+        else state.get("ResultSelector", {})
+    )
+    outputs = [_branch_output(branch) for branch in state.get("Branches", [])]
+    return _with_result(paths, state.get("ResultPath", "$"), result, outputs)
 
 
 def _branch_output(branch: State) -> dict[str, None]:
     """The fields that a branch yields, whichever of its states ends it."""
-    ends = [state for state in branch['States'].values() if state.get('End')]
-    fields = [{key.removesuffix('.$') for key in _result_of(state)} for state in ends]
+    ends = [state for state in branch["States"].values() if state.get("End")]
+    fields = [{key.removesuffix(".$") for key in _result_of(state)} for state in ends]
     return dict.fromkeys(set.intersection(*fields) if fields else ())
 
 
 def _result_of(state: State) -> State:
-    if state['Type'] == 'Pass':
-        return state.get('Result', state.get('Parameters', {}))
-    return state.get('ResultSelector', {}) if state.get('ResultPath', '$') == '$' else {}
+    if state["Type"] == "Pass":
+        return state.get("Result", state.get("Parameters", {}))
+    return state.get("ResultSelector", {}) if state.get("ResultPath", "$") == "$" else {}
 
 
-def _with_result(paths: Paths, where: str | None, result: Any, branches: Sequence[Any] = ()) -> Paths:
+def _with_result(
+    paths: Paths, where: str | None, result: Any, branches: Sequence[Any] = ()
+) -> Paths:
     if where is None:
         return paths
-    kept = frozenset(path for path in paths if path != where and not path.startswith(where + '.'))
-    return kept | _produced(where, result, branches) | {'$'}
+    kept = frozenset(path for path in paths if path != where and not path.startswith(where + "."))
+    return kept | _produced(where, result, branches) | {"$"}
 
 
 def _produced(where: str, value: Any, branches: Sequence[Any] = ()) -> Paths:
     """The paths of a payload template; `$[1]` in it is the output of the second branch."""
     found = {where}
     for key, inner in value.items() if isinstance(value, dict) else []:
-        if key.endswith('.$'):
+        if key.endswith(".$"):
             number = BRANCH.fullmatch(inner)
             inner = branches[int(number[1])] if number and int(number[1]) < len(branches) else None
         found |= _produced(f"{where}.{key.removesuffix('.$')}", inner, branches)
@@ -209,9 +245,15 @@ def _produced(where: str, value: Any, branches: Sequence[Any] = ()) -> Paths:
 
 def _missing(state: State, paths: Paths) -> set[str]:
     reads = [state[field] for field in PATH_FIELDS if field in state]
-    reads += list(_dynamic(state.get('Parameters', {})))
-    missing = {path for text in reads if isinstance(text, str) for path in _paths(text) if path not in paths}
-    for rule in state.get('Choices', []):
+    reads += list(_dynamic(state.get("Parameters", {})))
+    missing = {
+        path
+        for text in reads
+        if isinstance(text, str)
+        for path in _paths(text)
+        if path not in paths
+    }
+    for rule in state.get("Choices", []):
         missing |= _missing_in_rule(rule, paths)[0]
     return missing
 
@@ -219,44 +261,46 @@ def _missing(state: State, paths: Paths) -> set[str]:
 def _missing_in_rule(rule: State, paths: Paths) -> tuple[set[str], Paths]:
     """What a rule reads without knowing it to be there; And and Or are judged from left to right, and stop early."""
     missing: set[str] = set()
-    if 'And' in rule or 'Or' in rule:
-        for part in rule.get('And', []) + rule.get('Or', []):
+    if "And" in rule or "Or" in rule:
+        for part in rule.get("And", []) + rule.get("Or", []):
             missing |= _missing_in_rule(part, paths)[0]
             # The next part is looked at only if this one held (And), or did not (Or).
-            paths |= _shown(part) if 'And' in rule else _shown_when_false(part)
+            paths |= _shown(part) if "And" in rule else _shown_when_false(part)
         return missing, paths
-    if 'Not' in rule:
-        return _missing_in_rule(rule['Not'], paths)
-    reads = [] if 'IsPresent' in rule else [rule['Variable']]
-    reads += [value for key, value in rule.items() if key.endswith('Path') and isinstance(value, str)]
+    if "Not" in rule:
+        return _missing_in_rule(rule["Not"], paths)
+    reads = [] if "IsPresent" in rule else [rule["Variable"]]
+    reads += [
+        value for key, value in rule.items() if key.endswith("Path") and isinstance(value, str)
+    ]
     return {path for text in reads for path in _paths(text) if path not in paths}, paths
 
 
 def _shown(rule: State) -> Paths:
     """The paths that are present where a rule holds."""
-    if 'And' in rule:
-        return frozenset().union(*map(_shown, rule['And']))
-    if 'Or' in rule:
-        return frozenset.intersection(*map(_shown, rule['Or']))
-    if 'Not' in rule:
-        return _shown_when_false(rule['Not'])
-    if rule.get('IsPresent') is False:
+    if "And" in rule:
+        return frozenset().union(*map(_shown, rule["And"]))
+    if "Or" in rule:
+        return frozenset.intersection(*map(_shown, rule["Or"]))
+    if "Not" in rule:
+        return _shown_when_false(rule["Not"])
+    if rule.get("IsPresent") is False:
         return frozenset()
-    return frozenset(_parents(_plain(rule['Variable'])))
+    return frozenset(_parents(_plain(rule["Variable"])))
 
 
 def _shown_when_false(rule: State) -> Paths:
-    if 'Not' in rule:
-        return _shown(rule['Not'])
-    if rule.get('IsPresent') is False:
-        return frozenset(_parents(_plain(rule['Variable'])))
+    if "Not" in rule:
+        return _shown(rule["Not"])
+    if rule.get("IsPresent") is False:
+        return frozenset(_parents(_plain(rule["Variable"])))
     return frozenset()
 
 
 def _dynamic(value: Any) -> Iterator[str]:
     """The texts of all fields that end in .$"""
     for key, inner in value.items() if isinstance(value, dict) else []:
-        if key.endswith('.$'):
+        if key.endswith(".$"):
             yield inner
         else:
             yield from _dynamic(inner)
@@ -264,25 +308,29 @@ def _dynamic(value: Any) -> Iterator[str]:
 
 def _paths(text: str) -> list[str]:
     """The paths in a field or in the arguments of its intrinsic functions, context object aside."""
-    found = PATH.findall(LITERAL.sub('', text))
-    return [_plain(path) for path in found if not path.startswith('$$')]
+    found = PATH.findall(LITERAL.sub("", text))
+    return [_plain(path) for path in found if not path.startswith("$$")]
 
 
 def _plain(path: str) -> str:
-    return re.sub(r'\[[^\]]*\]', '', path)
+    return re.sub(r"\[[^\]]*\]", "", path)
 
 
 def _parents(path: str) -> Iterator[str]:
-    parts = path.split('.')
-    yield from ('.'.join(parts[:count]) for count in range(1, len(parts) + 1))
+    parts = path.split(".")
+    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 def main(argv: list[str]) -> int:
     """Prints the findings of each file; exit code 1 where there is one."""
-    found = [f'{file}: {finding}' for file in argv for finding in problems(json.loads(Path(file).read_text('utf-8')))]
-    print('\n'.join(found) or 'no findings')
+    found = [
+        f"{file}: {finding}"
+        for file in argv
+        for finding in problems(json.loads(Path(file).read_text("utf-8")))
+    ]
+    print("\n".join(found) or "no findings")
     return 1 if found else 0
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -22,9 +22,10 @@ import re
 import sys
 import time
 import uuid
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Mapping, NoReturn, Sequence
+from typing import Any, NoReturn
 
 import duckdb
 import pyarrow as pa
@@ -39,10 +40,15 @@ from sqlglot.tokens import TokenType
 
 DATABASE = "delta-lakehouse"
 CATALOG = "awsdatacatalog"
-READER_FEATURES = {"columnMapping", "timestampNtz", "deletionVectors"}  # all that Athena's engine 3 reads, and reader 1
+READER_FEATURES = {
+    "columnMapping",
+    "timestampNtz",
+    "deletionVectors",
+}  # all that Athena's engine 3 reads, and reader 1
 
 # Trino's functions (its documentation, without geometry, sketches and machine learning): Athena refuses others
-FUNCTIONS = frozenset("""
+FUNCTIONS = frozenset(
+    """
 abs acos all_match any_match any_value approx_distinct approx_most_frequent approx_percentile arbitrary array
 array_agg array_distinct array_except array_intersect array_join array_max array_min array_position array_remove
 array_sort array_union arrays_overlap asin at_timezone atan atan2 avg bit_count bitwise_and bitwise_and_agg
@@ -68,7 +74,8 @@ to_base64 to_char to_date to_hex to_iso8601 to_milliseconds to_timestamp to_unix
 transform_values translate trim trim_array truncate try try_cast typeof unnest upper url_decode url_encode
 url_extract_host url_extract_path uuid values var_pop var_samp variance version week week_of_year width_bucket
 with_timezone word_stem xxhash64 year year_of_week yow zip zip_with
-""".split())
+""".split()
+)
 
 # Trino's functions that DuckDB knows under no name, or under another one
 MACROS = """
@@ -92,15 +99,40 @@ TIME_TRAVEL = (
     "`rollback` goes back to a run"
 )
 NOT_HERE = "{verb} is not part of this local console, which runs SELECT, SHOW and DESCRIBE. On AWS, Athena runs it"
-WRITES = {"INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "OPTIMIZE", "VACUUM", "ALTER", "DROP", "MSCK", "REPAIR"}
-LATER = {"CREATE", "UNLOAD", "PREPARE", "EXECUTE", "DEALLOCATE", "EXPLAIN", "SET", "USE", "GRANT", "REVOKE"}
+WRITES = {
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "MERGE",
+    "TRUNCATE",
+    "OPTIMIZE",
+    "VACUUM",
+    "ALTER",
+    "DROP",
+    "MSCK",
+    "REPAIR",
+}
+LATER = {
+    "CREATE",
+    "UNLOAD",
+    "PREPARE",
+    "EXECUTE",
+    "DEALLOCATE",
+    "EXPLAIN",
+    "SET",
+    "USE",
+    "GRANT",
+    "REVOKE",
+}
 
 
 class AthenaError(Exception):
     """A query that Athena would refuse, or fail. `code` is Athena's name of the error, `line` and `column` count
     from 1."""
 
-    def __init__(self, code: str, message: str, line: int | None = None, column: int | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, line: int | None = None, column: int | None = None
+    ) -> None:
         self.code, self.line, self.column = code, line, column
         where = f"line {line}:{column}: " if line else ""
         super().__init__(f"{code}: {where}{message}")
@@ -124,20 +156,33 @@ class Result:
         """The text of the result file, with Athena's line ends."""
         stream = io.StringIO(newline="")
         for row in [list(self.names), *self.text_rows()]:
-            stream.write(",".join("" if v is None else '"' + v.replace('"', '""') + '"' for v in row) + "\n")
+            stream.write(
+                ",".join("" if v is None else '"' + v.replace('"', '""') + '"' for v in row) + "\n"
+            )
         return stream.getvalue()
 
     def table(self) -> str:
         """The rows as a table for a terminal, numbers to the right, NULL as an empty cell."""
         cells = [[(v or "").replace("\n", "⏎") for v in row] for row in self.text_rows()]
         widths = [max(map(len, column)) for column in zip(self.names, *cells)]
-        right = [re.match("bigint|integer|double|decimal|real", kind) is not None for kind in self.types]
+        right = [
+            re.match("bigint|integer|double|decimal|real", kind) is not None for kind in self.types
+        ]
 
         def line(row: Sequence[str]) -> str:
-            return "  ".join(v.rjust(w) if r else v.ljust(w) for v, w, r in zip(row, widths, right)).rstrip()
+            return "  ".join(
+                v.rjust(w) if r else v.ljust(w) for v, w, r in zip(row, widths, right)
+            ).rstrip()
 
         rule = "  ".join("-" * w for w in widths)
-        return "\n".join([line(self.names), rule, *map(line, cells), f"({len(cells)} rows, {self.seconds:.2f} s)"])
+        return "\n".join(
+            [
+                line(self.names),
+                rule,
+                *map(line, cells),
+                f"({len(cells)} rows, {self.seconds:.2f} s)",
+            ]
+        )
 
     def result_set(self) -> dict[str, Any]:
         """The `ResultSet` of GetQueryResults: all values as text, the first row holds the names."""
@@ -145,8 +190,13 @@ class Result:
         def row(values: Iterable[str | None]) -> dict[str, Any]:
             return {"Data": [{} if v is None else {"VarCharValue": v} for v in values]}
 
-        info = [{"Name": n, "Label": n, "Type": t.split("(")[0]} for n, t in zip(self.names, self.types)]
-        return {"Rows": [row(self.names), *map(row, self.text_rows())], "ResultSetMetadata": {"ColumnInfo": info}}
+        info = [
+            {"Name": n, "Label": n, "Type": t.split("(")[0]} for n, t in zip(self.names, self.types)
+        ]
+        return {
+            "Rows": [row(self.names), *map(row, self.text_rows())],
+            "ResultSetMetadata": {"ColumnInfo": info},
+        }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -261,7 +311,11 @@ def trino_type(kind: pa.DataType) -> str:
 
 def hive_type(trino: str) -> str:
     """The type as DESCRIBE and the Glue catalog write it: string, timestamp, array<string>."""
-    text = trino.replace("timestamp with time zone", "timestamp").replace("varchar", "string").replace("integer", "int")
+    text = (
+        trino.replace("timestamp with time zone", "timestamp")
+        .replace("varchar", "string")
+        .replace("integer", "int")
+    )
     text = re.sub(r"\b(array|map)\(", r"\1<", text).replace(", ", ",")
     return re.sub(r"\)(?=[,)>]|$)", ">", text) if "<" in text else text
 
@@ -273,7 +327,12 @@ class Query:
     """One SELECT: parsed, typed by the tables' schemas, and refused where Athena would refuse it."""
 
     def __init__(self, sql: str, tree: exp.Expression, known: Iterable[str], database: str) -> None:
-        self.sql, self.tree, self.known, self.database = sql, tree, {k.lower(): k for k in known}, database
+        self.sql, self.tree, self.known, self.database = (
+            sql,
+            tree,
+            {k.lower(): k for k in known},
+            database,
+        )
         self.ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
         self._check_functions()
         self.tables = self._resolve_tables()
@@ -290,7 +349,9 @@ class Query:
 
     def column(self, name: str) -> exp.Expression | None:
         """The first place that names the column."""
-        return next((c for c in self.tree.find_all(exp.Column) if c.name.lower() == name.lower()), None)
+        return next(
+            (c for c in self.tree.find_all(exp.Column) if c.name.lower() == name.lower()), None
+        )
 
     def _check_functions(self) -> None:
         tokens = sqlglot.tokenize(self.sql, read="athena")
@@ -317,8 +378,14 @@ class Query:
         for table in self.tree.find_all(exp.Table):
             version = table.args.get("version")
             if version:
-                self.fail("NOT_SUPPORTED", TIME_TRAVEL.format(kind=str(version.this).upper()), table)
-            if not table.db and table.name.lower() in self.ctes or not isinstance(table.this, exp.Identifier):
+                self.fail(
+                    "NOT_SUPPORTED", TIME_TRAVEL.format(kind=str(version.this).upper()), table
+                )
+            if (
+                not table.db
+                and table.name.lower() in self.ctes
+                or not isinstance(table.this, exp.Identifier)
+            ):
                 continue
             self._check_database(table)
             name = self.known.get(table.name.lower())
@@ -365,28 +432,47 @@ class Query:
         self.tree = tree
         self._refuse_alias_references()
         self._refuse_mixed_comparisons()
-        return tree.transform(_to_duckdb).sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.IGNORE)
+        return tree.transform(_to_duckdb).sql(
+            dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.IGNORE
+        )
 
     def _refuse_alias_references(self) -> None:
         """Trino knows a column's alias in ORDER BY only; DuckDB would take it everywhere."""
         for select in self.tree.find_all(exp.Select):
             aliases = {e.alias.lower() for e in select.expressions if isinstance(e, exp.Alias)}
-            parts = [*select.expressions, *(select.args.get(k) for k in ("where", "group", "having"))]
+            parts = [
+                *select.expressions,
+                *(select.args.get(k) for k in ("where", "group", "having")),
+            ]
             for column in (c for part in parts if part for c in part.find_all(exp.Column)):
                 inner = column.parent_select is select and not column.find_ancestor(exp.Lambda)
                 if inner and not column.table and column.name.lower() in aliases:
-                    self.fail("COLUMN_NOT_FOUND", f"Column '{column.name}' cannot be resolved", column)
+                    self.fail(
+                        "COLUMN_NOT_FOUND", f"Column '{column.name}' cannot be resolved", column
+                    )
 
     def _refuse_mixed_comparisons(self) -> None:
         """`date = '2025-04-01'`: Trino compares no text with a date, a number or a boolean."""
-        for node in self.tree.find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In):
-            others = [node.args.get("expression"), node.args.get("low"), node.args.get("high"), *node.expressions]
+        for node in self.tree.find_all(
+            exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In
+        ):
+            others = [
+                node.args.get("expression"),
+                node.args.get("low"),
+                node.args.get("high"),
+                *node.expressions,
+            ]
             for other in filter(None, others):
                 left, right = _family(node.this), _family(other)
                 if left and right and left != right and "varchar" in (left, right):
-                    operator = {exp.EQ: "=", exp.NEQ: "<>", exp.GT: ">", exp.GTE: ">=", exp.LT: "<", exp.LTE: "<="}.get(
-                        type(node), "IN"
-                    )
+                    operator = {
+                        exp.EQ: "=",
+                        exp.NEQ: "<>",
+                        exp.GT: ">",
+                        exp.GTE: ">=",
+                        exp.LT: "<",
+                        exp.LTE: "<=",
+                    }.get(type(node), "IN")
                     self.fail(
                         "TYPE_MISMATCH",
                         f"Cannot apply operator: {left} {operator} {right}; write the value as the column's type, "
@@ -413,7 +499,10 @@ def _family(node: exp.Expression) -> str | None:
 def _name_columns(select: exp.Select) -> None:
     """Athena calls the n-th column without a name `_col<n>`."""
     for i, item in enumerate(select.expressions):
-        if not isinstance(item, (exp.Column, exp.Alias, exp.Star, exp.Aliases)) and not item.is_star:
+        if (
+            not isinstance(item, (exp.Column, exp.Alias, exp.Star, exp.Aliases))
+            and not item.is_star
+        ):
             name = item.name if isinstance(item, exp.Dot) else f"_col{i}"
             select.expressions[i].replace(exp.alias_(item.copy(), name))
 
@@ -424,7 +513,9 @@ def _to_duckdb(node: exp.Expression) -> exp.Expression:
         return exp.Count(this=exp.Distinct(expressions=[node.this]))
     if isinstance(node, exp.ApproxQuantile):
         return exp.Anonymous(this="QUANTILE_DISC", expressions=[node.this, node.args["quantile"]])
-    if isinstance(node, exp.DateDiff):  # Trino counts whole units, DuckDB's date_diff the borders crossed
+    if isinstance(
+        node, exp.DateDiff
+    ):  # Trino counts whole units, DuckDB's date_diff the borders crossed
         unit = exp.Literal.string(node.unit.name.lower() if node.unit else "day")
         return exp.Anonymous(this="DATE_SUB", expressions=[unit, node.expression, node.this])
     if isinstance(node, exp.Div):
@@ -432,19 +523,29 @@ def _to_duckdb(node: exp.Expression) -> exp.Expression:
         return (
             node
             if not scale
-            else exp.cast(exp.func("ROUND", node.copy(), exp.Literal.number(scale)), f"DECIMAL(38, {scale})")
+            else exp.cast(
+                exp.func("ROUND", node.copy(), exp.Literal.number(scale)), f"DECIMAL(38, {scale})"
+            )
         )
-    if isinstance(node, (exp.DateAdd, exp.DateSub, exp.Add, exp.Sub, exp.TimestampTrunc, exp.DateTrunc)):
+    if isinstance(
+        node, (exp.DateAdd, exp.DateSub, exp.Add, exp.Sub, exp.TimestampTrunc, exp.DateTrunc)
+    ):
         return _keep_date(node)
     if isinstance(node, exp.GenerateSeries):
         start = node.args["start"]
         return exp.cast(node.copy(), "DATE[]") if start.is_type("date") else node
     if isinstance(node, exp.ArraySize) and node.this.is_type("map"):
         return exp.Anonymous(this="CARDINALITY", expressions=[node.this])
-    if isinstance(node, exp.Anonymous) and node.name.upper() == "FORMAT" or isinstance(node, exp.Format):
+    if (
+        isinstance(node, exp.Anonymous)
+        and node.name.upper() == "FORMAT"
+        or isinstance(node, exp.Format)
+    ):
         return exp.Anonymous(
             this="PRINTF",
-            expressions=[node.this, *node.expressions] if isinstance(node, exp.Format) else node.expressions,
+            expressions=[node.this, *node.expressions]
+            if isinstance(node, exp.Format)
+            else node.expressions,
         )
     if isinstance(node, exp.Unnest) and node.expressions and node.expressions[0].is_type("map"):
         return _unnest_map(node)
@@ -454,9 +555,9 @@ def _to_duckdb(node: exp.Expression) -> exp.Expression:
 def _keep_date(node: exp.Expression) -> exp.Expression:
     """A date plus days, or cut to its month, stays a date in Trino; DuckDB makes a timestamp of it."""
     is_date = node.this.is_type("date")
-    moved = isinstance(node, (exp.DateAdd, exp.DateSub, exp.TimestampTrunc, exp.DateTrunc)) or isinstance(
-        node.expression, exp.Interval
-    )
+    moved = isinstance(
+        node, (exp.DateAdd, exp.DateSub, exp.TimestampTrunc, exp.DateTrunc)
+    ) or isinstance(node.expression, exp.Interval)
     return exp.cast(node.copy(), "DATE") if is_date and moved else node
 
 
@@ -531,17 +632,26 @@ class Athena:
     def queries(self) -> list[dict[str, Any]]:
         """The history, oldest first: query_id, submitted_at, sql, state, seconds, rows or error."""
         log = self.history / "history.jsonl" if self.history else None
-        return [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log and log.exists() else []
+        return (
+            [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+            if log and log.exists()
+            else []
+        )
 
     def _remember(
-        self, query_id: str, sql: str, seconds: float, result: Result | None = None, error: str | None = None
+        self,
+        query_id: str,
+        sql: str,
+        seconds: float,
+        result: Result | None = None,
+        error: str | None = None,
     ) -> None:
         if self.history is None:
             return
         self.history.mkdir(parents=True, exist_ok=True)
         line = {
             "query_id": query_id,
-            "submitted_at": dt.datetime.now(dt.timezone.utc).isoformat(timespec="milliseconds"),
+            "submitted_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             "sql": sql,
             "state": "FAILED" if error else "SUCCEEDED",
             "seconds": round(seconds, 3),
@@ -554,7 +664,12 @@ class Athena:
 
     def _run(self, sql: str) -> Result:
         text = sql.strip().rstrip(";").rstrip()
-        verb = re.sub(r"^(\s|--[^\n]*\n|/\*.*?\*/|\()+", "", text, flags=re.S).partition(" ")[0].split("\n")[0].upper()
+        verb = (
+            re.sub(r"^(\s|--[^\n]*\n|/\*.*?\*/|\()+", "", text, flags=re.S)
+            .partition(" ")[0]
+            .split("\n")[0]
+            .upper()
+        )
         if verb in ("SHOW", "DESCRIBE", "DESC"):
             return self._metadata(text)
         if verb in WRITES:
@@ -566,7 +681,9 @@ class Athena:
     def _select(self, sql: str, tree: exp.Expression) -> Result:
         query = Query(sql, tree, self.tables, self.database)
         data = {name: self.open(name).to_pyarrow_dataset() for name in query.tables}
-        schemas = {n: {f.name.lower(): trino_type(f.type) for f in d.schema} for n, d in data.items()}
+        schemas = {
+            n: {f.name.lower(): trino_type(f.type) for f in d.schema} for n, d in data.items()
+        }
         translated = query.translate(schemas or {"none": {"none": "varchar"}})
         cursor = self._connection.cursor()
         try:
@@ -593,7 +710,8 @@ class Athena:
             ) from error
         except (DeltaError, OSError) as error:
             raise AthenaError(
-                "GENERIC_INTERNAL_ERROR", f"cannot read the Delta log at {self.tables[name]}: {error}"
+                "GENERIC_INTERNAL_ERROR",
+                f"cannot read the Delta log at {self.tables[name]}: {error}",
             ) from error
         features = set(table.protocol().reader_features or []) - READER_FEATURES
         if features:
@@ -607,7 +725,9 @@ class Athena:
         words = text.replace('"', "").replace("`", "").split()
         head = " ".join(words[:2]).upper()
         if words[0].upper() in ("DESCRIBE", "DESC") and len(words) > 1:
-            return self._describe([w for w in words[1:] if w.upper() not in ("FORMATTED", "EXTENDED")][-1])
+            return self._describe(
+                [w for w in words[1:] if w.upper() not in ("FORMATTED", "EXTENDED")][-1]
+            )
         if head == "SHOW TABLES":
             return self._show_tables(words[2:])
         if head in ("SHOW DATABASES", "SHOW SCHEMAS"):
@@ -616,7 +736,9 @@ class Athena:
             return Result(["field"], ["string"], [(f.name,) for f in self._schema(words[3])[1]])
         if " ".join(words[:3]).upper() == "SHOW CREATE TABLE" and len(words) > 3:
             name, _ = self._schema(words[3])
-            ddl = f"CREATE EXTERNAL TABLE `{self.database}`.`{name}`\nLOCATION '{self.tables[name]}'"
+            ddl = (
+                f"CREATE EXTERNAL TABLE `{self.database}`.`{name}`\nLOCATION '{self.tables[name]}'"
+            )
             ddl += "\nTBLPROPERTIES ('table_type'='DELTA')"
             return Result(["createtab_stmt"], ["string"], [(line,) for line in ddl.split("\n")])
         raise AthenaError(
@@ -632,14 +754,19 @@ class Athena:
                 raise AthenaError("SCHEMA_NOT_FOUND", f"Schema '{rest[1]}' does not exist")
             rest = rest[2:]
         pattern = rest[-1].strip("'").replace("*", ".*") if rest else ".*"
-        return Result(["tab_name"], ["string"], [(n,) for n in sorted(self.tables) if re.fullmatch(pattern, n, re.I)])
+        return Result(
+            ["tab_name"],
+            ["string"],
+            [(n,) for n in sorted(self.tables) if re.fullmatch(pattern, n, re.I)],
+        )
 
     def _schema(self, name: str) -> tuple[str, pa.Schema]:
         *database, table = name.lower().split(".")
         names = {n.lower(): n for n in self.tables}
         if table not in names or (database and database[-1] != self.database):
             raise AthenaError(
-                "TABLE_NOT_FOUND", f"Table '{CATALOG}.{'.'.join(database) or self.database}.{table}' does not exist"
+                "TABLE_NOT_FOUND",
+                f"Table '{CATALOG}.{'.'.join(database) or self.database}.{table}' does not exist",
             )
         return names[table], self.open(names[table]).to_pyarrow_dataset().schema
 
@@ -662,10 +789,15 @@ def parse(sql: str) -> exp.Expression:
         near = (first.get("highlight") or "").strip()
         about = re.sub(r"<Token.*|<class.*?>|but got.*", "", first["description"]).strip(" .")
         text = f"mismatched input near '{near}': {about}"
-        raise AthenaError("SYNTAX_ERROR", text, first["line"], max(first["col"] - len(near) + 1, 1)) from error
+        raise AthenaError(
+            "SYNTAX_ERROR", text, first["line"], max(first["col"] - len(near) + 1, 1)
+        ) from error
     except TokenError as error:
         raise AthenaError(
-            "SYNTAX_ERROR", "a quote is not closed", sql.count("\n") + 1, len(sql) - (sql.rfind("\n") + 1) + 1
+            "SYNTAX_ERROR",
+            "a quote is not closed",
+            sql.count("\n") + 1,
+            len(sql) - (sql.rfind("\n") + 1) + 1,
         ) from error
     if not trees:
         raise AthenaError("SYNTAX_ERROR", "the query is empty", 1, 1)
@@ -686,10 +818,15 @@ def explain(error: duckdb.Error, query: Query) -> AthenaError:
     text = str(error)
 
     if found := re.search(
-        r'Referenced (?:column|table) "([^"]+)" not found|does not have a column named "([^"]+)"', text
+        r'Referenced (?:column|table) "([^"]+)" not found|does not have a column named "([^"]+)"',
+        text,
     ):
         name = found[1] or found[2]
-        return AthenaError("COLUMN_NOT_FOUND", f"Column '{name}' cannot be resolved", *query.place(query.column(name)))
+        return AthenaError(
+            "COLUMN_NOT_FOUND",
+            f"Column '{name}' cannot be resolved",
+            *query.place(query.column(name)),
+        )
     if found := re.search(r'column "([^"]+)" must appear in the GROUP BY', text):
         return AthenaError(
             "EXPRESSION_NOT_AGGREGATE",
@@ -698,7 +835,8 @@ def explain(error: duckdb.Error, query: Query) -> AthenaError:
         )
     if found := re.search(r"Could not convert string '(.*)' to (\w+)", text, re.S):
         return AthenaError(
-            "INVALID_CAST_ARGUMENT", f"Cannot cast '{found[1]}' to {CAST_TYPES.get(found[2], found[2].lower())}"
+            "INVALID_CAST_ARGUMENT",
+            f"Cannot cast '{found[1]}' to {CAST_TYPES.get(found[2], found[2].lower())}",
         )
     if "ivision by zero" in text or re.search("value (inf|-inf|nan) can't be cast", text):
         return AthenaError("DIVISION_BY_ZERO", "Division by zero")
@@ -707,7 +845,9 @@ def explain(error: duckdb.Error, query: Query) -> AthenaError:
         "CatalogException": "FUNCTION_NOT_FOUND",
         "ParserException": "SYNTAX_ERROR",
     }
-    return AthenaError(code.get(type(error).__name__, "GENERIC_USER_ERROR"), text.partition(": ")[2].split("\n")[0])
+    return AthenaError(
+        code.get(type(error).__name__, "GENERIC_USER_ERROR"), text.partition(": ")[2].split("\n")[0]
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -746,23 +886,39 @@ def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = 
     from local.runtime import SetupError
 
     try:
-        return Athena(catalog_tables(glue_client(endpoint), database), s3_options(endpoint), database, history)
+        return Athena(
+            catalog_tables(glue_client(endpoint), database), s3_options(endpoint), database, history
+        )
     except EndpointConnectionError:
-        raise SetupError(f"Nothing listens at {endpoint}: start it with `make up`, or say --endpoint URL") from None
+        raise SetupError(
+            f"Nothing listens at {endpoint}: start it with `make up`, or say --endpoint URL"
+        ) from None
 
 
 def main(argv: Sequence[str]) -> int:
     """`python -m local sql "SELECT …"`: 0 with the answer on stdout, 1 with Athena's error on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m local sql", description="Query the lakehouse in Athena's SQL.")
+    parser = argparse.ArgumentParser(
+        prog="python -m local sql", description="Query the lakehouse in Athena's SQL."
+    )
     parser.add_argument("sql", nargs="?", help="one statement; read from stdin where it is missing")
-    parser.add_argument("--csv", action="store_true", help="write Athena's result file instead of a table")
+    parser.add_argument(
+        "--csv", action="store_true", help="write Athena's result file instead of a table"
+    )
     parser.add_argument("--past", action="store_true", help="show the queries of the past")
-    parser.add_argument("--lake", type=Path, help="a folder with Delta tables, instead of the local AWS")
-    parser.add_argument("--endpoint", default=os.environ.get("AWS_ENDPOINT_URL", "http://localhost:5000"))
-    parser.add_argument("--history", type=Path, default=Path(".local/athena"), help="folder of the past queries")
+    parser.add_argument(
+        "--lake", type=Path, help="a folder with Delta tables, instead of the local AWS"
+    )
+    parser.add_argument(
+        "--endpoint", default=os.environ.get("AWS_ENDPOINT_URL", "http://localhost:5000")
+    )
+    parser.add_argument(
+        "--history", type=Path, default=Path(".local/athena"), help="folder of the past queries"
+    )
     options = parser.parse_args(argv)
     if options.lake:
-        tables = {log.parent.name: str(log.parent) for log in sorted(options.lake.rglob("_delta_log"))}
+        tables = {
+            log.parent.name: str(log.parent) for log in sorted(options.lake.rglob("_delta_log"))
+        }
         athena = Athena(tables, history=options.history)
     elif options.past:
         athena = Athena({}, history=options.history)

@@ -9,6 +9,7 @@ or a function, and knows Pipes only as records; `Runners` and `Pipe` do that her
 ordinary AWS API at `aws.endpoint`. Not played: roles are recorded, not enforced; bucket, queue and topic policies,
 encryption and lifecycles; log groups, alarms and schedules (`sweep()` is the schedule); events about executions.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -43,14 +44,14 @@ from local import stepfunctions
 from local.stepfunctions import Pace
 from local.template import REGION, ROOT, Template
 
-FINISHED = ('SUCCEEDED', 'FAILED', 'TIMED_OUT', 'ABORTED')
+FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 Function = Callable[[Mapping[str, Any], Any], Any]
 
 
 class JobFailed(Exception):
     """A job run that ends as FAILED, TIMEOUT or STOPPED."""
 
-    def __init__(self, message: str, state: str = 'FAILED') -> None:
+    def __init__(self, message: str, state: str = "FAILED") -> None:
         super().__init__(message)
         self.state = state
 
@@ -64,7 +65,7 @@ class QueryFailed(Exception):
 
 
 def _no_job(arguments: Mapping[str, str]) -> None:
-    raise JobFailed('no Glue job is plugged in')
+    raise JobFailed("no Glue job is plugged in")
 
 
 def _no_crawl(database: str, targets: Sequence[str]) -> None:
@@ -72,7 +73,7 @@ def _no_crawl(database: str, targets: Sequence[str]) -> None:
 
 
 def _no_query(sql: str, database: str) -> tuple[list[str], list[list[Any]]]:
-    raise QueryFailed('no query engine is plugged in')
+    raise QueryFailed("no query engine is plugged in")
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Runners:
     query      (SQL, database) -> column names and rows; raises QueryFailed
     functions  function name -> handler(event, context); a function that is not here runs from its folder in `lambda/`
     """
+
     glue_job: Callable[[Mapping[str, str]], None] = _no_job
     crawl: Callable[[str, Sequence[str]], None] = _no_crawl
     query: Callable[[str, str], tuple[list[str], list[list[Any]]]] = _no_query
@@ -93,9 +95,15 @@ class Runners:
 class LocalAws:
     """One deployment of the template. One at a time in a process: moto's state belongs to the process."""
 
-    def __init__(self, runners: Runners | None = None, parameters: Mapping[str, Any] | None = None, port: int = 0,
-                 pace: Pace | None = None, batching_window: float | None = None,
-                 change_definition: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self,
+        runners: Runners | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        port: int = 0,
+        pace: Pace | None = None,
+        batching_window: float | None = None,
+        change_definition: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         self.runners = runners or Runners()
         self.pace = pace
         self.port = port
@@ -115,21 +123,32 @@ class LocalAws:
 
     def start(self) -> LocalAws:
         """Starts the server and deploys the template."""
-        default_user_config['stepfunctions'] = {'execute_state_machine': True}
-        default_user_config['lambda'] = {'use_docker': False}
-        logging.getLogger('werkzeug').setLevel(logging.ERROR)
-        self._server = ThreadedMotoServer('127.0.0.1', self.port, verbose=False)
+        default_user_config["stepfunctions"] = {"execute_state_machine": True}
+        default_user_config["lambda"] = {"use_docker": False}
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
         self.port = self._server.get_host_and_port()[1]
-        self.set_environment({
-            'MOTO_PORT': str(self.port), 'AWS_ENDPOINT_URL': self.endpoint, 'AWS_ACCESS_KEY_ID': 'local',
-            'AWS_SECRET_ACCESS_KEY': 'local', 'AWS_DEFAULT_REGION': self.region, 'AWS_REGION': self.region,
-            'AWS_EC2_METADATA_DISABLED': 'true'})
-        urllib.request.urlopen(urllib.request.Request(f'{self.endpoint}/moto-api/reset', method='POST')).close()
+        self.set_environment(
+            {
+                "MOTO_PORT": str(self.port),
+                "AWS_ENDPOINT_URL": self.endpoint,
+                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_SECRET_ACCESS_KEY": "local",
+                "AWS_DEFAULT_REGION": self.region,
+                "AWS_REGION": self.region,
+                "AWS_EC2_METADATA_DISABLED": "true",
+            }
+        )
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")
+        ).close()
         stepfunctions_parser_backends.reset()
         stepfunctions.install(self.pace)
         _StandIns.install(self)
-        self.template = Template.load(parameters=self.parameters, region=self.region, endpoint=self.endpoint)
+        self.template = Template.load(
+            parameters=self.parameters, region=self.region, endpoint=self.endpoint
+        )
         Deployment(self).create()
         self.pipe = Pipe(self)
         self.pipe.start()
@@ -137,11 +156,13 @@ class LocalAws:
 
     def stop(self) -> None:
         """Stops taking events, then the server; the process's environment is as before."""
-        if hasattr(self, 'pipe'):
+        if hasattr(self, "pipe"):
             self.pipe.stop()
-            for execution in self.executions('RUNNING'):
+            for execution in self.executions("RUNNING"):
                 with suppress(ClientError, BotoCoreError):
-                    self.client('stepfunctions').stop_execution(executionArn=execution['executionArn'])
+                    self.client("stepfunctions").stop_execution(
+                        executionArn=execution["executionArn"]
+                    )
         if self._server is not None:
             self._server.stop()
         for name, value in self._environment.items():
@@ -149,14 +170,19 @@ class LocalAws:
 
     @property
     def endpoint(self) -> str:
-        return f'http://localhost:{self.port}'
+        return f"http://localhost:{self.port}"
 
     def client(self, service: str) -> Any:
         """A boto3 client for this deployment."""
         if service not in self._clients:
             self._clients[service] = boto3.client(
-                service, endpoint_url=self.endpoint, region_name=self.region, aws_access_key_id='local',
-                aws_secret_access_key='local', config=Config(max_pool_connections=32, s3={'addressing_style': 'path'}))
+                service,
+                endpoint_url=self.endpoint,
+                region_name=self.region,
+                aws_access_key_id="local",
+                aws_secret_access_key="local",
+                config=Config(max_pool_connections=32, s3={"addressing_style": "path"}),
+            )
         return self._clients[service]
 
     def name(self, logical_id: str) -> str:
@@ -167,66 +193,87 @@ class LocalAws:
 
     def upload(self, path: str, body: bytes) -> None:
         """Puts a file into the raw zone."""
-        prefix = self.template.outputs()['RawZone'].partition('://')[2].partition('/')[2]
-        self.client('s3').put_object(Bucket=self.name('RawBucket'), Key=prefix + path, Body=body)
+        prefix = self.template.outputs()["RawZone"].partition("://")[2].partition("/")[2]
+        self.client("s3").put_object(Bucket=self.name("RawBucket"), Key=prefix + path, Body=body)
 
     def sweep(self) -> str:
         """Starts an execution as the hourly schedule does; returns its ARN."""
-        target = self.template.properties('Sweep')['Target']
-        return self.client('stepfunctions').start_execution(stateMachineArn=target['Arn'],
-                                                            input=target['Input'])['executionArn']
+        target = self.template.properties("Sweep")["Target"]
+        return self.client("stepfunctions").start_execution(
+            stateMachineArn=target["Arn"], input=target["Input"]
+        )["executionArn"]
 
     def executions(self, status: str | None = None) -> list[dict[str, Any]]:
         """All executions, oldest first."""
-        options = {'statusFilter': status} if status else {}
-        pages = self.client('stepfunctions').get_paginator('list_executions').paginate(
-            stateMachineArn=self.name('StateMachine'), **options)
-        found = [execution for page in pages for execution in page['executions']]
-        return sorted(found, key=lambda execution: execution['startDate'])
+        options = {"statusFilter": status} if status else {}
+        pages = (
+            self.client("stepfunctions")
+            .get_paginator("list_executions")
+            .paginate(stateMachineArn=self.name("StateMachine"), **options)
+        )
+        found = [execution for page in pages for execution in page["executions"]]
+        return sorted(found, key=lambda execution: execution["startDate"])
 
     def describe(self, execution_arn: str) -> dict[str, Any]:
-        return self.client('stepfunctions').describe_execution(executionArn=execution_arn)
+        return self.client("stepfunctions").describe_execution(executionArn=execution_arn)
 
     def wait_for(self, execution_arn: str, seconds: float = 60) -> dict[str, Any]:
         """The execution once it has ended."""
         end = time.monotonic() + seconds
-        while (execution := self.describe(execution_arn))['status'] not in FINISHED:
+        while (execution := self.describe(execution_arn))["status"] not in FINISHED:
             if time.monotonic() > end:
-                raise TimeoutError(f"{execution_arn} is still running in {self.states(execution_arn)[-1:]}")
+                raise TimeoutError(
+                    f"{execution_arn} is still running in {self.states(execution_arn)[-1:]}"
+                )
             time.sleep(0.05)
         return execution
 
     def wait_until_idle(self, seconds: float = 60) -> list[dict[str, Any]]:
         """All executions, once no event waits and none of them runs."""
         end = time.monotonic() + seconds
-        while not self.pipe.idle() or self.executions('RUNNING'):
+        while not self.pipe.idle() or self.executions("RUNNING"):
             if time.monotonic() > end:
-                raise TimeoutError('executions are still running')
+                raise TimeoutError("executions are still running")
             time.sleep(0.1)
         return self.executions()
 
     def history(self, execution_arn: str) -> list[dict[str, Any]]:
-        return self.client('stepfunctions').get_execution_history(executionArn=execution_arn)['events']
+        return self.client("stepfunctions").get_execution_history(executionArn=execution_arn)[
+            "events"
+        ]
 
     def states(self, execution_arn: str) -> list[str]:
         """The names of the states in the order in which they were entered."""
-        return [event['stateEnteredEventDetails']['name'] for event in self.history(execution_arn)
-                if 'stateEnteredEventDetails' in event]
+        return [
+            event["stateEnteredEventDetails"]["name"]
+            for event in self.history(execution_arn)
+            if "stateEnteredEventDetails" in event
+        ]
 
     def messages(self) -> list[dict[str, str]]:
         """What the topic has sent to operators since the last call: subject and text."""
         url, found = self.inbox, []
-        while received := self.client('sqs').receive_message(QueueUrl=url, MaxNumberOfMessages=10).get('Messages'):
+        while (
+            received := self.client("sqs")
+            .receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+            .get("Messages")
+        ):
             for message in received:
-                body = json.loads(message['Body'])
-                found.append({'subject': body['Subject'], 'message': body['Message']})
-                self.client('sqs').delete_message(QueueUrl=url, ReceiptHandle=message['ReceiptHandle'])
+                body = json.loads(message["Body"])
+                found.append({"subject": body["Subject"], "message": body["Message"]})
+                self.client("sqs").delete_message(
+                    QueueUrl=url, ReceiptHandle=message["ReceiptHandle"]
+                )
         return found
 
-    def keys(self, logical_id: str, prefix: str = '') -> list[str]:
+    def keys(self, logical_id: str, prefix: str = "") -> list[str]:
         """The keys in one of the template's buckets."""
-        pages = self.client('s3').get_paginator('list_objects_v2').paginate(Bucket=self.name(logical_id), Prefix=prefix)
-        return [item['Key'] for page in pages for item in page.get('Contents', [])]
+        pages = (
+            self.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=self.name(logical_id), Prefix=prefix)
+        )
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def set_environment(self, values: Mapping[str, str]) -> None:
         for name, value in values.items():
@@ -236,18 +283,25 @@ class LocalAws:
     def function(self, name: str) -> Function:
         """The handler behind a Lambda function's name."""
         if name not in self.runners.functions:
-            properties = next(given for _, given in self.template.of_type('AWS::Lambda::Function')
-                              if given['FunctionName'] == name)
-            self.runners.functions[name] = load_handler(ROOT / properties['Code'], properties['Handler'])
+            properties = next(
+                given
+                for _, given in self.template.of_type("AWS::Lambda::Function")
+                if given["FunctionName"] == name
+            )
+            self.runners.functions[name] = load_handler(
+                ROOT / properties["Code"], properties["Handler"]
+            )
         return self.runners.functions[name]
 
 
 def load_handler(folder: Path, handler: str) -> Function:
     """The function `module.function` in a folder of `lambda/`."""
-    module_name, _, function_name = handler.partition('.')
-    spec = importlib.util.spec_from_file_location(f'local_lambda_{folder.name}', folder / f'{module_name}.py')
+    module_name, _, function_name = handler.partition(".")
+    spec = importlib.util.spec_from_file_location(
+        f"local_lambda_{folder.name}", folder / f"{module_name}.py"
+    )
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f'{folder} has no {module_name}.py')
+        raise FileNotFoundError(f"{folder} has no {module_name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -262,103 +316,151 @@ class Deployment:
         self.template = aws.template
 
     def create(self) -> None:
-        for logical_id, _ in self.template.of_type('AWS::KMS::Key'):
-            key = self.aws.client('kms').create_key()['KeyMetadata']
-            self.template.physical[logical_id] = {'Ref': key['KeyId'], 'Arn': key['Arn']}
+        for logical_id, _ in self.template.of_type("AWS::KMS::Key"):
+            key = self.aws.client("kms").create_key()["KeyMetadata"]
+            self.template.physical[logical_id] = {"Ref": key["KeyId"], "Arn": key["Arn"]}
         for kind, create in {
-                'AWS::IAM::Role': self.role, 'AWS::S3::Bucket': self.bucket, 'AWS::SQS::Queue': self.queue,
-                'AWS::Events::Rule': self.rule, 'AWS::SNS::Topic': self.topic, 'AWS::Glue::Database': self.database,
-                'AWS::Glue::Job': self.job, 'AWS::Glue::Crawler': self.crawler,
-                'AWS::Athena::WorkGroup': self.workgroup, 'AWS::Lambda::Function': self.function,
-                'AWS::StepFunctions::StateMachine': self.state_machine}.items():
+            "AWS::IAM::Role": self.role,
+            "AWS::S3::Bucket": self.bucket,
+            "AWS::SQS::Queue": self.queue,
+            "AWS::Events::Rule": self.rule,
+            "AWS::SNS::Topic": self.topic,
+            "AWS::Glue::Database": self.database,
+            "AWS::Glue::Job": self.job,
+            "AWS::Glue::Crawler": self.crawler,
+            "AWS::Athena::WorkGroup": self.workgroup,
+            "AWS::Lambda::Function": self.function,
+            "AWS::StepFunctions::StateMachine": self.state_machine,
+        }.items():
             for logical_id, properties in self.template.of_type(kind):
                 create(logical_id, properties)
         self.inbox()
 
     def role(self, logical_id: str, properties: dict[str, Any]) -> None:
         name = self.template.ref(logical_id)
-        iam = self.aws.client('iam')
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(properties['AssumeRolePolicyDocument']))
-        for policy in properties.get('Policies', []):
-            iam.put_role_policy(RoleName=name, PolicyName=policy['PolicyName'],
-                                PolicyDocument=json.dumps(policy['PolicyDocument']))
+        iam = self.aws.client("iam")
+        iam.create_role(
+            RoleName=name,
+            AssumeRolePolicyDocument=json.dumps(properties["AssumeRolePolicyDocument"]),
+        )
+        for policy in properties.get("Policies", []):
+            iam.put_role_policy(
+                RoleName=name,
+                PolicyName=policy["PolicyName"],
+                PolicyDocument=json.dumps(policy["PolicyDocument"]),
+            )
 
     def bucket(self, logical_id: str, properties: dict[str, Any]) -> None:
-        s3, name = self.aws.client('s3'), properties['BucketName']
+        s3, name = self.aws.client("s3"), properties["BucketName"]
         s3.create_bucket(Bucket=name)
-        if 'VersioningConfiguration' in properties:
-            s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties['VersioningConfiguration'])
-        notifications = properties.get('NotificationConfiguration', {})
-        if notifications.get('EventBridgeConfiguration', {}).get('EventBridgeEnabled'):
-            s3.put_bucket_notification_configuration(Bucket=name,
-                                                     NotificationConfiguration={'EventBridgeConfiguration': {}})
+        if "VersioningConfiguration" in properties:
+            s3.put_bucket_versioning(
+                Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"]
+            )
+        notifications = properties.get("NotificationConfiguration", {})
+        if notifications.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled"):
+            s3.put_bucket_notification_configuration(
+                Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+            )
 
     def queue(self, logical_id: str, properties: dict[str, Any]) -> None:
-        given = {name: value for name, value in properties.items() if name != 'QueueName'}
-        attributes = {name: json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
-                      for name, value in given.items()}
-        self.aws.client('sqs').create_queue(QueueName=properties['QueueName'], Attributes=attributes)
+        given = {name: value for name, value in properties.items() if name != "QueueName"}
+        attributes = {
+            name: json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+            for name, value in given.items()
+        }
+        self.aws.client("sqs").create_queue(
+            QueueName=properties["QueueName"], Attributes=attributes
+        )
 
     def rule(self, logical_id: str, properties: dict[str, Any]) -> None:
-        events = self.aws.client('events')
-        events.put_rule(Name=properties['Name'], EventPattern=json.dumps(properties['EventPattern']))
-        events.put_targets(Rule=properties['Name'], Targets=properties['Targets'])
+        events = self.aws.client("events")
+        events.put_rule(
+            Name=properties["Name"], EventPattern=json.dumps(properties["EventPattern"])
+        )
+        events.put_targets(Rule=properties["Name"], Targets=properties["Targets"])
 
     def topic(self, logical_id: str, properties: dict[str, Any]) -> None:
-        self.aws.client('sns').create_topic(Name=properties['TopicName'],
-                                            Attributes={'DisplayName': properties['DisplayName']})
+        self.aws.client("sns").create_topic(
+            Name=properties["TopicName"], Attributes={"DisplayName": properties["DisplayName"]}
+        )
 
     def inbox(self) -> None:
         """A queue that gets what an operator's mailbox would get."""
-        sqs = self.aws.client('sqs')
-        self.aws.inbox = sqs.create_queue(QueueName='local-operator-inbox')['QueueUrl']
-        arn = sqs.get_queue_attributes(QueueUrl=self.aws.inbox, AttributeNames=['QueueArn'])['Attributes']['QueueArn']
-        for logical_id, _ in self.template.of_type('AWS::SNS::Topic'):
-            self.aws.client('sns').subscribe(TopicArn=self.template.ref(logical_id), Protocol='sqs', Endpoint=arn)
+        sqs = self.aws.client("sqs")
+        self.aws.inbox = sqs.create_queue(QueueName="local-operator-inbox")["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=self.aws.inbox, AttributeNames=["QueueArn"])[
+            "Attributes"
+        ]["QueueArn"]
+        for logical_id, _ in self.template.of_type("AWS::SNS::Topic"):
+            self.aws.client("sns").subscribe(
+                TopicArn=self.template.ref(logical_id), Protocol="sqs", Endpoint=arn
+            )
 
     def database(self, logical_id: str, properties: dict[str, Any]) -> None:
-        self.aws.client('glue').create_database(DatabaseInput=properties['DatabaseInput'])
+        self.aws.client("glue").create_database(DatabaseInput=properties["DatabaseInput"])
 
     def job(self, logical_id: str, properties: dict[str, Any]) -> None:
-        self.aws.client('glue').create_job(**properties)
+        self.aws.client("glue").create_job(**properties)
 
     def crawler(self, logical_id: str, properties: dict[str, Any]) -> None:
-        self.aws.client('glue').create_crawler(**properties)
+        self.aws.client("glue").create_crawler(**properties)
 
     def workgroup(self, logical_id: str, properties: dict[str, Any]) -> None:
-        configuration = dict(properties['WorkGroupConfiguration'])
-        self.aws.client('athena').create_work_group(Name=properties['Name'], Configuration=configuration,
-                                                    Description=properties['Description'])
+        configuration = dict(properties["WorkGroupConfiguration"])
+        self.aws.client("athena").create_work_group(
+            Name=properties["Name"],
+            Configuration=configuration,
+            Description=properties["Description"],
+        )
 
     def function(self, logical_id: str, properties: dict[str, Any]) -> None:
         # One process plays all functions: their variables share its environment, and must not contradict.
-        self.aws.set_environment(properties.get('Environment', {}).get('Variables', {}))
-        kept = ('FunctionName', 'Description', 'Role', 'Handler', 'Runtime', 'MemorySize', 'Timeout', 'Environment')
-        self.aws.client('lambda').create_function(Code={'ZipFile': b'the handler is called in this process'},
-                                                  **{name: properties[name] for name in kept})
+        self.aws.set_environment(properties.get("Environment", {}).get("Variables", {}))
+        kept = (
+            "FunctionName",
+            "Description",
+            "Role",
+            "Handler",
+            "Runtime",
+            "MemorySize",
+            "Timeout",
+            "Environment",
+        )
+        self.aws.client("lambda").create_function(
+            Code={"ZipFile": b"the handler is called in this process"},
+            **{name: properties[name] for name in kept},
+        )
 
     def state_machine(self, logical_id: str, properties: dict[str, Any]) -> None:
         definition = json.loads(self.template.definition())
         if self.aws.change_definition is not None:
             self.aws.change_definition(definition)
-        self.aws.client('stepfunctions').create_state_machine(
-            name=properties['StateMachineName'], definition=json.dumps(definition), roleArn=properties['RoleArn'],
-            type=properties['StateMachineType'])
+        self.aws.client("stepfunctions").create_state_machine(
+            name=properties["StateMachineName"],
+            definition=json.dumps(definition),
+            roleArn=properties["RoleArn"],
+            type=properties["StateMachineType"],
+        )
 
 
 class Pipe(threading.Thread):
     """Plays the Pipe: gathers the queue's messages for the batching window, then starts one execution for the batch."""
 
     def __init__(self, aws: LocalAws) -> None:
-        super().__init__(daemon=True, name='pipe')
-        properties = aws.template.properties('UploadPipe')
-        source = properties['SourceParameters']['SqsQueueParameters']
+        super().__init__(daemon=True, name="pipe")
+        properties = aws.template.properties("UploadPipe")
+        source = properties["SourceParameters"]["SqsQueueParameters"]
         self.aws = aws
-        self.window = source['MaximumBatchingWindowInSeconds'] if aws.batching_window is None else aws.batching_window
-        self.batch_size = source['BatchSize']
-        self.input = json.loads(properties['TargetParameters']['InputTemplate'])
-        self.target = properties['Target']
-        self.queue = aws.name('UploadQueue')
+        self.window = (
+            source["MaximumBatchingWindowInSeconds"]
+            if aws.batching_window is None
+            else aws.batching_window
+        )
+        self.batch_size = source["BatchSize"]
+        self.input = json.loads(properties["TargetParameters"]["InputTemplate"])
+        self.target = properties["Target"]
+        self.queue = aws.name("UploadQueue")
         self._stopping = threading.Event()
         self._batch: list[dict[str, Any]] = []
 
@@ -366,14 +468,18 @@ class Pipe(threading.Thread):
         opened = 0.0
         while not self._stopping.is_set():
             try:
-                received = self.aws.client('sqs').receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10)
+                received = self.aws.client("sqs").receive_message(
+                    QueueUrl=self.queue, MaxNumberOfMessages=10
+                )
                 if not self._batch:
                     opened = time.monotonic()
-                self._batch += received.get('Messages', [])
-                full = len(self._batch) >= self.batch_size or time.monotonic() - opened >= self.window
+                self._batch += received.get("Messages", [])
+                full = (
+                    len(self._batch) >= self.batch_size or time.monotonic() - opened >= self.window
+                )
                 if self._batch and full:
                     self._start_execution()
-                elif not received.get('Messages'):
+                elif not received.get("Messages"):
                     self._stopping.wait(0.05)
             except (ClientError, BotoCoreError):
                 traceback.print_exc()
@@ -381,18 +487,25 @@ class Pipe(threading.Thread):
                 self._stopping.wait(1)
 
     def _start_execution(self) -> None:
-        self.aws.client('stepfunctions').start_execution(stateMachineArn=self.target,
-                                                         input=json.dumps([self.input] * len(self._batch)))
+        self.aws.client("stepfunctions").start_execution(
+            stateMachineArn=self.target, input=json.dumps([self.input] * len(self._batch))
+        )
         for first in range(0, len(self._batch), 10):
-            entries = [{'Id': str(number), 'ReceiptHandle': message['ReceiptHandle']}
-                       for number, message in enumerate(self._batch[first:first + 10])]
-            self.aws.client('sqs').delete_message_batch(QueueUrl=self.queue, Entries=entries)
+            entries = [
+                {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
+                for number, message in enumerate(self._batch[first : first + 10])
+            ]
+            self.aws.client("sqs").delete_message_batch(QueueUrl=self.queue, Entries=entries)
         self._batch.clear()
 
     def idle(self) -> bool:
         """No event is waiting, in the queue or in the batch."""
-        counts = self.aws.client('sqs').get_queue_attributes(QueueUrl=self.queue, AttributeNames=['All'])['Attributes']
-        waiting = int(counts['ApproximateNumberOfMessages']) + int(counts['ApproximateNumberOfMessagesNotVisible'])
+        counts = self.aws.client("sqs").get_queue_attributes(
+            QueueUrl=self.queue, AttributeNames=["All"]
+        )["Attributes"]
+        waiting = int(counts["ApproximateNumberOfMessages"]) + int(
+            counts["ApproximateNumberOfMessagesNotVisible"]
+        )
         return waiting == 0 and not self._batch
 
     def stop(self) -> None:
@@ -402,6 +515,7 @@ class Pipe(threading.Thread):
 
 class _StandIns:
     """Gives moto's Glue, Athena and Lambda something that does the work. Installed once; `aws` is the deployment."""
+
     aws: LocalAws
     installed = False
     lock = threading.Lock()
@@ -426,7 +540,7 @@ class _StandIns:
             return error
         except Exception as error:
             traceback.print_exc()
-            return failure(f'{type(error).__name__}: {error}')
+            return failure(f"{type(error).__name__}: {error}")
         return None
 
     @classmethod
@@ -437,7 +551,7 @@ class _StandIns:
             with cls.lock:
                 run_id = start(job, *given, **named)
                 run = job.job_runs[-1]
-                run._transitions, run._status = [], 'RUNNING'
+                run._transitions, run._status = [], "RUNNING"
             threading.Thread(target=work, args=(run,), daemon=True, name=run_id).start()
             return run_id
 
@@ -446,15 +560,15 @@ class _StandIns:
             if error is not None:
                 run.error_message = str(error)
             run.completed_on = utcnow()
-            run._status = 'SUCCEEDED' if error is None else error.state
+            run._status = "SUCCEEDED" if error is None else error.state
 
         def described(run: FakeJobRun) -> dict[str, Any]:
             description = as_dict(run)
-            description['ExecutionTime'] = int((run.completed_on - run.started_on).total_seconds())
-            if hasattr(run, 'error_message'):
-                description['ErrorMessage'] = run.error_message
-            if description['JobRunState'] == 'RUNNING':
-                del description['CompletedOn']
+            description["ExecutionTime"] = int((run.completed_on - run.started_on).total_seconds())
+            if hasattr(run, "error_message"):
+                description["ErrorMessage"] = run.error_message
+            if description["JobRunState"] == "RUNNING":
+                del description["CompletedOn"]
             return description
 
         FakeJob.start_job_run, FakeJobRun.as_dict = start_job_run, described
@@ -467,29 +581,45 @@ class _StandIns:
             with cls.lock:
                 start(crawler)
                 crawl = crawler.crawls[-1]
-                crawl._transitions, crawl._status = [], 'RUNNING'
-            threading.Thread(target=work, args=(crawler, crawl), daemon=True, name=crawler.name).start()
+                crawl._transitions, crawl._status = [], "RUNNING"
+            threading.Thread(
+                target=work, args=(crawler, crawl), daemon=True, name=crawler.name
+            ).start()
 
         def work(crawler: FakeCrawler, crawl: Any) -> None:
-            paths = [path for target in crawler.targets.get('DeltaTargets', []) for path in target['DeltaTables']]
-            error = cls._attempt(lambda: cls.aws.runners.crawl(crawler.database_name, paths), CrawlFailed)
+            paths = [
+                path
+                for target in crawler.targets.get("DeltaTargets", [])
+                for path in target["DeltaTables"]
+            ]
+            error = cls._attempt(
+                lambda: cls.aws.runners.crawl(crawler.database_name, paths), CrawlFailed
+            )
             if error is not None:
                 crawl.error_message = str(error)
             crawl.end_time = utcnow()
-            crawl._status = 'COMPLETED' if error is None else 'FAILED'
+            crawl._status = "COMPLETED" if error is None else "FAILED"
 
         def described(crawler: FakeCrawler) -> dict[str, Any]:
             description = as_dict(crawler)
-            description.pop('LastCrawl', None)
-            finished = [crawl for crawl in crawler.crawls if crawl.status not in ('RUNNING', 'STOPPING')]
+            description.pop("LastCrawl", None)
+            finished = [
+                crawl for crawl in crawler.crawls if crawl.status not in ("RUNNING", "STOPPING")
+            ]
             if finished:
                 last = finished[-1]
-                status = {'COMPLETED': 'SUCCEEDED', 'STOPPED': 'CANCELLED'}.get(last.status, last.status)
-                description['LastCrawl'] = {
-                    'Status': status, 'StartTime': last.start_time, 'LogGroup': last.log_group,
-                    'LogStream': last.log_stream, 'MessagePrefix': last.message_prefix}
-                if hasattr(last, 'error_message'):
-                    description['LastCrawl']['ErrorMessage'] = last.error_message
+                status = {"COMPLETED": "SUCCEEDED", "STOPPED": "CANCELLED"}.get(
+                    last.status, last.status
+                )
+                description["LastCrawl"] = {
+                    "Status": status,
+                    "StartTime": last.start_time,
+                    "LogGroup": last.log_group,
+                    "LogStream": last.log_stream,
+                    "MessagePrefix": last.message_prefix,
+                }
+                if hasattr(last, "error_message"):
+                    description["LastCrawl"]["ErrorMessage"] = last.error_message
             return description
 
         FakeCrawler.start_crawler, FakeCrawler.as_dict = start_crawler, described
@@ -498,19 +628,33 @@ class _StandIns:
     def _athena(cls) -> None:
         start, respond = AthenaBackend.start_query_execution, AthenaResponse.get_query_execution
 
-        def start_query_execution(backend: AthenaBackend, query: str, context: Any, config: Any, workgroup: str,
-                                  execution_parameters: Any) -> str:
+        def start_query_execution(
+            backend: AthenaBackend,
+            query: str,
+            context: Any,
+            config: Any,
+            workgroup: str,
+            execution_parameters: Any,
+        ) -> str:
             group = backend.work_groups.get(workgroup)
-            enforced = dict((group.configuration or {}).get('ResultConfiguration', {})) if group else {}
-            query_id = start(backend, query, context, enforced or config, workgroup, execution_parameters)
+            enforced = (
+                dict((group.configuration or {}).get("ResultConfiguration", {})) if group else {}
+            )
+            query_id = start(
+                backend, query, context, enforced or config, workgroup, execution_parameters
+            )
             execution = backend.executions[query_id]
-            execution._transitions, execution._status = [], 'RUNNING'
-            threading.Thread(target=work, args=(backend, execution), daemon=True, name=query_id).start()
+            execution._transitions, execution._status = [], "RUNNING"
+            threading.Thread(
+                target=work, args=(backend, execution), daemon=True, name=query_id
+            ).start()
             return query_id
 
         def work(backend: AthenaBackend, execution: Any) -> None:
             def answer() -> None:
-                columns, rows = cls.aws.runners.query(execution.query, (execution.context or {}).get('Database', ''))
+                columns, rows = cls.aws.runners.query(
+                    execution.query, (execution.context or {}).get("Database", "")
+                )
                 backend.query_results[execution.id] = results(columns, rows)
                 backend._store_query_result_in_s3(execution.id)
 
@@ -518,21 +662,25 @@ class _StandIns:
             if error is not None:
                 execution.reason = str(error)
             execution.end_time = time.time()
-            if execution._status == 'RUNNING':  # and not cancelled meanwhile
-                execution._status = 'SUCCEEDED' if error is None else 'FAILED'
+            if execution._status == "RUNNING":  # and not cancelled meanwhile
+                execution._status = "SUCCEEDED" if error is None else "FAILED"
 
         def results(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> QueryResults:
             """Athena's shape: all values as text, NULL as a field that is missing, the column names as first row."""
-            data = [[{} if value is None else {'VarCharValue': str(value)} for value in row]
-                    for row in [columns, *rows]]
-            info = [{'Name': name, 'Label': name, 'Type': 'varchar'} for name in columns]
-            return QueryResults(rows=[{'Data': row} for row in data], column_info=info)
+            data = [
+                [{} if value is None else {"VarCharValue": str(value)} for value in row]
+                for row in [columns, *rows]
+            ]
+            info = [{"Name": name, "Label": name, "Type": "varchar"} for name in columns]
+            return QueryResults(rows=[{"Data": row} for row in data], column_info=info)
 
         def get_query_execution(response: AthenaResponse) -> str:
             answer = json.loads(respond(response))
-            execution = response.athena_backend.executions[answer['QueryExecution']['QueryExecutionId']]
-            if hasattr(execution, 'reason'):
-                answer['QueryExecution']['Status']['StateChangeReason'] = execution.reason
+            execution = response.athena_backend.executions[
+                answer["QueryExecution"]["QueryExecutionId"]
+            ]
+            if hasattr(execution, "reason"):
+                answer["QueryExecution"]["Status"]["StateChangeReason"] = execution.reason
             return json.dumps(answer)
 
         AthenaBackend.start_query_execution = start_query_execution
@@ -541,18 +689,30 @@ class _StandIns:
     @classmethod
     def _functions(cls) -> None:
 
-        def invoke(backend: LambdaSimpleBackend, function_name: str, qualifier: str | None, body: Any, headers: Any,
-                   response_headers: Any) -> bytes:
+        def invoke(
+            backend: LambdaSimpleBackend,
+            function_name: str,
+            qualifier: str | None,
+            body: Any,
+            headers: Any,
+            response_headers: Any,
+        ) -> bytes:
             function = backend.get_function(function_name, qualifier)
             end = time.monotonic() + function.timeout
-            context = SimpleNamespace(function_name=function.function_name, aws_request_id=f'{time.time_ns():x}',
-                                      get_remaining_time_in_millis=lambda: int((end - time.monotonic()) * 1000))
+            context = SimpleNamespace(
+                function_name=function.function_name,
+                aws_request_id=f"{time.time_ns():x}",
+                get_remaining_time_in_millis=lambda: int((end - time.monotonic()) * 1000),
+            )
             try:
-                answer = cls.aws.function(function.function_name)(json.loads(body or '{}'), context)
+                answer = cls.aws.function(function.function_name)(json.loads(body or "{}"), context)
             except Exception as error:  # what Lambda answers for a function that raises
-                response_headers['x-amz-function-error'] = 'Unhandled'
-                answer = {'errorMessage': str(error), 'errorType': type(error).__name__,
-                          'stackTrace': traceback.format_tb(error.__traceback__)[-3:]}
+                response_headers["x-amz-function-error"] = "Unhandled"
+                answer = {
+                    "errorMessage": str(error),
+                    "errorType": type(error).__name__,
+                    "stackTrace": traceback.format_tb(error.__traceback__)[-3:],
+                }
             return json.dumps(answer).encode()
 
         LambdaSimpleBackend.invoke = invoke

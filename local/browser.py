@@ -1,4 +1,5 @@
 """Pages in a real browser without a window: Debian's Chromium, for pictures and for tests."""
+
 from __future__ import annotations
 
 import json
@@ -13,9 +14,18 @@ from typing import Any
 
 from local.runtime import SetupError
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome')
-FLAGS = ('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-         '--disable-component-update', '--disable-sync', '--hide-scrollbars')
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
 
 
 def browser() -> str | None:
@@ -27,22 +37,33 @@ def open_page(page: Path, flags: Sequence[str]) -> str:
     """Opens a file in the browser with further flags; returns what it prints. Raises SetupError where there is no browser."""
     program = browser()
     if program is None:
-        raise SetupError('This needs Chromium: apt-get install chromium, then run it again')
+        raise SetupError("This needs Chromium: apt-get install chromium, then run it again")
     with tempfile.TemporaryDirectory() as profile:
-        command = [program, *FLAGS, f'--user-data-dir={profile}', *flags, page.resolve().as_uri()]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+        command = [program, *FLAGS, f"--user-data-dir={profile}", *flags, page.resolve().as_uri()]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=120
+        ).stdout
 
 
 def screenshot(page: Path, target: Path, width: int, height: int, scale: int = 2) -> None:
     """A PNG of the page, `scale` pixels to a CSS pixel."""
-    open_page(page, [f'--window-size={width},{height}', f'--force-device-scale-factor={scale}', f'--screenshot={target.resolve()}'])
+    open_page(
+        page,
+        [
+            f"--window-size={width},{height}",
+            f"--force-device-scale-factor={scale}",
+            f"--screenshot={target.resolve()}",
+        ],
+    )
 
 
 def measure(page: Path, expression: str, width: int = 1280) -> Any:
     """The value of a JavaScript expression on the page, opened at a width; a policy of the page against scripts is lifted."""
-    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', '', page.read_text('utf-8'))
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / 'page.html'
-        copy.write_text(f'{html}<script>document.title = "=" + JSON.stringify({expression})</script>', 'utf-8')
-        shown = open_page(copy, [f'--window-size={width},900', '--dump-dom'])
-    return json.loads(unescape(re.search(r'<title>=(.*?)</title>', shown, re.S)[1]))
+        copy = Path(folder) / "page.html"
+        copy.write_text(
+            f'{html}<script>document.title = "=" + JSON.stringify({expression})</script>', "utf-8"
+        )
+        shown = open_page(copy, [f"--window-size={width},900", "--dump-dom"])
+    return json.loads(unescape(re.search(r"<title>=(.*?)</title>", shown, re.S)[1]))

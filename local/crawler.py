@@ -13,31 +13,48 @@ from typing import Any, Protocol
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-HIVE_TYPES = {"long": "bigint", "integer": "int", "short": "smallint", "byte": "tinyint", "timestamp_ntz": "timestamp"}
+HIVE_TYPES = {
+    "long": "bigint",
+    "integer": "int",
+    "short": "smallint",
+    "byte": "tinyint",
+    "timestamp_ntz": "timestamp",
+}
 
 
 class GlueClient(Protocol):
     """The calls of boto3's Glue client that are needed here."""
 
-    def get_crawler(self, *, Name: str) -> dict[str, Any]: ...  # noqa: N803
+    def get_crawler(self, *, Name: str) -> dict[str, Any]: ...
     def get_paginator(self, operation_name: str) -> Any: ...
-    def get_table(self, *, DatabaseName: str, Name: str) -> dict[str, Any]: ...  # noqa: N803
-    def create_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...  # noqa: N803
-    def update_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...  # noqa: N803
+    def get_table(self, *, DatabaseName: str, Name: str) -> dict[str, Any]: ...
+    def create_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...
+    def update_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...
 
 
-def crawl(glue: GlueClient, name: str, storage_options: Mapping[str, str] | None = None) -> dict[str, Any]:
+def crawl(
+    glue: GlueClient, name: str, storage_options: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Crawl all Delta targets of the crawler `name` into its database. Returns Glue's `LastCrawl`.
 
     A target that cannot be read makes the crawl FAILED, with its location in ErrorMessage; the others are registered.
     """
-    started = dt.datetime.now(dt.timezone.utc)
+    started = dt.datetime.now(dt.UTC)
     crawler = glue.get_crawler(Name=name)["Crawler"]
     prefix = crawler.get("TablePrefix") or ""
     failures = crawl_tables(
-        glue, crawler["DatabaseName"], delta_locations(crawler["Targets"]), storage_options, prefix, name
+        glue,
+        crawler["DatabaseName"],
+        delta_locations(crawler["Targets"]),
+        storage_options,
+        prefix,
+        name,
     )
-    outcome = {"Status": "FAILED", "ErrorMessage": "; ".join(failures)} if failures else {"Status": "SUCCEEDED"}
+    outcome = (
+        {"Status": "FAILED", "ErrorMessage": "; ".join(failures)}
+        if failures
+        else {"Status": "SUCCEEDED"}
+    )
     return {"StartTime": started, "LogGroup": "/aws-glue/crawlers", "LogStream": name, **outcome}
 
 
@@ -67,7 +84,11 @@ def catalog_tables(glue: GlueClient, database: str) -> dict[str, str]:
     """Name -> location of the Delta tables that the catalog knows: what Athena can query."""
     pages = glue.get_paginator("get_tables").paginate(DatabaseName=database)
     tables = [table for page in pages for table in page["TableList"]]
-    return {t["Name"]: t["StorageDescriptor"]["Location"] for t in tables if t["Parameters"]["table_type"] == "DELTA"}
+    return {
+        t["Name"]: t["StorageDescriptor"]["Location"]
+        for t in tables
+        if t["Parameters"]["table_type"] == "DELTA"
+    }
 
 
 def delta_locations(targets: Mapping[str, Any]) -> list[str]:
@@ -75,12 +96,16 @@ def delta_locations(targets: Mapping[str, Any]) -> list[str]:
     found = []
     for target in targets.get("DeltaTargets", []):
         if target.get("WriteManifest") or not target.get("CreateNativeDeltaTable"):
-            raise ValueError("a Delta target needs CreateNativeDeltaTable: true and WriteManifest: false")
+            raise ValueError(
+                "a Delta target needs CreateNativeDeltaTable: true and WriteManifest: false"
+            )
         found += target["DeltaTables"]
     return found
 
 
-def table_input(location: str, storage_options: Mapping[str, str] | None, prefix: str, crawler: str) -> dict[str, Any]:
+def table_input(
+    location: str, storage_options: Mapping[str, str] | None, prefix: str, crawler: str
+) -> dict[str, Any]:
     """Glue's TableInput of the Delta table at the location, as of its newest version."""
     table = DeltaTable(location, storage_options=dict(storage_options or {}))
     partitions = table.metadata().partition_columns

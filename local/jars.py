@@ -1,7 +1,8 @@
 """`python -m local jars`: fetch Delta's and S3A's jars before anything is timed or tested."""
+
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from local.runtime import jars
 

@@ -34,7 +34,9 @@ IMAGES = ROOT / "images"
 
 def _graph() -> ModuleType:
     """The drawing module of the report's Lambda, which lies in no package."""
-    spec = importlib.util.spec_from_file_location("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
+    spec = importlib.util.spec_from_file_location(
+        "run_graph", ROOT / "lambda" / "run_report" / "run_graph.py"
+    )
     if spec is None or spec.loader is None:
         raise ImportError("lambda/run_report/run_graph.py is missing")
     module = importlib.util.module_from_spec(spec)
@@ -54,7 +56,12 @@ def fingerprint(asl: Mapping[str, Any]) -> str:
 
     def shape(machine: Mapping[str, Any]) -> list[Any]:
         return [machine["StartAt"]] + [
-            [name, graph.subtitle(state), graph.transitions(state), [shape(b) for b in state.get("Branches", [])]]
+            [
+                name,
+                graph.subtitle(state),
+                graph.transitions(state),
+                [shape(b) for b in state.get("Branches", [])],
+            ]
             for name, state in machine["States"].items()
         ]
 
@@ -72,7 +79,9 @@ def executed_svg(asl: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
     runs = graph.runs_of(history)
     ends = [e["type"] for e in history if str(e.get("type", "")).startswith("Execution")]
     how = ends[-1].removeprefix("Execution").lower() if len(ends) > 1 else "running"
-    total = graph._seconds(history[0].get("timestamp"), history[-1].get("timestamp")) if history else 0
+    total = (
+        graph._seconds(history[0].get("timestamp"), history[-1].get("timestamp")) if history else 0
+    )
     lead = f"{how} after {graph.seconds_text(total)}, {len(runs)} states entered"
     return _signed(graph.draw(asl, runs, "An execution of delta-lake", lead), asl)
 
@@ -146,17 +155,21 @@ def architecture_svg(template: Template) -> str:
     places = {i: p for i, p in PLACES.items() if i in template.document["Resources"]}
     missing = sorted(set(PLACES) - set(places))
     if missing:
-        raise ValueError(f"template.yaml has no resource {', '.join(missing)}: mend PLACES in local/pictures.py")
-    alarms = sorted(i for i, alarm in template.of_type("AWS::CloudWatch::Alarm") if "AlarmActions" in alarm)
+        raise ValueError(
+            f"template.yaml has no resource {', '.join(missing)}: mend PLACES in local/pictures.py"
+        )
+    alarms = sorted(
+        i for i, alarm in template.of_type("AWS::CloudWatch::Alarm") if "AlarmActions" in alarm
+    )
     roles = len(list(template.of_type("AWS::IAM::Role")))
     boxes = "".join(_resource(i, _name(template, i), *place) for i, place in places.items())
     arrows = "".join(_arrow(*flow) for flow in FLOWS)
     width, height = 2 * LEFT + 5 * COLUMN + BOX_W, 690
     foot = (
         f'<text class="w" x="{LEFT}" y="640">Alarms, which mail through the same topic: '
-        f'{escape(", ".join(alarms))}</text>'
+        f"{escape(', '.join(alarms))}</text>"
         f'<text class="w" x="{LEFT}" y="660">{roles} roles with the least rights, one key, log groups with an end; '
-        f'{len(template.document["Resources"])} resources in all. Drawn from template.yaml.</text>'
+        f"{len(template.document['Resources'])} resources in all. Drawn from template.yaml.</text>"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width} {height}" width="{width}" '
@@ -165,7 +178,7 @@ def architecture_svg(template: Template) -> str:
         f'<rect class="bg" width="100%" height="100%" rx="10"/>\n'
         f'<text class="head" x="{LEFT}" y="46">The lakehouse on AWS</text>\n'
         f'<text class="lead" x="{LEFT}" y="70">'
-        f'Upload a CSV file: the rest of the way to Athena happens by itself</text>\n'
+        f"Upload a CSV file: the rest of the way to Athena happens by itself</text>\n"
         f"{arrows}{boxes}{foot}</svg>\n"
     )
 
@@ -190,7 +203,9 @@ def _rect(logical_id: str) -> tuple[float, float, float]:
     return LEFT + column * COLUMN, ROWS[row], BOX_W + (wide - 1) * COLUMN
 
 
-def _resource(logical_id: str, name: str, _c: float, _r: int, _w: float, service: str, purpose: str) -> str:
+def _resource(
+    logical_id: str, name: str, _c: float, _r: int, _w: float, service: str, purpose: str
+) -> str:
     x, y, width = _rect(logical_id)
     shown = name if len(name) <= (width - 24) / 7.4 and ACCOUNT not in name else logical_id
     return (
@@ -250,9 +265,14 @@ def queries_html(results: Sequence[tuple[str, str, Result]]) -> str:
     """Queries with their answers, as a page."""
     out = ""
     for title, sql, result in results:
-        head = "".join(f"<th>{escape(n)} <small>{escape(t)}</small></th>" for n, t in zip(result.names, result.types))
+        head = "".join(
+            f"<th>{escape(n)} <small>{escape(t)}</small></th>"
+            for n, t in zip(result.names, result.types)
+        )
         rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(v) if v is not None else ''}</td>" for v in row) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{escape(v) if v is not None else ''}</td>" for v in row)
+            + "</tr>"
             for row in result.text_rows()
         )
         out += (
@@ -276,23 +296,39 @@ def queries_png(ask: Callable[[str], Result], target: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 def main(argv: Sequence[str]) -> int:
     """Draw what can be drawn from the given files; 1 where a check finds a picture out of date."""
-    parser = argparse.ArgumentParser(prog="python -m local images", description="Draw the pictures in images/.")
-    parser.add_argument("--run", action="store_true", help="run the pipeline on this machine, and draw that run too")
-    parser.add_argument("--history", type=Path, help="events of an execution (JSON of get-execution-history): draws executed.svg")
+    parser = argparse.ArgumentParser(
+        prog="python -m local images", description="Draw the pictures in images/."
+    )
+    parser.add_argument(
+        "--run", action="store_true", help="run the pipeline on this machine, and draw that run too"
+    )
+    parser.add_argument(
+        "--history",
+        type=Path,
+        help="events of an execution (JSON of get-execution-history): draws executed.svg",
+    )
     parser.add_argument("--out", type=Path, default=IMAGES, help="where to write them (images/)")
-    parser.add_argument("--check", action="store_true", help="draw nothing; tell which pictures are out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="draw nothing; tell which pictures are out of date"
+    )
     options = parser.parse_args(argv)
     asl = json.loads(ASL_FILE.read_text("utf-8"))
     if options.check:
         old = out_of_date(options.out, asl)
-        print("\n".join(f"{name} is out of date: make images" for name in old) or "the pictures are up to date")
+        print(
+            "\n".join(f"{name} is out of date: make images" for name in old)
+            or "the pictures are up to date"
+        )
         return 1 if old else 0
     options.out.mkdir(parents=True, exist_ok=True)
     for name, svg in drawings(asl).items():
         _write(options.out / name, svg)
     if options.history:
         events = json.loads(options.history.read_text("utf-8"))
-        _write(options.out / "executed.svg", executed_svg(asl, events["events"] if isinstance(events, dict) else events))
+        _write(
+            options.out / "executed.svg",
+            executed_svg(asl, events["events"] if isinstance(events, dict) else events),
+        )
     return draw_a_run(options.out, asl) if options.run else 0
 
 
@@ -301,7 +337,9 @@ def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
     from local.run import play
 
     if browser() is None:
-        raise SetupError("athena-queries.png needs Chromium: apt-get install chromium, then run this again")
+        raise SetupError(
+            "athena-queries.png needs Chromium: apt-get install chromium, then run this again"
+        )
     with play() as (pipeline, succeeded):
         if not succeeded:
             return 1
@@ -314,7 +352,10 @@ def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
 
 def drawings(asl: Mapping[str, Any]) -> dict[str, str]:
     """The pictures that need no run: file name -> SVG."""
-    return {"architecture.svg": architecture_svg(Template.load()), "delta-lake-steps.svg": steps_svg(asl)}
+    return {
+        "architecture.svg": architecture_svg(Template.load()),
+        "delta-lake-steps.svg": steps_svg(asl),
+    }
 
 
 def out_of_date(folder: Path, asl: Mapping[str, Any]) -> list[str]:
@@ -325,7 +366,11 @@ def out_of_date(folder: Path, asl: Mapping[str, Any]) -> list[str]:
         if not (folder / name).exists() or (folder / name).read_text("utf-8") != svg
     ]
     executed = folder / "executed.svg"
-    return old + ([] if executed.exists() and not stale(executed.read_text("utf-8"), asl) else ["executed.svg"])
+    return old + (
+        []
+        if executed.exists() and not stale(executed.read_text("utf-8"), asl)
+        else ["executed.svg"]
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@
 The job is the deployed script in a long-lived Spark that reaches the local S3 by `s3://`. Crawler and Athena work in
 processes of their own: `deltalake` may hold Python's lock while it waits for S3, which is served by this process.
 """
+
 from __future__ import annotations
 
 import json
@@ -31,13 +32,17 @@ from local.runtime import BRIEF, SetupError
 from local.stepfunctions import Pace
 from local.template import REGION
 
-QUICK = Pace(waits=0.05, retries=0.1, poll=0.2)  # the crawler is looked at each second, not each twenty
+QUICK = Pace(
+    waits=0.05, retries=0.1, poll=0.2
+)  # the crawler is looked at each second, not each twenty
 
 
 class SparkJob:
     """The Glue job on this machine: `src/glue_etl.py` in a Spark that stays. One run at a time, as the template says."""
 
-    def __init__(self, endpoint: str, show: Callable[[str], None] = lambda line: None, brief: bool = False) -> None:
+    def __init__(
+        self, endpoint: str, show: Callable[[str], None] = lambda line: None, brief: bool = False
+    ) -> None:
         """`brief` where little is loaded and Spark does not live long."""
         self.endpoint, self.show, self.brief = endpoint, show, brief
         self._lock = threading.Lock()
@@ -49,9 +54,13 @@ class SparkJob:
             if not self._process.alive():
                 self._process.close()
                 self._process = self._start()
-            code = self._process.run([word for pair in arguments.items() for word in pair], self.show)
+            code = self._process.run(
+                [word for pair in arguments.items() for word in pair], self.show
+            )
         if code:
-            raise JobFailed(self._cause(arguments) or f'the job ended with exit code {code}; see {self.log}')
+            raise JobFailed(
+                self._cause(arguments) or f"the job ended with exit code {code}; see {self.log}"
+            )
 
     @property
     def log(self) -> Path:
@@ -70,47 +79,62 @@ class SparkJob:
 
     def _cause(self, arguments: Mapping[str, str]) -> str | None:
         """The error in the run's summary; None where the job died before it could write one."""
-        bucket, _, prefix = arguments['--RUNS_PATH'].removeprefix('s3://').partition('/')
-        s3 = boto3.client('s3', endpoint_url=self.endpoint)
+        bucket, _, prefix = arguments["--RUNS_PATH"].removeprefix("s3://").partition("/")
+        s3 = boto3.client("s3", endpoint_url=self.endpoint)
         try:
-            body = s3.get_object(Bucket=bucket, Key=f"{prefix}{arguments['--RUN_ID']}/summary.json")['Body'].read()
+            body = s3.get_object(
+                Bucket=bucket, Key=f"{prefix}{arguments['--RUN_ID']}/summary.json"
+            )["Body"].read()
         except ClientError as error:
-            if error.response['Error']['Code'] != 'NoSuchKey':
+            if error.response["Error"]["Code"] != "NoSuchKey":
                 raise
             return None
-        return json.loads(body)['error']
+        return json.loads(body)["error"]
 
 
 def s3a_settings(endpoint: str) -> dict[str, str]:
     """Spark's settings for `s3://` on a server of this machine. On AWS, Glue brings its own."""
     return {
-        'spark.hadoop.fs.file.impl': 'org.apache.hadoop.fs.LocalFileSystem',  # S3A gathers its uploads in one
-        'spark.hadoop.fs.s3.impl': 'org.apache.hadoop.fs.s3a.S3AFileSystem',
-        'spark.hadoop.fs.s3a.endpoint': endpoint,
-        'spark.hadoop.fs.s3a.endpoint.region': REGION,
-        'spark.hadoop.fs.s3a.path.style.access': 'true',
-        'spark.hadoop.fs.s3a.connection.ssl.enabled': 'false',
-        'spark.hadoop.fs.s3a.access.key': 'local',
-        'spark.hadoop.fs.s3a.secret.key': 'local',
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",  # S3A gathers its uploads in one
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.s3a.endpoint": endpoint,
+        "spark.hadoop.fs.s3a.endpoint.region": REGION,
+        "spark.hadoop.fs.s3a.path.style.access": "true",
+        "spark.hadoop.fs.s3a.connection.ssl.enabled": "false",
+        "spark.hadoop.fs.s3a.access.key": "local",
+        "spark.hadoop.fs.s3a.secret.key": "local",
     }
 
 
 def job_environment(endpoint: str) -> dict[str, str]:
     """What boto3 in the job's process needs."""
-    return {'AWS_ENDPOINT_URL': endpoint, 'AWS_DEFAULT_REGION': REGION, 'AWS_ACCESS_KEY_ID': 'local',
-            'AWS_SECRET_ACCESS_KEY': 'local', 'AWS_EC2_METADATA_DISABLED': 'true'}
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 class Pipeline:
     """The deployed pipeline with a real Spark, crawler and Athena. One at a time in a process."""
 
-    def __init__(self, port: int = 0, pace: Pace = QUICK, show: Callable[[str], None] = lambda line: None,
-                 brief: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        pace: Pace = QUICK,
+        show: Callable[[str], None] = lambda line: None,
+        brief: bool = False,
+        **options: Any,
+    ) -> None:
         """`show` gets the job's lines of progress; `brief` as for SparkJob; `options` go to LocalAws."""
         port = free_port(port)
-        self.endpoint = f'http://localhost:{port}'
+        self.endpoint = f"http://localhost:{port}"
         self.job = SparkJob(self.endpoint, show, brief)
-        self.readers = ProcessPoolExecutor(2, get_context('spawn'), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+        self.readers = ProcessPoolExecutor(
+            2, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        )
         for _ in range(2):
             self.readers.submit(readers.ready)
         self.aws = LocalAws(self.runners(), port=port, pace=pace, **options)
@@ -136,9 +160,11 @@ class Pipeline:
         """What does the work, to be plugged into an AWS."""
         return Runners(glue_job=self.job, crawl=self._crawl, query=self._answer)
 
-    def query(self, sql: str, database: str = '') -> Result:
+    def query(self, sql: str, database: str = "") -> Result:
         """One statement in Athena's SQL. Raises QueryFailed."""
-        answer = self.readers.submit(readers.query, self.endpoint, sql, database or self.aws.name('Database')).result()
+        answer = self.readers.submit(
+            readers.query, self.endpoint, sql, database or self.aws.name("Database")
+        ).result()
         if isinstance(answer, str):
             raise QueryFailed(answer)
         return answer
@@ -150,7 +176,7 @@ class Pipeline:
     def _crawl(self, database: str, locations: Sequence[str]) -> None:
         failures = self.readers.submit(readers.crawl, self.endpoint, database, locations).result()
         if failures:
-            raise CrawlFailed('; '.join(failures))
+            raise CrawlFailed("; ".join(failures))
 
 
 def free_port(wanted: int = 0) -> int:
@@ -158,7 +184,7 @@ def free_port(wanted: int = 0) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(('127.0.0.1', wanted))
+            probe.bind(("127.0.0.1", wanted))
         except OSError:
-            raise SetupError(f'Port {wanted} is taken: say another one with --port') from None
+            raise SetupError(f"Port {wanted} is taken: say another one with --port") from None
         return probe.getsockname()[1]

@@ -1,4 +1,5 @@
 """What reads Delta tables in a process of its own: the crawler and Athena. Light to import, since each process does."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,6 +21,6 @@ def crawl(endpoint: str, database: str, locations: Sequence[str]) -> list[str]:
 def query(endpoint: str, sql: str, database: str) -> Result | str:
     """The answer to one statement in Athena's SQL, or the text of Athena's error."""
     try:
-        return on_endpoint(endpoint, database, STATE / 'athena').query(sql)
+        return on_endpoint(endpoint, database, STATE / "athena").query(sql)
     except AthenaError as error:
         return str(error)

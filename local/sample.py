@@ -6,30 +6,56 @@ Every value is a function of its row's number (and of a fixed seed), so the same
     write_bench(folder, items)    clean files for a first load
     write_bench_delivery(...)     a small delivery that goes with them: new items and changed ones, half and half
 """
+
 from __future__ import annotations
 
 import gzip
 import os
 import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
 
 SEED = 2025
 FIRST_DAY = date(2025, 4, 1)
-PRODUCTS, DEPARTMENTS = 1000, ("Books", "Clothing", "Electronics", "Garden", "Groceries", "Health", "Home", "Toys")
+PRODUCTS, DEPARTMENTS = (
+    1000,
+    ("Books", "Clothing", "Electronics", "Garden", "Groceries", "Health", "Home", "Toys"),
+)
 FIRST_ORDER = 10_000
 PRODUCT_COLUMNS = ("product_id", "department_id", "department", "product_name")
 ORDER_COLUMNS = ("order_num", "order_id", "user_id", "order_timestamp", "total_amount", "date")
-ITEM_COLUMNS = ("id", "order_id", "user_id", "days_since_prior_order", "product_id", "add_to_cart_order", "reordered",
-                "order_timestamp", "date")
+ITEM_COLUMNS = (
+    "id",
+    "order_id",
+    "user_id",
+    "days_since_prior_order",
+    "product_id",
+    "add_to_cart_order",
+    "reordered",
+    "order_timestamp",
+    "date",
+)
 
 Row = tuple[str, ...]
 
 
 # ---- the clean shop: orders in blocks by day, items in the order of their orders
-BASKETS = (1, 2, 3, 4, 5, 5, 6, 6, 7, 8, 8, 9)  # items of twelve orders in a row: 64, so 5.33 an order
+BASKETS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    5,
+    6,
+    6,
+    7,
+    8,
+    8,
+    9,
+)  # items of twelve orders in a row: 64, so 5.33 an order
 BASKET_STARTS = tuple(sum(BASKETS[:place]) for place in range(len(BASKETS)))
 BASKET_OF_ITEM = tuple(place for place, size in enumerate(BASKETS) for _ in range(size))
 CLOCK = tuple(f"T{minute // 60:02d}:{minute % 60:02d}:00" for minute in range(1440))
@@ -45,6 +71,7 @@ def _mix(number: int, salt: int) -> int:
 @dataclass(frozen=True)
 class Shop:
     """Numbers of a shop with `items` item rows; orders and items count from 0."""
+
     items: int
     days: int
     first_day: date = FIRST_DAY
@@ -74,14 +101,24 @@ class Shop:
 
 def product_row(product: int) -> Row:
     """Product 1, 2, …: its department and the department's number have nothing to do with each other."""
-    return (str(product), str(_mix(product, 1) % 20 + 1), DEPARTMENTS[_mix(product, 2) % len(DEPARTMENTS)],
-            f"Product_{product}")
+    return (
+        str(product),
+        str(_mix(product, 1) % 20 + 1),
+        DEPARTMENTS[_mix(product, 2) % len(DEPARTMENTS)],
+        f"Product_{product}",
+    )
 
 
 def order_row(order: int, day: str) -> Row:
     number = _mix(order, 3)
-    return (str(number % 100 + 1), str(FIRST_ORDER + order), str(_mix(order, 4) % 9000 + 1000),
-            day + CLOCK[number % 1440], f"{_mix(order, 5) % 50_000 / 100:g}", day)
+    return (
+        str(number % 100 + 1),
+        str(FIRST_ORDER + order),
+        str(_mix(order, 4) % 9000 + 1000),
+        day + CLOCK[number % 1440],
+        f"{_mix(order, 5) % 50_000 / 100:g}",
+        day,
+    )
 
 
 def item_lines(shop: Shop, order: int, day: str, last: int) -> Iterator[str]:
@@ -107,19 +144,44 @@ def item_line(item: int, place: int, head: str, tail: str, changed: int = 0) -> 
 def write_bench(folder: Path, items: int, days: int = 15) -> list[Path]:
     """Clean exports: products.csv, and a file a day for orders and for order items. Gives the files written."""
     shop = Shop(items, days)
-    files = [_write_lines(folder / "products.csv", PRODUCT_COLUMNS,
-                          (",".join(product_row(product)) + "\n" for product in range(1, PRODUCTS + 1)))]
+    files = [
+        _write_lines(
+            folder / "products.csv",
+            PRODUCT_COLUMNS,
+            (",".join(product_row(product)) + "\n" for product in range(1, PRODUCTS + 1)),
+        )
+    ]
     for day in range(days):
-        name, span = shop.date_of(day), range(shop.first_order_of(day), shop.first_order_of(day + 1))
-        files.append(_write_lines(folder / "orders" / f"{name}.csv", ORDER_COLUMNS,
-                                  (",".join(order_row(order, name)) + "\n" for order in span)))
-        files.append(_write_lines(folder / "order_items" / f"{name}.csv", ITEM_COLUMNS,
-                                  (line for order in span for line in item_lines(shop, order, name, items))))
+        name, span = (
+            shop.date_of(day),
+            range(shop.first_order_of(day), shop.first_order_of(day + 1)),
+        )
+        files.append(
+            _write_lines(
+                folder / "orders" / f"{name}.csv",
+                ORDER_COLUMNS,
+                (",".join(order_row(order, name)) + "\n" for order in span),
+            )
+        )
+        files.append(
+            _write_lines(
+                folder / "order_items" / f"{name}.csv",
+                ITEM_COLUMNS,
+                (line for order in span for line in item_lines(shop, order, name, items)),
+            )
+        )
     return files
 
 
-def write_bench_delivery(folder: Path, base_items: int, items: int, days: int = 15, share: float = 0.01,
-                         scattered: bool = False, newer: bool = False) -> list[Path]:
+def write_bench_delivery(
+    folder: Path,
+    base_items: int,
+    items: int,
+    days: int = 15,
+    share: float = 0.01,
+    scattered: bool = False,
+    newer: bool = False,
+) -> list[Path]:
     """A delivery of `items * share` item rows for the tables that `write_bench(…, base_items, days)` fills.
 
     Half are new items of new orders on the day after the last, half are items of the base with another
@@ -135,11 +197,17 @@ def write_bench_delivery(folder: Path, base_items: int, items: int, days: int = 
     number = min(rows - rows // 2, base_items - first)
     chosen = (first + (base_items - first) * place // number for place in range(number))
     return [
-        _write_lines(folder / "orders" / f"{day}.csv", ORDER_COLUMNS,
-                     (",".join(order_row(order, day)) + "\n" for order in new_orders)),
+        _write_lines(
+            folder / "orders" / f"{day}.csv",
+            ORDER_COLUMNS,
+            (",".join(order_row(order, day)) + "\n" for order in new_orders),
+        ),
         _write_lines(folder / "order_items" / f"{day}.csv", ITEM_COLUMNS, fresh),
-        _write_lines(folder / "order_items" / f"corrections-{day}.csv", ITEM_COLUMNS,
-                     (_changed_item(base, item, newer) for item in chosen)),
+        _write_lines(
+            folder / "order_items" / f"corrections-{day}.csv",
+            ITEM_COLUMNS,
+            (_changed_item(base, item, newer) for item in chosen),
+        ),
     ]
 
 
@@ -148,7 +216,13 @@ def _changed_item(shop: Shop, item: int, newer: bool) -> str:
     day, clock = shop.date_of(shop.day_of(order)), CLOCK[_mix(order, 3) % 1440]
     moment = clock[:-2] + "30" if newer else clock
     head = f"{FIRST_ORDER + order},{_mix(order, 4) % 9000 + 1000}"
-    return item_line(item, item - shop.first_item_of(order), head, f"{day}{moment},{day}\n", changed=1 + item % 30)
+    return item_line(
+        item,
+        item - shop.first_item_of(order),
+        head,
+        f"{day}{moment},{day}\n",
+        changed=1 + item % 30,
+    )
 
 
 def _write_lines(path: Path, columns: Sequence[str], lines: Iterator[str]) -> Path:
@@ -162,22 +236,36 @@ def _write_lines(path: Path, columns: Sequence[str], lines: Iterator[str]) -> Pa
 # ---- the sample: two deliveries with dirt
 SAMPLE_DAYS, SAMPLE_ITEMS = 15, 40_000
 FIRST_DELIVERY_DAYS = 12
-DELIVERED = (datetime(2025, 4, 13, 6, tzinfo=timezone.utc), datetime(2025, 4, 16, 6, tzinfo=timezone.utc))
-LATE_PRODUCTS = range(961, 1001)          # they come with the second delivery
-LATE_ORDERS = range(40, 6000, 150)        # 40 orders that come with the second delivery
+DELIVERED = (datetime(2025, 4, 13, 6, tzinfo=UTC), datetime(2025, 4, 16, 6, tzinfo=UTC))
+LATE_PRODUCTS = range(961, 1001)  # they come with the second delivery
+LATE_ORDERS = range(40, 6000, 150)  # 40 orders that come with the second delivery
 LATE_ARRIVALS = "orders/2025-04-12_late.csv"
-CORRECTED_DAY, REPEATED_DAY = 9, 2        # counted from 0: the 10th comes again with other amounts, the 3rd as it was
-DOUBLED_DAY, REVISED_DAY = 6, 7           # the 7th's file holds some orders twice; items of the 8th are revised later
+CORRECTED_DAY, REPEATED_DAY = (
+    9,
+    2,
+)  # counted from 0: the 10th comes again with other amounts, the 3rd as it was
+DOUBLED_DAY, REVISED_DAY = (
+    6,
+    7,
+)  # the 7th's file holds some orders twice; items of the 8th are revised later
 RENAMED_PRODUCTS = range(100, 1000, 90)
 TRADE_NAMES = {  # names that need quotes, or look as if they were something else
-    7: "Notebook, ruled", 11: 'Nail 5" long', 19: "Tea towel\nset of two", 23: "Crème brûlée", 31: "NULL",
-    42: '"The Answer", a novel', 57: "日本茶", 64: "C:\\tools\\", 77: "#1 seller",
+    7: "Notebook, ruled",
+    11: 'Nail 5" long',
+    19: "Tea towel\nset of two",
+    23: "Crème brûlée",
+    31: "NULL",
+    42: '"The Answer", a novel',
+    57: "日本茶",
+    64: "C:\\tools\\",
+    77: "#1 seller",
 }
 
 
 @dataclass(frozen=True)
 class Delivery:
     """A folder laid out as the raw zone, what it holds, and when it was delivered."""
+
     folder: Path
     files: tuple[Path, ...]
     delivered_at: datetime
@@ -219,8 +307,16 @@ def write_sample(folder: Path) -> list[Delivery]:
 
 def _first_delivery(folder: Path) -> _Files:
     shop = sample_shop()
-    files = _Files(folder / "delivery-1", DELIVERED[0], "the first twelve days; some orders and products are late")
-    products = [_named(product_row(product)) for product in range(1, PRODUCTS + 1) if product not in LATE_PRODUCTS]
+    files = _Files(
+        folder / "delivery-1",
+        DELIVERED[0],
+        "the first twelve days; some orders and products are late",
+    )
+    products = [
+        _named(product_row(product))
+        for product in range(1, PRODUCTS + 1)
+        if product not in LATE_PRODUCTS
+    ]
     files.contents["products.csv"] = csv_bytes(PRODUCT_COLUMNS, products + BAD_PRODUCTS)
     for day in range(FIRST_DELIVERY_DAYS):
         files.contents.update(_day_files(shop, day))
@@ -229,28 +325,40 @@ def _first_delivery(folder: Path) -> _Files:
 
 def _second_delivery(folder: Path) -> _Files:
     shop = sample_shop()
-    files = _Files(folder / "delivery-2", DELIVERED[1],
-                   "three more days, what was late, corrections, a file twice, a broken file and a stray one")
-    renamed = [(*product_row(product)[:3], f"Product_{product} (new)") for product in RENAMED_PRODUCTS]
+    files = _Files(
+        folder / "delivery-2",
+        DELIVERED[1],
+        "three more days, what was late, corrections, a file twice, a broken file and a stray one",
+    )
+    renamed = [
+        (*product_row(product)[:3], f"Product_{product} (new)") for product in RENAMED_PRODUCTS
+    ]
     products = [product_row(product) for product in LATE_PRODUCTS] + renamed
     late = [order_row(order, shop.date_of(shop.day_of(order))) for order in LATE_ORDERS]
-    repeated, last = _day_file("orders", shop, REPEATED_DAY), _day_file("order_items", shop, SAMPLE_DAYS - 1)
+    repeated, last = (
+        _day_file("orders", shop, REPEATED_DAY),
+        _day_file("order_items", shop, SAMPLE_DAYS - 1),
+    )
     files.contents["products/new.csv"] = csv_bytes(PRODUCT_COLUMNS, products)
     files.contents[LATE_ARRIVALS] = csv_bytes(ORDER_COLUMNS, late)
-    files.contents[_day_file("orders", shop, CORRECTED_DAY)] = csv_bytes(ORDER_COLUMNS, _corrected(shop))
+    files.contents[_day_file("orders", shop, CORRECTED_DAY)] = csv_bytes(
+        ORDER_COLUMNS, _corrected(shop)
+    )
     files.contents["order_items/2025-04-08_revised.csv"] = csv_bytes(ITEM_COLUMNS, _revised(shop))
     files.contents[repeated] = _day_files(shop, REPEATED_DAY)[repeated]
     for day in range(FIRST_DELIVERY_DAYS, SAMPLE_DAYS):
         files.contents.update(_day_files(shop, day))
     broken = gzip.compress(files.contents[last], mtime=0)
-    files.contents["order_items/2025-04-15_again.csv.gz"] = broken[:len(broken) // 2]
+    files.contents["order_items/2025-04-15_again.csv.gz"] = broken[: len(broken) // 2]
     files.contents["stock/2025-04-15.csv"] = b"product_id,in_stock\n1,12\n2,0\n"
     return files
 
 
 def csv_bytes(columns: Sequence[str], rows: Sequence[Row], line_end: str = "\n") -> bytes:
     """RFC 4180, quotes where they are needed; a row with a lone cell that is a whole line is written as it is."""
-    lines = [",".join(columns)] + [row[0] if len(row) == 1 else ",".join(map(_quoted, row)) for row in rows]
+    lines = [",".join(columns)] + [
+        row[0] if len(row) == 1 else ",".join(map(_quoted, row)) for row in rows
+    ]
     return (line_end.join(lines) + line_end).encode("utf-8")
 
 
@@ -273,14 +381,19 @@ def _orders_of(shop: Shop, day: int) -> list[Row]:
 
 def _items_of(shop: Shop, day: int) -> list[Row]:
     span = range(shop.first_order_of(day), shop.first_order_of(day + 1))
-    lines = (line for order in span for line in item_lines(shop, order, shop.date_of(day), shop.items))
+    lines = (
+        line for order in span for line in item_lines(shop, order, shop.date_of(day), shop.items)
+    )
     return [tuple(line.rstrip("\n").split(",")) for line in lines]
 
 
 def _corrected(shop: Shop) -> list[Row]:
     """A day's orders once more, every tenth with a dollar less and the same timestamp."""
     rows = _orders_of(shop, CORRECTED_DAY)
-    return [(*row[:4], f"{float(row[4]) - 1:g}", row[5]) if place % 10 == 0 else row for place, row in enumerate(rows)]
+    return [
+        (*row[:4], f"{float(row[4]) - 1:g}", row[5]) if place % 10 == 0 else row
+        for place, row in enumerate(rows)
+    ]
 
 
 def _revised(shop: Shop) -> list[Row]:
@@ -293,8 +406,10 @@ def _revised(shop: Shop) -> list[Row]:
 def _day_files(shop: Shop, day: int) -> dict[str, bytes]:
     """A day's two files: bad rows strewn in, then written in the manner of that day."""
     contents = {}
-    for dataset, columns, rows, bad in (("orders", ORDER_COLUMNS, _orders_of(shop, day), BAD_ORDERS),
-                                        ("order_items", ITEM_COLUMNS, _items_of(shop, day), BAD_ITEMS)):
+    for dataset, columns, rows, bad in (
+        ("orders", ORDER_COLUMNS, _orders_of(shop, day), BAD_ORDERS),
+        ("order_items", ITEM_COLUMNS, _items_of(shop, day), BAD_ITEMS),
+    ):
         name, dirt = _day_file(dataset, shop, day), random.Random(f"{SEED} {dataset} {day}")
         again = rows[:5] if (dataset, day) == ("orders", DOUBLED_DAY) else []
         for row in (*bad.get(day, ()), *again):
@@ -318,7 +433,9 @@ def _packed(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 
 def _reversed(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
-    return csv_bytes([name.upper() for name in reversed(columns)], [tuple(reversed(row)) for row in rows])
+    return csv_bytes(
+        [name.upper() for name in reversed(columns)], [tuple(reversed(row)) for row in rows]
+    )
 
 
 def _with_more_columns(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
@@ -326,7 +443,9 @@ def _with_more_columns(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 
 def _with_blanks(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
-    return csv_bytes([f" {name} " for name in columns], [tuple(f"{cell} " for cell in row) for row in rows])
+    return csv_bytes(
+        [f" {name} " for name in columns], [tuple(f"{cell} " for cell in row) for row in rows]
+    )
 
 
 def _from_excel(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
@@ -334,18 +453,25 @@ def _from_excel(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     decimals = {"id", "order_id", "days_since_prior_order", "add_to_cart_order", "product_id"}
     places = [name in decimals for name in columns]
     flag = columns.index("reordered")
-    spread = [tuple(cell + ".0" if cell.isdigit() and decimal else cell for cell, decimal in zip(row, places))
-              for row in rows]
+    spread = [
+        tuple(
+            cell + ".0" if cell.isdigit() and decimal else cell
+            for cell, decimal in zip(row, places)
+        )
+        for row in rows
+    ]
     words = {"0": "FALSE", "1": "TRUE"}
-    flagged = [(*row[:flag], words[row[flag]], *row[flag + 1:]) for row in spread]
+    flagged = [(*row[:flag], words[row[flag]], *row[flag + 1 :]) for row in spread]
     return b"\xef\xbb\xbf" + csv_bytes(columns, flagged, line_end="\r\n")
 
 
 def _latin_1(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     """UTF-8 but for three rows, which another program added."""
-    odd = ["5,9999001,Zo\xeb,2025-04-05T10:00:00,12.50,2025-04-05",
-           "6,9999002,Ren\xe9,2025-04-05T11:00:00,13,2025-04-05",
-           "7,9999003,J\xfcrgen,2025-04-05T12:00:00,14,2025-04-05"]
+    odd = [
+        "5,9999001,Zo\xeb,2025-04-05T10:00:00,12.50,2025-04-05",
+        "6,9999002,Ren\xe9,2025-04-05T11:00:00,13,2025-04-05",
+        "7,9999003,J\xfcrgen,2025-04-05T12:00:00,14,2025-04-05",
+    ]
     return csv_bytes(columns, rows) + "".join(line + "\n" for line in odd).encode("latin-1")
 
 
@@ -355,64 +481,121 @@ def _cut_off(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 
 MANNERS: dict[tuple[str, int], Callable[[Sequence[str], Sequence[Row]], bytes]] = {
-    ("orders", 1): _with_bom, ("orders", 3): _cut_off, ("orders", 4): _latin_1, ("orders", 5): _with_crlf,
-    ("orders", 8): _with_more_columns, ("orders", 10): _with_blanks, ("order_items", 5): _from_excel,
-    ("order_items", 6): _packed, ("order_items", 7): _reversed, ("order_items", 12): _with_bom,
+    ("orders", 1): _with_bom,
+    ("orders", 3): _cut_off,
+    ("orders", 4): _latin_1,
+    ("orders", 5): _with_crlf,
+    ("orders", 8): _with_more_columns,
+    ("orders", 10): _with_blanks,
+    ("order_items", 5): _from_excel,
+    ("order_items", 6): _packed,
+    ("order_items", 7): _reversed,
+    ("order_items", 12): _with_bom,
 }
 
 # ---- rows that are wrong, each in its own way. A row of one cell is a line as it is.
 BAD_PRODUCTS: list[Row] = [
-    ("", "4", "Books", "A product without a number"), ("  ", "4", "Toys", "Another one"),
-    ("990001,3,Garden",), ("990002,3,Garden,Hose,green,long",), (",".join(PRODUCT_COLUMNS),),
+    ("", "4", "Books", "A product without a number"),
+    ("  ", "4", "Toys", "Another one"),
+    ("990001,3,Garden",),
+    ("990002,3,Garden,Hose,green,long",),
+    (",".join(PRODUCT_COLUMNS),),
     ('990003,3,"Garden"s,Rake',),
 ]
 BAD_ORDERS: dict[int, list[Row]] = {  # day -> rows
-    0: [("1", "", "1001", "2025-04-01T10:00:00", "10", "2025-04-01"),
+    0: [
+        ("1", "", "1001", "2025-04-01T10:00:00", "10", "2025-04-01"),
         ("1", "9990001", "1001", "", "10", "2025-04-01"),
         ("1", "9990002", "1001", "01/04/2025 11:27", "10", "01/04/2025"),
-        ("1", "9990003", "1001", "2025-04-31T10:00:00", "10", "")],
-    1: [("1", "9990004", "1001", "2025-04-02", "10", "2025-04-02"),
+        ("1", "9990003", "1001", "2025-04-31T10:00:00", "10", ""),
+    ],
+    1: [
+        ("1", "9990004", "1001", "2025-04-02", "10", "2025-04-02"),
         ("1", "9990005", "1001", "2025-04-02T25:00:00", "10", ""),
-        ("1", "9990006", "1001", "yesterday", "ten", "2025-04-02")],
-    2: [("1", "9990007", "1001", "2025-04-03T10:00:00", "1,234.50", "2025-04-03"),
+        ("1", "9990006", "1001", "yesterday", "ten", "2025-04-02"),
+    ],
+    2: [
+        ("1", "9990007", "1001", "2025-04-03T10:00:00", "1,234.50", "2025-04-03"),
         ("1", "9990008", "1001", "2025-04-03T10:00:00", "$12", "2025-04-03"),
         ("1", "9990009", "1001", "2025-04-03T10:00:00", "NaN", "2025-04-03"),
         ("1", "9990010", "1001", "2025-04-03T10:00:00", "Infinity", "2025-04-03"),
-        ("1", "9990011", "1001", "2025-04-03T10:00:00", "1e999", "2025-04-03")],
-    5: [("1", "9990012", "1001", "2025-04-06T10:00:00", "10", "2025-04-09"),
+        ("1", "9990011", "1001", "2025-04-03T10:00:00", "1e999", "2025-04-03"),
+    ],
+    5: [
+        ("1", "9990012", "1001", "2025-04-06T10:00:00", "10", "2025-04-09"),
         ("1", "9990013", "1001", "2025-04-06T10:00:00+02:00", "10", "2025-04-05"),
-        ("1", "9990014", "1001", "2025-04-06T10:00:00", "10", "6.4.2025")],
-    6: [(",".join(ORDER_COLUMNS),), ("1,9990015,1001,2025-04-07T10:00:00,12,50,2025-04-07",), ("1,9990016,1001",)],
-    12: [("", "", "", "", "", ""), ("1", "9990017", "1001", "2025-04-14 10:00:00", "10", "2025-04-33")],
+        ("1", "9990014", "1001", "2025-04-06T10:00:00", "10", "6.4.2025"),
+    ],
+    6: [
+        (",".join(ORDER_COLUMNS),),
+        ("1,9990015,1001,2025-04-07T10:00:00,12,50,2025-04-07",),
+        ("1,9990016,1001",),
+    ],
+    12: [
+        ("", "", "", "", "", ""),
+        ("1", "9990017", "1001", "2025-04-14 10:00:00", "10", "2025-04-33"),
+    ],
     13: [("1", "9990018", "1001", "13/04/2025", "10", "14-04-2025")],
 }
 
 
 def _bad_item(number: int, day: str, **cells: str) -> Row:
     """A good item of the shop's first order and product, with some cells replaced."""
-    good = dict(zip(ITEM_COLUMNS, (str(number), "10000", "1001", "3", "1", "1", "0", f"{day}T09:00:00", day)))
+    good = dict(
+        zip(
+            ITEM_COLUMNS, (str(number), "10000", "1001", "3", "1", "1", "0", f"{day}T09:00:00", day)
+        )
+    )
     return tuple({**good, **cells}.values())
 
 
 BAD_ITEMS: dict[int, list[Row]] = {  # day -> rows
-    0: [_bad_item(9990101, "2025-04-01", days_since_prior_order="3.5"),
+    0: [
+        _bad_item(9990101, "2025-04-01", days_since_prior_order="3.5"),
         _bad_item(9990102, "2025-04-01", days_since_prior_order="99999999999"),
         _bad_item(9990103, "2025-04-01", days_since_prior_order="abc", add_to_cart_order="first"),
-        _bad_item(9990104, "2025-04-01", reordered="maybe"), _bad_item(9990105, "2025-04-01", reordered="2")],
-    1: [_bad_item(0, "2025-04-02", id=""), _bad_item(9990106, "2025-04-02", order_id=""),
-        _bad_item(9990107, "2025-04-02", product_id=" "), _bad_item(9990108, "2025-04-02", order_id="", product_id=""),
-        _bad_item(9990109, "2025-04-02", order_timestamp="")],
-    2: [_bad_item(9990110, "2025-04-03", order_timestamp="03/04/2025 09:00"),
+        _bad_item(9990104, "2025-04-01", reordered="maybe"),
+        _bad_item(9990105, "2025-04-01", reordered="2"),
+    ],
+    1: [
+        _bad_item(0, "2025-04-02", id=""),
+        _bad_item(9990106, "2025-04-02", order_id=""),
+        _bad_item(9990107, "2025-04-02", product_id=" "),
+        _bad_item(9990108, "2025-04-02", order_id="", product_id=""),
+        _bad_item(9990109, "2025-04-02", order_timestamp=""),
+    ],
+    2: [
+        _bad_item(9990110, "2025-04-03", order_timestamp="03/04/2025 09:00"),
         _bad_item(9990111, "2025-04-03", order_timestamp="2025-04-03T09:60:00"),
-        _bad_item(9990112, "2025-04-03", date="2025-04-04"), _bad_item(9990113, "2025-04-03", date="April 3rd"),
-        _bad_item(9990114, "2025-04-03", date="3/4/25", add_to_cart_order="1,5")],
-    8: [(",".join(ITEM_COLUMNS),), ("9990115,10000,1001,3,1,1,0,2025-04-09T09:00:00",),
+        _bad_item(9990112, "2025-04-03", date="2025-04-04"),
+        _bad_item(9990113, "2025-04-03", date="April 3rd"),
+        _bad_item(9990114, "2025-04-03", date="3/4/25", add_to_cart_order="1,5"),
+    ],
+    8: [
+        (",".join(ITEM_COLUMNS),),
+        ("9990115,10000,1001,3,1,1,0,2025-04-09T09:00:00",),
         ("9990116,10000,1001,3,1,1,0,2025-04-09T09:00:00,2025-04-09,,",),
-        ('9990117,10000,1001,3,1,1,"0"0,2025-04-09T09:00:00,',)],
-    9: [_bad_item(9990118, "2025-04-10", order_id="7777777"), _bad_item(9990119, "2025-04-10", product_id="88888"),
+        ('9990117,10000,1001,3,1,1,"0"0,2025-04-09T09:00:00,',),
+    ],
+    9: [
+        _bad_item(9990118, "2025-04-10", order_id="7777777"),
+        _bad_item(9990119, "2025-04-10", product_id="88888"),
         _bad_item(9990120, "2025-04-10", order_id="7777777", product_id="88888"),
-        _bad_item(9990121, "2025-04-10", order_id="7777778")],
-    12: [_bad_item(9990122, "2025-04-13", days_since_prior_order="-2147483649"),
-         _bad_item(9990123, "2025-04-13", reordered="10")],
-    14: [_bad_item(9990124, "2025-04-15", id="", order_id="", product_id="", order_timestamp="", reordered="?")],
+        _bad_item(9990121, "2025-04-10", order_id="7777778"),
+    ],
+    12: [
+        _bad_item(9990122, "2025-04-13", days_since_prior_order="-2147483649"),
+        _bad_item(9990123, "2025-04-13", reordered="10"),
+    ],
+    14: [
+        _bad_item(
+            9990124,
+            "2025-04-15",
+            id="",
+            order_id="",
+            product_id="",
+            order_timestamp="",
+            reordered="?",
+        )
+    ],
 }

@@ -5,6 +5,7 @@
 - An execution gets a name where its caller gave none.
 - Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a second.
 """
+
 from __future__ import annotations
 
 import datetime as dt
@@ -25,22 +26,42 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
-from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName
-from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
-from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
-from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import (
+    CustomErrorName,
+)
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import (
+    FailureEvent,
+    FailureEventException,
+)
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import (
+    StatesErrorName,
+)
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import (
+    StatesErrorNameType,
+)
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
-    state_task_service_aws_sdk as aws_sdk_module, state_task_service_factory as service_factory)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
+    state_task_service_aws_sdk as aws_sdk_module,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_factory as service_factory,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import (
+    ResourceCondition,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
-    StateTaskServiceAwsSdk)
+    StateTaskServiceAwsSdk,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
-    StateTaskServiceCallback)
+    StateTaskServiceCallback,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_glue import (
-    StateTaskServiceGlue)
-from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
+    StateTaskServiceGlue,
+)
+from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
+    WaitFunction,
+)
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import boto_client as boto_client_module
@@ -51,6 +72,7 @@ from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 @dataclass
 class Pace:
     """How long waits are: `waits` and `retries` are factors, `poll` is in seconds."""
+
     waits: float = 1.0
     retries: float = 1.0
     poll: float = 0.25
@@ -66,37 +88,54 @@ def install(pace: Pace | None = None) -> None:
     given = pace or Pace()
     PACE.waits, PACE.retries, PACE.poll = given.waits, given.retries, given.poll
     state_task_factory.state_task_service_for = service_for
-    aws_sdk_module._SERVICE_ERROR_NAMES.update({'s3': 'S3', 'glue': 'Glue'})
+    aws_sdk_module._SERVICE_ERROR_NAMES.update({"s3": "S3", "glue": "Glue"})
     WaitFunction._wait_interval = _wait
     StepFunctionsParserBackend.start_execution = _start_named
     boto_client_module.boto3 = SimpleNamespace(client=_client)
     # The interpreter logs every failure that a state catches as an error with a dump of its tree.
-    logging.getLogger('moto.stepfunctions').setLevel(logging.CRITICAL)
+    logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
     retrier_decl.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
 
 
 @functools.lru_cache(maxsize=64)
 def _cached_client(service: str, region: str, endpoint: str) -> Any:
-    config = Config(parameter_validation=False, retries={'total_max_attempts': 1}, read_timeout=1000)
-    return boto3.client(service, region_name=region, endpoint_url=endpoint, aws_access_key_id='local',
-                        aws_secret_access_key='local', config=config)
+    config = Config(
+        parameter_validation=False, retries={"total_max_attempts": 1}, read_timeout=1000
+    )
+    return boto3.client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=config,
+    )
 
 
 def _client(service_name: str, region_name: str, endpoint_url: str | None = None, **_: Any) -> Any:
     """moto makes a client for every task, which takes longer than the task."""
     with _CLIENT_LOCK:
-        return _cached_client(service_name, region_name, endpoint_url or '')
+        return _cached_client(service_name, region_name, endpoint_url or "")
 
 
-def _start_named(self: StepFunctionsParserBackend, state_machine_arn: str, name: str | None = None,
-                 *given: Any, **named: Any) -> Any:
+def _start_named(
+    self: StepFunctionsParserBackend,
+    state_machine_arn: str,
+    name: str | None = None,
+    *given: Any,
+    **named: Any,
+) -> Any:
     """AWS names an execution that its caller has not named; moto calls it None."""
     return _START(self, state_machine_arn, name or str(uuid.uuid4()), *given, **named)
 
 
 def service_for(service_name: str) -> Any:
-    own = {'glue': GlueService, 'athena': AthenaService, 'aws-sdk': AwsSdkService}
-    return own[service_name]() if service_name in own else service_factory.state_task_service_for(service_name)
+    own = {"glue": GlueService, "athena": AthenaService, "aws-sdk": AwsSdkService}
+    return (
+        own[service_name]()
+        if service_name in own
+        else service_factory.state_task_service_for(service_name)
+    )
 
 
 def _wait(self: WaitFunction, env: Environment, wait_seconds: int) -> None:
@@ -113,12 +152,12 @@ def plain(value: Any, moment: Callable[[dt.datetime], Any]) -> Any:
     if isinstance(value, list):
         return [plain(inner, moment) for inner in value]
     if isinstance(value, StreamingBody):
-        return value.read().decode('utf-8')
+        return value.read().decode("utf-8")
     return moment(value) if isinstance(value, dt.datetime) else value
 
 
 def iso(moment: dt.datetime) -> str:
-    return moment.astimezone(dt.timezone.utc).isoformat(timespec='milliseconds').replace('+00:00', 'Z')
+    return moment.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def milliseconds(moment: dt.datetime) -> int:
@@ -128,11 +167,19 @@ def milliseconds(moment: dt.datetime) -> int:
 class _Sync:
     """Waits for what was started. moto's own way ends with a callback that `.sync` does not have."""
 
-    def _eval_integration_pattern(self, env: Environment, resource_runtime_part: Any,
-                                  normalised_parameters: dict[str, Any], state_credentials: Any) -> None:
-        finished = self._build_sync_resolver(env=env, resource_runtime_part=resource_runtime_part,
-                                             normalised_parameters=normalised_parameters,
-                                             state_credentials=state_credentials)
+    def _eval_integration_pattern(
+        self,
+        env: Environment,
+        resource_runtime_part: Any,
+        normalised_parameters: dict[str, Any],
+        state_credentials: Any,
+    ) -> None:
+        finished = self._build_sync_resolver(
+            env=env,
+            resource_runtime_part=resource_runtime_part,
+            normalised_parameters=normalised_parameters,
+            state_credentials=state_credentials,
+        )
         while env.is_running():
             result = finished()
             if result is not None:
@@ -140,11 +187,21 @@ class _Sync:
                 return
             time.sleep(PACE.poll * random.uniform(0.5, 1))
 
-    def failed(self, env: Environment, error: StatesErrorName | CustomErrorName, cause: str) -> FailureEvent:
-        details = TaskFailedEventDetails(error=error.error_name, cause=cause, resource=self._get_sfn_resource(),
-                                         resourceType=self._get_sfn_resource_type())
-        return FailureEvent(env=env, error_name=error, event_type=HistoryEventType.TaskFailed,
-                            event_details=EventDetails(taskFailedEventDetails=details))
+    def failed(
+        self, env: Environment, error: StatesErrorName | CustomErrorName, cause: str
+    ) -> FailureEvent:
+        details = TaskFailedEventDetails(
+            error=error.error_name,
+            cause=cause,
+            resource=self._get_sfn_resource(),
+            resourceType=self._get_sfn_resource_type(),
+        )
+        return FailureEvent(
+            env=env,
+            error_name=error,
+            event_type=HistoryEventType.TaskFailed,
+            event_details=EventDetails(taskFailedEventDetails=details),
+        )
 
 
 class GlueService(_Sync, StateTaskServiceGlue):
@@ -156,9 +213,11 @@ class GlueService(_Sync, StateTaskServiceGlue):
         def resolve() -> Any:
             run = resolver()
             # On AWS a stopped run fails the task as a failed one does.
-            if run is not None and run['JobRunState'] == 'STOPPED':
+            if run is not None and run["JobRunState"] == "STOPPED":
                 error = StatesErrorName(typ=StatesErrorNameType.StatesTaskFailed)
-                raise FailureEventException(self.failed(env, error, json.dumps(plain(run, milliseconds))))
+                raise FailureEventException(
+                    self.failed(env, error, json.dumps(plain(run, milliseconds)))
+                )
             return run
 
         return resolve
@@ -168,9 +227,16 @@ class AthenaService(_Sync, StateTaskServiceCallback):
     """`athena:startQueryExecution.sync` and `athena:getQueryResults`"""
 
     _PARAMETERS = {
-        'startqueryexecution': {'ClientRequestToken', 'ExecutionParameters', 'QueryExecutionContext', 'QueryString',
-                                'ResultConfiguration', 'WorkGroup', 'ResultReuseConfiguration'},
-        'getqueryresults': {'MaxResults', 'NextToken', 'QueryExecutionId'},
+        "startqueryexecution": {
+            "ClientRequestToken",
+            "ExecutionParameters",
+            "QueryExecutionContext",
+            "QueryString",
+            "ResultConfiguration",
+            "WorkGroup",
+            "ResultReuseConfiguration",
+        },
+        "getqueryresults": {"MaxResults", "NextToken", "QueryExecutionId"},
     }
 
     def __init__(self) -> None:
@@ -179,41 +245,66 @@ class AthenaService(_Sync, StateTaskServiceCallback):
     def _get_supported_parameters(self) -> set[str] | None:
         return self._PARAMETERS.get(self.resource.api_action.lower())
 
-    def _eval_service_task(self, env: Environment, resource_runtime_part: Any, normalised_parameters: dict[str, Any],
-                           state_credentials: Any) -> None:
-        client = boto_client_for(service='athena', region=resource_runtime_part.region,
-                                 state_credentials=state_credentials)
+    def _eval_service_task(
+        self,
+        env: Environment,
+        resource_runtime_part: Any,
+        normalised_parameters: dict[str, Any],
+        state_credentials: Any,
+    ) -> None:
+        client = boto_client_for(
+            service="athena",
+            region=resource_runtime_part.region,
+            state_credentials=state_credentials,
+        )
         response = getattr(client, self._get_boto_service_action())(**normalised_parameters)
-        response.pop('ResponseMetadata', None)
+        response.pop("ResponseMetadata", None)
         env.stack.append(plain(response, milliseconds))
 
-    def _build_sync_resolver(self, env: Environment, resource_runtime_part: Any, normalised_parameters: dict[str, Any],
-                             state_credentials: Any) -> Callable[[], Any]:
-        client = boto_client_for(service='athena', region=resource_runtime_part.region,
-                                 state_credentials=state_credentials)
-        query_id = env.stack.pop()['QueryExecutionId']
+    def _build_sync_resolver(
+        self,
+        env: Environment,
+        resource_runtime_part: Any,
+        normalised_parameters: dict[str, Any],
+        state_credentials: Any,
+    ) -> Callable[[], Any]:
+        client = boto_client_for(
+            service="athena",
+            region=resource_runtime_part.region,
+            state_credentials=state_credentials,
+        )
+        query_id = env.stack.pop()["QueryExecutionId"]
 
         def resolve() -> Any:
-            execution = client.get_query_execution(QueryExecutionId=query_id)['QueryExecution']
-            state = execution['Status']['State']
-            if state in ('FAILED', 'CANCELLED'):
+            execution = client.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]
+            state = execution["Status"]["State"]
+            if state in ("FAILED", "CANCELLED"):
                 error = StatesErrorName(typ=StatesErrorNameType.StatesTaskFailed)
-                raise FailureEventException(self.failed(env, error, json.dumps(plain(execution, milliseconds))))
-            return {'QueryExecution': execution} if state == 'SUCCEEDED' else None
+                raise FailureEventException(
+                    self.failed(env, error, json.dumps(plain(execution, milliseconds)))
+                )
+            return {"QueryExecution": execution} if state == "SUCCEEDED" else None
 
         return resolve
 
     def _from_error(self, env: Environment, ex: Exception) -> FailureEvent:
         if isinstance(ex, ClientError):
             error = CustomErrorName(f"Athena.{ex.response['Error']['Code']}")
-            return self.failed(env, error, ex.response['Error']['Message'])
+            return self.failed(env, error, ex.response["Error"]["Message"])
         return super()._from_error(env=env, ex=ex)
 
 
 class AwsSdkService(StateTaskServiceAwsSdk):
     """`aws-sdk:…` with answers as AWS hands them on."""
 
-    def _eval_service_task(self, env: Environment, resource_runtime_part: Any, normalised_parameters: dict[str, Any],
-                           state_credentials: Any) -> None:
-        super()._eval_service_task(env, resource_runtime_part, normalised_parameters, state_credentials)
+    def _eval_service_task(
+        self,
+        env: Environment,
+        resource_runtime_part: Any,
+        normalised_parameters: dict[str, Any],
+        state_credentials: Any,
+    ) -> None:
+        super()._eval_service_task(
+            env, resource_runtime_part, normalised_parameters, state_credentials
+        )
         env.stack.append(plain(env.stack.pop(), iso))

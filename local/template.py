@@ -3,6 +3,7 @@
 Only the functions that the template uses are known here; another one is an error. What CloudFormation would make up (a
 queue's URL, an ARN) is built from the resource's name, as AWS builds it.
 """
+
 from __future__ import annotations
 
 import re
@@ -13,8 +14,8 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-ACCOUNT = '123456789012'
-REGION = 'us-east-1'
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,52 +29,62 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
         value = loader.construct_sequence(node, deep=True)
     else:
         value = loader.construct_mapping(node, deep=True)
-    if suffix == 'GetAtt' and isinstance(value, str):
-        value = value.split('.', 1)
-    return {suffix if suffix in ('Ref', 'Condition') else f'Fn::{suffix}': value}
+    if suffix == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
 
 
-_Loader.add_multi_constructor('!', _function)
+_Loader.add_multi_constructor("!", _function)
 
 
 class Template:
     """The resources of one deployment: `template.properties('RawBucket')['BucketName']`."""
 
-    def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, Any] | None = None,
-                 account: str = ACCOUNT, region: str = REGION,
-                 endpoint: str = 'https://sqs.us-east-1.amazonaws.com') -> None:
-        declared = document.get('Parameters', {})
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        parameters: Mapping[str, Any] | None = None,
+        account: str = ACCOUNT,
+        region: str = REGION,
+        endpoint: str = "https://sqs.us-east-1.amazonaws.com",
+    ) -> None:
+        declared = document.get("Parameters", {})
         unknown = set(parameters or {}) - set(declared)
         if unknown:
             raise ValueError(f"the template has no parameter {', '.join(sorted(unknown))}")
         self.document = document
-        self.parameters = {name: declared[name].get('Default') for name in declared} | dict(parameters or {})
+        self.parameters = {name: declared[name].get("Default") for name in declared} | dict(
+            parameters or {}
+        )
         self.account, self.region, self.endpoint = account, region, endpoint
         # What only the service can name: logical id -> attribute -> value.
         self.physical: dict[str, dict[str, str]] = {}
 
     @classmethod
-    def load(cls, path: Path = ROOT / 'template.yaml', **options: Any) -> Template:
-        return cls(yaml.load(path.read_text('utf-8'), _Loader), **options)
+    def load(cls, path: Path = ROOT / "template.yaml", **options: Any) -> Template:
+        return cls(yaml.load(path.read_text("utf-8"), _Loader), **options)
 
     def of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Logical id and worked-out properties of every resource of a type whose condition holds."""
-        for logical_id, resource in self.document['Resources'].items():
-            if resource['Type'] == kind and self._holds(resource.get('Condition')):
+        for logical_id, resource in self.document["Resources"].items():
+            if resource["Type"] == kind and self._holds(resource.get("Condition")):
                 yield logical_id, self.properties(logical_id)
 
     def properties(self, logical_id: str) -> dict[str, Any]:
-        return self.resolve(self.document['Resources'][logical_id].get('Properties', {}))
+        return self.resolve(self.document["Resources"][logical_id].get("Properties", {}))
 
     def outputs(self) -> dict[str, str]:
-        return {name: self.resolve(output['Value']) for name, output in self.document.get('Outputs', {}).items()}
+        return {
+            name: self.resolve(output["Value"])
+            for name, output in self.document.get("Outputs", {}).items()
+        }
 
     def definition(self) -> str:
         """The state machine's definition with its substitutions, as the deployment has it."""
-        (_, properties), = self.of_type('AWS::StepFunctions::StateMachine')
-        text = (ROOT / properties['DefinitionS3Location']).read_text('utf-8')
-        for name, value in properties['DefinitionSubstitutions'].items():
-            text = text.replace('${' + name + '}', value)
+        ((_, properties),) = self.of_type("AWS::StepFunctions::StateMachine")
+        text = (ROOT / properties["DefinitionS3Location"]).read_text("utf-8")
+        for name, value in properties["DefinitionSubstitutions"].items():
+            text = text.replace("${" + name + "}", value)
         return text
 
     def resolve(self, value: Any) -> Any:
@@ -83,87 +94,133 @@ class Template:
         if not isinstance(value, dict):
             return value
         if len(value) == 1:
-            (name, argument), = value.items()
-            if name == 'Ref':
+            ((name, argument),) = value.items()
+            if name == "Ref":
                 return self.ref(argument)
-            if name.startswith('Fn::'):
-                return self._call(name.removeprefix('Fn::'), argument)
+            if name.startswith("Fn::"):
+                return self._call(name.removeprefix("Fn::"), argument)
         resolved = {key: self.resolve(inner) for key, inner in value.items()}
         return {key: inner for key, inner in resolved.items() if inner is not _NO_VALUE}
 
     def ref(self, name: str) -> Any:
-        pseudo = {'AWS::AccountId': self.account, 'AWS::Region': self.region, 'AWS::Partition': 'aws',
-                  'AWS::StackName': 'delta-lake', 'AWS::URLSuffix': 'amazonaws.com', 'AWS::NoValue': _NO_VALUE}
+        pseudo = {
+            "AWS::AccountId": self.account,
+            "AWS::Region": self.region,
+            "AWS::Partition": "aws",
+            "AWS::StackName": "delta-lake",
+            "AWS::URLSuffix": "amazonaws.com",
+            "AWS::NoValue": _NO_VALUE,
+        }
         if name in pseudo:
             return pseudo[name]
         if name in self.parameters:
             return self.parameters[name]
-        return self.attribute(name, 'Ref')
+        return self.attribute(name, "Ref")
 
     def attribute(self, logical_id: str, attribute: str) -> str:
         """Ref or GetAtt of a resource."""
         if attribute in self.physical.get(logical_id, {}):
             return self.physical[logical_id][attribute]
-        resource = self.document['Resources'][logical_id]
-        names = _NAMES.get(resource['Type'])
+        resource = self.document["Resources"][logical_id]
+        names = _NAMES.get(resource["Type"])
         if names is None:
-            raise ValueError(f"{logical_id}: what {attribute} of a {resource['Type']} is, is not known here")
+            raise ValueError(
+                f"{logical_id}: what {attribute} of a {resource['Type']} is, is not known here"
+            )
         field, arn, reference = names
-        given = resource.get('Properties', {})
-        for part in field.split('.'):
+        given = resource.get("Properties", {})
+        for part in field.split("."):
             given = given.get(part, {}) if isinstance(given, dict) else {}
-        name = self.resolve(given) if given else f'delta-lake-{logical_id}'
-        known = {'name': name, 'account': self.account, 'region': self.region, 'endpoint': self.endpoint}
-        if attribute == 'Arn':
+        name = self.resolve(given) if given else f"delta-lake-{logical_id}"
+        known = {
+            "name": name,
+            "account": self.account,
+            "region": self.region,
+            "endpoint": self.endpoint,
+        }
+        if attribute == "Arn":
             return arn.format(**known)
-        if attribute == 'Ref':
-            return {'name': name, 'arn': arn.format(**known)}.get(reference) or reference.format(**known)
+        if attribute == "Ref":
+            return {"name": name, "arn": arn.format(**known)}.get(reference) or reference.format(
+                **known
+            )
         if attribute == field:
             return name
-        raise ValueError(f'{logical_id}.{attribute} is not known here')
+        raise ValueError(f"{logical_id}.{attribute} is not known here")
 
     def _call(self, function: str, argument: Any) -> Any:
-        if function == 'Sub':
-            return re.sub(r'\$\{([^}!]+)\}', lambda match: str(self._named(match[1])), argument)
-        if function == 'GetAtt':
+        if function == "Sub":
+            return re.sub(r"\$\{([^}!]+)\}", lambda match: str(self._named(match[1])), argument)
+        if function == "GetAtt":
             return self.attribute(*argument)
-        if function == 'If':
+        if function == "If":
             condition, then, otherwise = argument
             return self.resolve(then if self._holds(condition) else otherwise)
-        if function == 'Equals':
+        if function == "Equals":
             first, second = map(self.resolve, argument)
             return first == second
-        if function == 'Not':
+        if function == "Not":
             return not self.resolve(argument[0])
-        raise ValueError(f'Fn::{function} is not known here')
+        raise ValueError(f"Fn::{function} is not known here")
 
     def _named(self, name: str) -> Any:
-        logical_id, _, attribute = name.partition('.')
+        logical_id, _, attribute = name.partition(".")
         return self.attribute(logical_id, attribute) if attribute else self.ref(name)
 
     def _holds(self, condition: str | None) -> bool:
-        return condition is None or bool(self.resolve(self.document['Conditions'][condition]))
+        return condition is None or bool(self.resolve(self.document["Conditions"][condition]))
 
 
 _NO_VALUE = object()
 
 # Type: the property that holds the name, the ARN, and what Ref gives (name, arn or a pattern).
 _NAMES = {
-    'AWS::S3::Bucket': ('BucketName', 'arn:aws:s3:::{name}', 'name'),
-    'AWS::SQS::Queue': ('QueueName', 'arn:aws:sqs:{region}:{account}:{name}', '{endpoint}/{account}/{name}'),
-    'AWS::SNS::Topic': ('TopicName', 'arn:aws:sns:{region}:{account}:{name}', 'arn'),
-    'AWS::Events::Rule': ('Name', 'arn:aws:events:{region}:{account}:rule/{name}', 'name'),
-    'AWS::Pipes::Pipe': ('Name', 'arn:aws:pipes:{region}:{account}:pipe/{name}', 'name'),
-    'AWS::Scheduler::Schedule': ('Name', 'arn:aws:scheduler:{region}:{account}:schedule/default/{name}', 'name'),
-    'AWS::Lambda::Function': ('FunctionName', 'arn:aws:lambda:{region}:{account}:function:{name}', 'name'),
-    'AWS::StepFunctions::StateMachine':
-        ('StateMachineName', 'arn:aws:states:{region}:{account}:stateMachine:{name}', 'arn'),
-    'AWS::Glue::Job': ('Name', 'arn:aws:glue:{region}:{account}:job/{name}', 'name'),
-    'AWS::Glue::Crawler': ('Name', 'arn:aws:glue:{region}:{account}:crawler/{name}', 'name'),
-    'AWS::Glue::Database': ('DatabaseInput.Name', 'arn:aws:glue:{region}:{account}:database/{name}', 'name'),
-    'AWS::Athena::WorkGroup': ('Name', 'arn:aws:athena:{region}:{account}:workgroup/{name}', 'name'),
-    'AWS::Logs::LogGroup': ('LogGroupName', 'arn:aws:logs:{region}:{account}:log-group:{name}:*', 'name'),
-    'AWS::IAM::Role': ('RoleName', 'arn:aws:iam::{account}:role/{name}', 'name'),
-    'AWS::KMS::Key': ('KeyId', 'arn:aws:kms:{region}:{account}:key/{name}', 'name'),
-    'AWS::CloudWatch::Alarm': ('AlarmName', 'arn:aws:cloudwatch:{region}:{account}:alarm:{name}', 'name'),
+    "AWS::S3::Bucket": ("BucketName", "arn:aws:s3:::{name}", "name"),
+    "AWS::SQS::Queue": (
+        "QueueName",
+        "arn:aws:sqs:{region}:{account}:{name}",
+        "{endpoint}/{account}/{name}",
+    ),
+    "AWS::SNS::Topic": ("TopicName", "arn:aws:sns:{region}:{account}:{name}", "arn"),
+    "AWS::Events::Rule": ("Name", "arn:aws:events:{region}:{account}:rule/{name}", "name"),
+    "AWS::Pipes::Pipe": ("Name", "arn:aws:pipes:{region}:{account}:pipe/{name}", "name"),
+    "AWS::Scheduler::Schedule": (
+        "Name",
+        "arn:aws:scheduler:{region}:{account}:schedule/default/{name}",
+        "name",
+    ),
+    "AWS::Lambda::Function": (
+        "FunctionName",
+        "arn:aws:lambda:{region}:{account}:function:{name}",
+        "name",
+    ),
+    "AWS::StepFunctions::StateMachine": (
+        "StateMachineName",
+        "arn:aws:states:{region}:{account}:stateMachine:{name}",
+        "arn",
+    ),
+    "AWS::Glue::Job": ("Name", "arn:aws:glue:{region}:{account}:job/{name}", "name"),
+    "AWS::Glue::Crawler": ("Name", "arn:aws:glue:{region}:{account}:crawler/{name}", "name"),
+    "AWS::Glue::Database": (
+        "DatabaseInput.Name",
+        "arn:aws:glue:{region}:{account}:database/{name}",
+        "name",
+    ),
+    "AWS::Athena::WorkGroup": (
+        "Name",
+        "arn:aws:athena:{region}:{account}:workgroup/{name}",
+        "name",
+    ),
+    "AWS::Logs::LogGroup": (
+        "LogGroupName",
+        "arn:aws:logs:{region}:{account}:log-group:{name}:*",
+        "name",
+    ),
+    "AWS::IAM::Role": ("RoleName", "arn:aws:iam::{account}:role/{name}", "name"),
+    "AWS::KMS::Key": ("KeyId", "arn:aws:kms:{region}:{account}:key/{name}", "name"),
+    "AWS::CloudWatch::Alarm": (
+        "AlarmName",
+        "arn:aws:cloudwatch:{region}:{account}:alarm:{name}",
+        "name",
+    ),
 }

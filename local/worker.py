@@ -1,4 +1,5 @@
 """A process that runs the job again and again in one Spark: one JSON list of arguments a line in, progress and `exit N` lines out."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -31,7 +32,9 @@ def warm_up(job: ModuleType) -> None:
         rows = spark.range(2).selectExpr("string(id) AS id", "current_date() AS date")
         rows.write.format("delta").partitionBy("date").mode("append").save(folder)
         table = DeltaTable.forPath(spark, folder).alias("t")
-        table.merge(rows.alias("s"), "t.id = s.id").whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        table.merge(
+            rows.alias("s"), "t.id = s.id"
+        ).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
         table.toDF().count()
 
 

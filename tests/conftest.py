@@ -2,6 +2,7 @@
 
 The scenarios are a share of their own, so that both processes end at about the same time.
 """
+
 from __future__ import annotations
 
 import pytest
@@ -13,7 +14,11 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         place = nodeid.split("::", 1)[0]
-        return "tests/spark" if place.startswith("tests/spark/") and not place.endswith("test_scenarios.py") else place
+        return (
+            "tests/spark"
+            if place.startswith("tests/spark/") and not place.endswith("test_scenarios.py")
+            else place
+        )
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:

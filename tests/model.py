@@ -5,6 +5,7 @@ It shares no line with the job. Tests give both the same deliveries and compare 
 What it takes for granted: runs come in the order of delivery, so a file that is new to a run was modified after every
 file of the runs before it (`run` refuses others). Timestamps in its tables are UTC without a tzinfo.
 """
+
 from __future__ import annotations
 
 import gzip
@@ -19,16 +20,38 @@ Value = str | int | float | bool | date | datetime | None
 
 # dataset -> its columns in the order of the table; "name" is an identifier: a text in which Excel may have added ".0"
 COLUMNS: dict[str, dict[str, str]] = {
-    "products": {"product_id": "name", "department_id": "name", "department": "text", "product_name": "text"},
-    "orders": {"order_num": "name", "order_id": "name", "user_id": "name", "order_timestamp": "timestamp",
-               "total_amount": "double", "date": "date"},
-    "order_items": {"id": "name", "order_id": "name", "user_id": "name", "days_since_prior_order": "int",
-                    "product_id": "name", "add_to_cart_order": "int", "reordered": "boolean",
-                    "order_timestamp": "timestamp", "date": "date"},
+    "products": {
+        "product_id": "name",
+        "department_id": "name",
+        "department": "text",
+        "product_name": "text",
+    },
+    "orders": {
+        "order_num": "name",
+        "order_id": "name",
+        "user_id": "name",
+        "order_timestamp": "timestamp",
+        "total_amount": "double",
+        "date": "date",
+    },
+    "order_items": {
+        "id": "name",
+        "order_id": "name",
+        "user_id": "name",
+        "days_since_prior_order": "int",
+        "product_id": "name",
+        "add_to_cart_order": "int",
+        "reordered": "boolean",
+        "order_timestamp": "timestamp",
+        "date": "date",
+    },
 }
 KEY = {"products": "product_id", "orders": "order_id", "order_items": "id"}
-REQUIRED = {"products": ["product_id"], "orders": ["order_id", "order_timestamp"],
-            "order_items": ["id", "order_id", "product_id", "order_timestamp"]}
+REQUIRED = {
+    "products": ["product_id"],
+    "orders": ["order_id", "order_timestamp"],
+    "order_items": ["id", "order_id", "product_id", "order_timestamp"],
+}
 PARENTS = {"order_id": ("orders", "orphan_order"), "product_id": ("products", "orphan_product")}
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 
@@ -42,18 +65,32 @@ OPENING_QUOTE = re.compile(r'[ \t]*"')
 QUOTED_FIELD = re.compile(r'[ \t]*"([^"]*(?:""[^"]*)*)"[ \t]*(?=[,\r\n]|\Z)')
 TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
-    r"(?: ?(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?))?")
+    r"(?: ?(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?))?"
+)
 DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ]00:00(?::00(?:\.0{1,9})?)?)?")
 AMBIGUOUS = re.compile(r"[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{2,4}")
 INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0+)?")
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-BOOLEANS = {"1": True, "true": True, "t": True, "yes": True, "y": True, "1.0": True,
-            "0": False, "false": False, "f": False, "no": False, "n": False, "0.0": False}
+BOOLEANS = {
+    "1": True,
+    "true": True,
+    "t": True,
+    "yes": True,
+    "y": True,
+    "1.0": True,
+    "0": False,
+    "false": False,
+    "f": False,
+    "no": False,
+    "n": False,
+    "0.0": False,
+}
 
 
 @dataclass(frozen=True)
 class RawFile:
     """A file of the raw zone: its path below the raw prefix, its bytes, and when it was delivered."""
+
     path: str
     content: bytes
     modified: datetime
@@ -67,6 +104,7 @@ class RawFile:
 @dataclass(frozen=True)
 class Source:
     """Where a row comes from."""
+
     path: str
     etag: str
     size: int
@@ -76,6 +114,7 @@ class Source:
 @dataclass
 class Row:
     """A valid row of a file."""
+
     dataset: str
     values: dict[str, Value]
     source: Source
@@ -97,6 +136,7 @@ class Row:
 @dataclass
 class Record:
     """A row of rejected_records."""
+
     dataset: str
     status: str
     reasons: list[str]
@@ -116,9 +156,13 @@ def parse_timestamp(text: str) -> datetime:
     match = TIMESTAMP.fullmatch(text)
     if not match:
         raise ValueError(text)
-    year, month, day, hour, minute, second, fraction, sign, offset_hours, offset_minutes = match.groups()
+    year, month, day, hour, minute, second, fraction, sign, offset_hours, offset_minutes = (
+        match.groups()
+    )
     micros = int((fraction or "0").ljust(6, "0")[:6])
-    local = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), micros)
+    local = datetime(
+        int(year), int(month), int(day), int(hour), int(minute), int(second or 0), micros
+    )
     offset = timedelta(hours=int(offset_hours or 0), minutes=int(offset_minutes or 0))
     if offset > timedelta(hours=18) or int(offset_minutes or 0) > 59:
         raise ValueError(text)
@@ -137,7 +181,7 @@ def parse_date(text: str) -> date:
 
 def parse_int(text: str) -> int:
     match = INTEGER.fullmatch(text)
-    if not match or not -2**31 <= int(match.group(1)) < 2**31:
+    if not match or not -(2**31) <= int(match.group(1)) < 2**31:
         raise ValueError(text)
     return int(match.group(1))
 
@@ -158,8 +202,15 @@ def parse_name(text: str) -> str:
     return re.sub(r"\.0+", "", text) if re.fullmatch(r"[0-9]+\.0+", text) else text
 
 
-PARSERS = {"name": parse_name, "text": str, "timestamp": parse_timestamp, "date": parse_date, "int": parse_int,
-           "double": parse_double, "boolean": parse_boolean}
+PARSERS = {
+    "name": parse_name,
+    "text": str,
+    "timestamp": parse_timestamp,
+    "date": parse_date,
+    "int": parse_int,
+    "double": parse_double,
+    "boolean": parse_boolean,
+}
 
 
 def check_row(dataset: str, texts: dict[str, str | None]) -> tuple[dict[str, Value], list[str]]:
@@ -192,6 +243,7 @@ def check_row(dataset: str, texts: dict[str, str | None]) -> tuple[dict[str, Val
 @dataclass
 class Split:
     """A record of a file: its first physical line, its text (one character per byte), its fields or None."""
+
     line: int
     raw: str
     fields: list[str] | None
@@ -236,7 +288,7 @@ def split_fields(text: str, position: int) -> tuple[list[str] | None, int]:
             match = PLAIN_FIELD.match(text, position)
             fields.append(match.group())
         position = match.end()
-        if text[position:position + 1] != ",":
+        if text[position : position + 1] != ",":
             return fields, position
         position += 1
 
@@ -295,6 +347,7 @@ def shape_problem(record: Split, header: list[str]) -> str | None:
 @dataclass
 class FileResult:
     """What became of a file: the model's line of the manifest."""
+
     path: str
     dataset: str | None
     outcome: str
@@ -304,7 +357,12 @@ class FileResult:
 
 
 def no_counts() -> dict:
-    return {"rows_read": 0, "admitted": 0, **{outcome: 0 for outcome in OUTCOMES}, "rejected_by_reason": {}}
+    return {
+        "rows_read": 0,
+        "admitted": 0,
+        **{outcome: 0 for outcome in OUTCOMES},
+        "rejected_by_reason": {},
+    }
 
 
 class Lakehouse:
@@ -323,8 +381,10 @@ class Lakehouse:
 
     @property
     def tables(self) -> dict[str, dict[str, tuple]]:
-        return {dataset: {key: tuple(row.values.values()) for key, row in rows.items()}
-                for dataset, rows in self.rows.items()}
+        return {
+            dataset: {key: tuple(row.values.values()) for key, row in rows.items()}
+            for dataset, rows in self.rows.items()
+        }
 
     def run(self, files: list[RawFile], force: bool = False) -> dict:
         """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and `manifest`."""
@@ -341,7 +401,9 @@ class Lakehouse:
                 if known and not force:
                     result.outcome = "duplicate"
                 else:
-                    self.read_file(file, known, result, arrived[result.dataset], counts[result.dataset])
+                    self.read_file(
+                        file, known, result, arrived[result.dataset], counts[result.dataset]
+                    )
                     self.ledger.add(file.version)
                     new += [] if known else [(file.modified, file.path)]
             except SetAside as reason:
@@ -352,15 +414,22 @@ class Lakehouse:
         self.last_delivery = max([self.last_delivery, *new])
         outcomes = [result.outcome for result in manifest]
         counted = {name: outcomes.count(name) for name in ("loaded", "duplicate", "set_aside")}
-        return {"files": {"listed": len(manifest), **counted},
-                "datasets": counts, "manifest": manifest}
+        return {
+            "files": {"listed": len(manifest), **counted},
+            "datasets": counts,
+            "manifest": manifest,
+        }
 
-    def read_file(self, file: RawFile, replayed: bool, result: FileResult, arrived: list[Row], counts: dict) -> None:
+    def read_file(
+        self, file: RawFile, replayed: bool, result: FileResult, arrived: list[Row], counts: dict
+    ) -> None:
         """Add the file's valid rows to `arrived`, and keep the others as rejected."""
         records = split_records(text_of(file))
         header, version = header_of(result.dataset, records), file.version
         if not replayed and (file.modified, file.path) <= self.last_delivery:
-            raise ValueError(f"{file.path} was delivered before {self.last_delivery}: give the model its runs in order")
+            raise ValueError(
+                f"{file.path} was delivered before {self.last_delivery}: give the model its runs in order"
+            )
         result.ignored_columns = [name for name in header if name not in COLUMNS[result.dataset]]
         for record in records[1:]:
             result.rows_read += 1
@@ -368,14 +437,19 @@ class Lakehouse:
             problem = shape_problem(record, header)
             texts, values, reasons = None, {}, [problem]
             if not problem:
-                cells = {name: utf8(cell).strip(BLANKS) or None for name, cell in zip(header, record.fields)}
+                cells = {
+                    name: utf8(cell).strip(BLANKS) or None
+                    for name, cell in zip(header, record.fields)
+                }
                 texts = {name: cells[name] for name in COLUMNS[result.dataset]}
                 values, reasons = check_row(result.dataset, texts)
             raw = utf8(record.raw, errors="replace")
             if reasons:
                 count_rejected(counts, reasons)
                 key = values.get(KEY[result.dataset])
-                self.records[source] = Record(result.dataset, "rejected", reasons, key, source, raw, texts)
+                self.records[source] = Record(
+                    result.dataset, "rejected", reasons, key, source, raw, texts
+                )
             else:
                 delivery = (file.modified, file.path, record.line)
                 arrived.append(Row(result.dataset, values, source, delivery, replayed, texts, raw))
@@ -407,13 +481,18 @@ class Lakehouse:
 
     def missing(self, row: Row) -> dict[tuple[str, str], str]:
         """The parents (dataset and key) that an item waits for, each with its reason code."""
-        return {(parent, row.values[column]): reason for column, (parent, reason) in PARENTS.items()
-                if row.values[column] not in self.rows[parent]}
+        return {
+            (parent, row.values[column]): reason
+            for column, (parent, reason) in PARENTS.items()
+            if row.values[column] not in self.rows[parent]
+        }
 
     def load_items(self, arrived: list[Row], counts: dict) -> None:
         """Items whose parents have come go to the table, the others wait, together with those that waited before."""
         waited = {row.source: row for row in self.parked}
-        again = [row for row in arrived if row.source in waited]  # replayed while it waits: no second version of it
+        again = [
+            row for row in arrived if row.source in waited
+        ]  # replayed while it waits: no second version of it
         rows = [*waited.values(), *(row for row in arrived if row.source not in waited)]
         outcomes = self.settle([row for row in rows if not self.missing(row)])
         waiting: dict[str, list[Row]] = {}
@@ -421,10 +500,14 @@ class Lakehouse:
             if self.missing(row):
                 waiting.setdefault(row.key, []).append(row)
         for rivals in waiting.values():
-            outcomes += [(row, "superseded" if self.is_beaten(row, rivals) else "parked") for row in rivals]
+            outcomes += [
+                (row, "superseded" if self.is_beaten(row, rivals) else "parked") for row in rivals
+            ]
         self.parked = [row for row, outcome in outcomes if outcome == "parked"]
         still_waiting = {row.source for row in self.parked}
-        outcomes += [(row, "parked" if row.source in still_waiting else "superseded") for row in again]
+        outcomes += [
+            (row, "parked" if row.source in still_waiting else "superseded") for row in again
+        ]
         for row, outcome in outcomes:
             self.note(row, outcome, waited.get(row.source) is row, counts)
 
@@ -433,8 +516,11 @@ class Lakehouse:
         in_table = self.rows["order_items"].get(row.key)
         if in_table is not None and in_table.precedence > row.precedence:
             return True
-        return any(rival.precedence > row.precedence and self.missing(rival).keys() <= self.missing(row).keys()
-                   for rival in rivals)
+        return any(
+            rival.precedence > row.precedence
+            and self.missing(rival).keys() <= self.missing(row).keys()
+            for rival in rivals
+        )
 
     def note(self, row: Row, outcome: str, waited: bool, counts: dict) -> None:
         """Count a row's outcome and keep rejected_records in step."""
@@ -443,10 +529,14 @@ class Lakehouse:
         counts[outcome] += 1
         if waited:
             counts["admitted"] += 1
-            self.records[row.source].status = "superseded" if outcome == "superseded" else "admitted"
+            self.records[row.source].status = (
+                "superseded" if outcome == "superseded" else "admitted"
+            )
         elif outcome == "parked" and row.source not in self.records:
             reasons = sorted(self.missing(row).values())
-            self.records[row.source] = Record(row.dataset, "parked", reasons, row.key, row.source, row.raw, row.fields)
+            self.records[row.source] = Record(
+                row.dataset, "parked", reasons, row.key, row.source, row.raw, row.fields
+            )
 
 
 def count_rejected(counts: dict, reasons: list[str]) -> None:

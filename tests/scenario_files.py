@@ -1,25 +1,38 @@
 """Reads the scenarios in `tests/scenarios` (its README says how a scenario is written)."""
+
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 from tests.model import COLUMNS, KEY, RawFile
 
 FOLDER = Path(__file__).parent / "scenarios"
-TABLES = {"products": "clean_products", "orders": "clean_orders", "order_items": "clean_orders_items"}
+TABLES = {
+    "products": "clean_products",
+    "orders": "clean_orders",
+    "order_items": "clean_orders_items",
+}
 FIRST_DELIVERY = datetime(2025, 5, 1, 6)
 READ: dict[str, Callable[[str], Any]] = {
-    "name": str, "text": str, "int": int, "double": float, "boolean": {"true": True, "false": False}.__getitem__,
-    "timestamp": datetime.fromisoformat, "date": date.fromisoformat}
+    "name": str,
+    "text": str,
+    "int": int,
+    "double": float,
+    "boolean": {"true": True, "false": False}.__getitem__,
+    "timestamp": datetime.fromisoformat,
+    "date": date.fromisoformat,
+}
 
 
 @dataclass(frozen=True)
 class Run:
     """One run: its number in the summary (0 is `given`), its files, and whether it is forced."""
+
     number: int
     files: list[RawFile]
     force: bool
@@ -33,6 +46,7 @@ class Scenario:
     summary   (run, dataset or "files", measure) -> value
     rejected  sorted (dataset, record key or None, status, reasons in alphabetical order), or None if nothing is said
     """
+
     name: str
     runs: list[Run]
     tables: dict[str, dict[str, tuple]]
@@ -46,10 +60,17 @@ def scenario_names() -> list[str]:
 
 def read_scenario(name: str) -> Scenario:
     then = FOLDER / name / "then"
-    figures = {(int(row["run"]), row["dataset"], row["measure"]): int(row["value"])
-               for row in _rows(then / "summary.csv")}
-    return Scenario(name, list(_runs(FOLDER / name)), {dataset: _table(then, dataset) for dataset in TABLES}, figures,
-                    _rejected(then / "rejected_records.csv"))
+    figures = {
+        (int(row["run"]), row["dataset"], row["measure"]): int(row["value"])
+        for row in _rows(then / "summary.csv")
+    }
+    return Scenario(
+        name,
+        list(_runs(FOLDER / name)),
+        {dataset: _table(then, dataset) for dataset in TABLES},
+        figures,
+        _rejected(then / "rejected_records.csv"),
+    )
 
 
 def figure(summary: dict[str, Any], dataset: str, measure: str) -> int:
@@ -78,8 +99,11 @@ def _runs(folder: Path) -> Iterator[Run]:
 
 def _raw_files(folder: Path, number: int) -> list[RawFile]:
     modified = FIRST_DELIVERY + timedelta(days=number)
-    return [RawFile(path.relative_to(folder).as_posix(), path.read_bytes(), modified)
-            for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        RawFile(path.relative_to(folder).as_posix(), path.read_bytes(), modified)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -89,8 +113,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _table(then: Path, dataset: str) -> dict[str, tuple]:
     kinds, rows = COLUMNS[dataset], _rows(then / f"{TABLES[dataset]}.csv")
-    table = {row[KEY[dataset]]: tuple(READ[kind](row[name]) if row[name] else None for name, kind in kinds.items())
-             for row in rows}
+    table = {
+        row[KEY[dataset]]: tuple(
+            READ[kind](row[name]) if row[name] else None for name, kind in kinds.items()
+        )
+        for row in rows
+    }
     assert len(table) == len(rows), f"{then}: a key appears twice in {TABLES[dataset]}.csv"
     return table
 
@@ -98,5 +126,11 @@ def _table(then: Path, dataset: str) -> dict[str, tuple]:
 def _rejected(path: Path) -> list[tuple] | None:
     if not path.exists():
         return None
-    return in_order([comparable(row["dataset"], row["record_key"] or None, row["status"], row["reasons"].split())
-                     for row in _rows(path)])
+    return in_order(
+        [
+            comparable(
+                row["dataset"], row["record_key"] or None, row["status"], row["reasons"].split()
+            )
+            for row in _rows(path)
+        ]
+    )

@@ -17,6 +17,7 @@ Answer  {"isComplete": bool, "offset": byte in the manifest, "page": n, "samples
 The answer stays small (Step Functions passes at most 256 KiB). What failed for one object is a number and a sample in
 the answer, not an exception; only a manifest that cannot be read raises.
 """
+
 from __future__ import annotations
 
 import json
@@ -28,7 +29,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -38,17 +39,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)
 
-COUNTED = ('archived', 'rejected', 'left', 'changed', 'gone', 'failed')
+COUNTED = ("archived", "rejected", "left", "changed", "gone", "failed")
 MAX_SAMPLES = 10
 DELETE_ATTEMPTS = 4
 MAX_SAMPLE_LENGTH = 300
-RUN_ID = re.compile(r'[A-Za-z0-9_.:-]{1,80}')
-GIB = 1024 ** 3
+RUN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
+GIB = 1024**3
 
 
 @dataclass(frozen=True)
 class Settings:
     """Where things are and how hard to work; `from_environ` alone reads the environment."""
+
     raw_bucket: str
     raw_prefix: str
     archive_bucket: str
@@ -60,31 +62,32 @@ class Settings:
     page_bytes: int = 256 * 1024
     files_per_call: int = 50_000
     multipart_threshold: int = 5 * GIB
-    part_size: int = 512 * 1024 ** 2
+    part_size: int = 512 * 1024**2
     reserve_seconds: float = 60.0
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         return cls(
-            raw_bucket=environ['RAW_BUCKET'],
-            raw_prefix=environ['RAW_PREFIX'],
-            archive_bucket=environ['ARCHIVE_BUCKET'],
-            archive_prefix=environ.get('ARCHIVE_PREFIX', 'archived/'),
-            lake_bucket=environ['LAKE_BUCKET'],
-            rejected_prefix=environ.get('REJECTED_FILES_PREFIX', 'rejected/files/'),
-            runs_prefix=environ.get('RUNS_PREFIX', 'runs/'),
-            workers=int(environ.get('ARCHIVE_WORKERS', cls.workers)),
-            page_bytes=int(environ.get('MANIFEST_PAGE_BYTES', cls.page_bytes)),
-            files_per_call=int(environ.get('FILES_PER_CALL', cls.files_per_call)),
-            multipart_threshold=int(environ.get('MULTIPART_THRESHOLD', cls.multipart_threshold)),
-            part_size=int(environ.get('MULTIPART_PART_SIZE', cls.part_size)),
-            reserve_seconds=float(environ.get('RESERVE_SECONDS', cls.reserve_seconds)),
+            raw_bucket=environ["RAW_BUCKET"],
+            raw_prefix=environ["RAW_PREFIX"],
+            archive_bucket=environ["ARCHIVE_BUCKET"],
+            archive_prefix=environ.get("ARCHIVE_PREFIX", "archived/"),
+            lake_bucket=environ["LAKE_BUCKET"],
+            rejected_prefix=environ.get("REJECTED_FILES_PREFIX", "rejected/files/"),
+            runs_prefix=environ.get("RUNS_PREFIX", "runs/"),
+            workers=int(environ.get("ARCHIVE_WORKERS", cls.workers)),
+            page_bytes=int(environ.get("MANIFEST_PAGE_BYTES", cls.page_bytes)),
+            files_per_call=int(environ.get("FILES_PER_CALL", cls.files_per_call)),
+            multipart_threshold=int(environ.get("MULTIPART_THRESHOLD", cls.multipart_threshold)),
+            part_size=int(environ.get("MULTIPART_PART_SIZE", cls.part_size)),
+            reserve_seconds=float(environ.get("RESERVE_SECONDS", cls.reserve_seconds)),
         )
 
 
 @dataclass(frozen=True)
 class Entry:
     """One line of the manifest; `end` is the offset of the byte after it."""
+
     bucket: str | None
     key: str
     path: str
@@ -97,30 +100,45 @@ class Entry:
     @classmethod
     def from_line(cls, line: bytes, end: int) -> Entry:
         record = json.loads(line)
-        modified = datetime.fromisoformat(record['last_modified'].replace('Z', '+00:00'))
-        return cls(bucket=record['bucket'], key=record['key'], path=record['path'], etag=record['etag'].strip('"'),
-                   size=record['size'], last_modified=modified, destination=record['destination'], end=end)
+        modified = datetime.fromisoformat(record["last_modified"].replace("Z", "+00:00"))
+        return cls(
+            bucket=record["bucket"],
+            key=record["key"],
+            path=record["path"],
+            etag=record["etag"].strip('"'),
+            size=record["size"],
+            last_modified=modified,
+            destination=record["destination"],
+            end=end,
+        )
 
     def is_version(self, head: Mapping[str, Any]) -> bool:
         """Whether an object's head is that of the version in the manifest. HTTP dates have whole seconds only."""
-        modified = head['LastModified'].astimezone(timezone.utc).replace(microsecond=0)
-        return (head['ETag'].strip('"') == self.etag and head['ContentLength'] == self.size
-                and modified == self.last_modified.astimezone(timezone.utc).replace(microsecond=0))
+        modified = head["LastModified"].astimezone(UTC).replace(microsecond=0)
+        return (
+            head["ETag"].strip('"') == self.etag
+            and head["ContentLength"] == self.size
+            and modified == self.last_modified.astimezone(UTC).replace(microsecond=0)
+        )
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of an entry: one of COUNTED, with a sentence where a person should know."""
+
     kind: str
     detail: str | None = None
 
 
-OVERWRITTEN = Outcome('changed', 'was overwritten after the run had listed it; left for the next run')
+OVERWRITTEN = Outcome(
+    "changed", "was overwritten after the run had listed it; left for the next run"
+)
 
 
 @dataclass(frozen=True)
 class Clients:
     """`once` never repeats a request by itself, so that its "not found" can only mean that somebody else deleted."""
+
     retrying: Any
     once: Any
 
@@ -129,9 +147,15 @@ class Clients:
         # Parts of large objects are copied from threads of their own, on the same connections.
         pool = workers * 2
         return cls(
-            retrying=boto3.client('s3', config=Config(max_pool_connections=pool,
-                                                      retries={'mode': 'standard', 'total_max_attempts': 6})),
-            once=boto3.client('s3', config=Config(max_pool_connections=pool, retries={'total_max_attempts': 1})),
+            retrying=boto3.client(
+                "s3",
+                config=Config(
+                    max_pool_connections=pool, retries={"mode": "standard", "total_max_attempts": 6}
+                ),
+            ),
+            once=boto3.client(
+                "s3", config=Config(max_pool_connections=pool, retries={"total_max_attempts": 1})
+            ),
         )
 
 
@@ -146,21 +170,29 @@ class CopyMismatch(Exception):
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Archives as many of the manifest's entries as the time allows, from the cursor on."""
     settings = Settings.from_environ(os.environ)
-    run_id = event['run_id']
+    run_id = event["run_id"]
     if not RUN_ID.fullmatch(run_id):
-        raise ValueError(f'run_id {run_id!r} is not the name of an execution')
+        raise ValueError(f"run_id {run_id!r} is not the name of an execution")
     budget = context.get_remaining_time_in_millis() / 1000 - settings.reserve_seconds
-    archiver = Archiver(Clients.create(settings.workers), settings, run_id, deadline=time.monotonic() + budget)
-    answer = archiver.run(event.get('archive') or {})
-    LOG.info(json.dumps({'run_id': run_id, **answer}))
+    archiver = Archiver(
+        Clients.create(settings.workers), settings, run_id, deadline=time.monotonic() + budget
+    )
+    answer = archiver.run(event.get("archive") or {})
+    LOG.info(json.dumps({"run_id": run_id, **answer}))
     return answer
 
 
 class Archiver:
     """Works through one run's manifest. `clock` is a parameter so that tests can let time run out."""
 
-    def __init__(self, clients: Clients, settings: Settings, run_id: str, deadline: float,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        settings: Settings,
+        run_id: str,
+        deadline: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.s3 = clients.retrying
         self.s3_once = clients.once
         self.settings = settings
@@ -170,9 +202,9 @@ class Archiver:
 
     def run(self, cursor: Mapping[str, Any]) -> dict[str, Any]:
         """One invocation's work: pages of the manifest until it ends, or the time does, or the files of one call."""
-        offset, left = cursor.get('offset', 0), self.settings.files_per_call
+        offset, left = cursor.get("offset", 0), self.settings.files_per_call
         counts = {kind: cursor.get(kind, 0) for kind in COUNTED}
-        samples = list(cursor.get('samples', []))
+        samples = list(cursor.get("samples", []))
         progress = False
         complete = False
         with ThreadPoolExecutor(self.settings.workers) as pool:
@@ -183,33 +215,50 @@ class Archiver:
                     if outcome is None and progress:
                         break
                     # An entry that does not fit into a whole invocation would be tried for ever.
-                    outcome = outcome or Outcome('failed', 'takes longer than one invocation may last')
+                    outcome = outcome or Outcome(
+                        "failed", "takes longer than one invocation may last"
+                    )
                     progress = True
                     offset, left = entry.end, left - 1
                     counts[outcome.kind] += 1
                     if outcome.detail and len(samples) < MAX_SAMPLES:
-                        samples.append(f'{entry.key}: {outcome.detail}'[:MAX_SAMPLE_LENGTH])
+                        samples.append(f"{entry.key}: {outcome.detail}"[:MAX_SAMPLE_LENGTH])
                 complete = offset >= total
                 if self.clock() >= self.deadline or left <= 0:
                     break
-        page = cursor.get('page', 0) + 1
-        return {'isComplete': complete, 'offset': offset, 'page': page, 'samples': samples, **counts}
+        page = cursor.get("page", 0) + 1
+        return {
+            "isComplete": complete,
+            "offset": offset,
+            "page": page,
+            "samples": samples,
+            **counts,
+        }
 
     def _read_page(self, offset: int) -> tuple[list[Entry], int]:
         """The whole lines in the next bytes of the manifest, and the manifest's size."""
-        key = f'{self.settings.runs_prefix}{self.run_id}/manifest.jsonl'
+        key = f"{self.settings.runs_prefix}{self.run_id}/manifest.jsonl"
         length = self.settings.page_bytes
         while True:
             try:
-                response = self.s3.get_object(Bucket=self.settings.lake_bucket, Key=key,
-                                              Range=f'bytes={offset}-{offset + length - 1}')
+                response = self.s3.get_object(
+                    Bucket=self.settings.lake_bucket,
+                    Key=key,
+                    Range=f"bytes={offset}-{offset + length - 1}",
+                )
             except ClientError as error:
-                if _status(error) == 416:  # nothing at or after the offset: an empty manifest, or its end
+                if (
+                    _status(error) == 416
+                ):  # nothing at or after the offset: an empty manifest, or its end
                     return [], 0
                 raise
-            body = response['Body'].read()
-            total = int(response['ContentRange'].rpartition('/')[2])
-            lines = body.splitlines(keepends=True) if offset + len(body) >= total else _whole_lines(body)
+            body = response["Body"].read()
+            total = int(response["ContentRange"].rpartition("/")[2])
+            lines = (
+                body.splitlines(keepends=True)
+                if offset + len(body) >= total
+                else _whole_lines(body)
+            )
             if lines:
                 return _parse(lines, offset), total
             length *= 2  # a line longer than a page
@@ -222,14 +271,16 @@ class Archiver:
         except OutOfTime:
             return None
         except (ClientError, BotoCoreError, CopyMismatch) as error:
-            LOG.warning('%s: %s', entry.key, error)
-            return Outcome('failed', str(error))
+            LOG.warning("%s: %s", entry.key, error)
+            return Outcome("failed", str(error))
 
     def _archive(self, entry: Entry) -> Outcome:
-        if entry.destination == 'raw':
-            return Outcome('left')
-        if entry.bucket != self.settings.raw_bucket or not entry.key.startswith(self.settings.raw_prefix):
-            return Outcome('failed', 'is not in the raw zone')
+        if entry.destination == "raw":
+            return Outcome("left")
+        if entry.bucket != self.settings.raw_bucket or not entry.key.startswith(
+            self.settings.raw_prefix
+        ):
+            return Outcome("failed", "is not in the raw zone")
         bucket, key, kind = self._destination(entry)
         source = self._head(entry.bucket, entry.key)
         if source is None:
@@ -238,37 +289,55 @@ class Archiver:
             return OVERWRITTEN
         try:
             version = self._copy(entry, source, bucket, key)
-        except ClientError as error:  # since the look at it, the source was taken away or overwritten
-            if _status(error) == 404 and self._head(entry.bucket, entry.key) is None:  # and not the archive that is missing
+        except (
+            ClientError
+        ) as error:  # since the look at it, the source was taken away or overwritten
+            if (
+                _status(error) == 404 and self._head(entry.bucket, entry.key) is None
+            ):  # and not the archive that is missing
                 return self._already_gone(entry, bucket, key, kind)
             if _status(error) == 412:
                 return OVERWRITTEN
             raise
         copy = self._head(bucket, key)
-        if copy is None or copy['ContentLength'] != entry.size:
-            raise CopyMismatch(f'the copy s3://{bucket}/{key} is not complete; the source stays')
+        if copy is None or copy["ContentLength"] != entry.size:
+            raise CopyMismatch(f"the copy s3://{bucket}/{key} is not complete; the source stays")
         return self._delete(entry, bucket, key, version, kind)
 
     def _destination(self, entry: Entry) -> tuple[str, str, str]:
-        if entry.destination == 'rejected':
-            bucket, prefix, kind = self.settings.lake_bucket, self.settings.rejected_prefix, 'rejected'
+        if entry.destination == "rejected":
+            bucket, prefix, kind = (
+                self.settings.lake_bucket,
+                self.settings.rejected_prefix,
+                "rejected",
+            )
         else:
-            bucket, prefix, kind = self.settings.archive_bucket, self.settings.archive_prefix, 'archived'
-        return bucket, f'{prefix}run={self.run_id}/{entry.path}', kind
+            bucket, prefix, kind = (
+                self.settings.archive_bucket,
+                self.settings.archive_prefix,
+                "archived",
+            )
+        return bucket, f"{prefix}run={self.run_id}/{entry.path}", kind
 
     def _already_gone(self, entry: Entry, bucket: str, key: str, kind: str) -> Outcome:
         """The source is no more: done by an earlier call, or taken by another run or a person."""
         copy = self._head(bucket, key)
-        if copy is not None and copy['ContentLength'] == entry.size:
+        if copy is not None and copy["ContentLength"] == entry.size:
             return Outcome(kind)
-        return Outcome('gone', 'is no longer in the raw zone; another run archived it, or somebody removed it')
+        return Outcome(
+            "gone", "is no longer in the raw zone; another run archived it, or somebody removed it"
+        )
 
-    def _delete(self, entry: Entry, bucket: str, key: str, version: str | None, kind: str) -> Outcome:
+    def _delete(
+        self, entry: Entry, bucket: str, key: str, version: str | None, kind: str
+    ) -> Outcome:
         """Deletes the source if it is still the version that was copied."""
         unanswered = False
         for attempt in range(1, DELETE_ATTEMPTS + 1):
             try:
-                self.s3_once.delete_object(Bucket=entry.bucket, Key=entry.key, IfMatch=f'"{entry.etag}"')
+                self.s3_once.delete_object(
+                    Bucket=entry.bucket, Key=entry.key, IfMatch=f'"{entry.etag}"'
+                )
                 return Outcome(kind)
             except (ClientError, BotoCoreError) as error:
                 if _status(error) in (404, 412):
@@ -276,35 +345,48 @@ class Archiver:
                 if attempt == DELETE_ATTEMPTS or 400 <= _status(error) < 409:
                     raise
                 unanswered = True
-                time.sleep(random.uniform(0, 0.2 * 2 ** attempt))
+                time.sleep(random.uniform(0, 0.2 * 2**attempt))
         if self._head(entry.bucket, entry.key) is not None:
-            return Outcome('changed', 'was overwritten while it was archived; the version that was read is in the '
-                                      'archive, the new one is left for the next run')
+            return Outcome(
+                "changed",
+                "was overwritten while it was archived; the version that was read is in the "
+                "archive, the new one is left for the next run",
+            )
         if unanswered:  # the deletion may well be our own, its answer lost: the copy must stay
             return Outcome(kind)
         # Another run was quicker and has its own copy. Only the version that this call made is taken back.
         if version is not None:
             self.s3_once.delete_object(Bucket=bucket, Key=key, VersionId=version)
-        return Outcome('gone', 'was archived by another run at the same time')
+        return Outcome("gone", "was archived by another run at the same time")
 
     def _copy(self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str) -> str | None:
         """Copies the version of the manifest; returns the version id of the copy where the bucket has versions."""
         if entry.size > self.settings.multipart_threshold:
             return self._copy_in_parts(entry, source, bucket, key)
-        response = self.s3.copy_object(Bucket=bucket, Key=key, CopySource={'Bucket': entry.bucket, 'Key': entry.key},
-                                       CopySourceIfMatch=entry.etag)
-        return response.get('VersionId')
+        response = self.s3.copy_object(
+            Bucket=bucket,
+            Key=key,
+            CopySource={"Bucket": entry.bucket, "Key": entry.key},
+            CopySourceIfMatch=entry.etag,
+        )
+        return response.get("VersionId")
 
-    def _copy_in_parts(self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str) -> str | None:
-        kept = {name: source[name] for name in ('ContentType', 'ContentEncoding', 'Metadata') if source.get(name)}
-        upload_id = self.s3.create_multipart_upload(Bucket=bucket, Key=key, **kept)['UploadId']
-        target = {'Bucket': bucket, 'Key': key, 'UploadId': upload_id}
+    def _copy_in_parts(
+        self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str
+    ) -> str | None:
+        kept = {
+            name: source[name]
+            for name in ("ContentType", "ContentEncoding", "Metadata")
+            if source.get(name)
+        }
+        upload_id = self.s3.create_multipart_upload(Bucket=bucket, Key=key, **kept)["UploadId"]
+        target = {"Bucket": bucket, "Key": key, "UploadId": upload_id}
         starts = range(0, entry.size, self.settings.part_size)
         try:
             with ThreadPoolExecutor(8) as pool:
                 parts = list(pool.map(lambda start: self._copy_part(entry, target, start), starts))
-            answer = self.s3.complete_multipart_upload(**target, MultipartUpload={'Parts': parts})
-            return answer.get('VersionId')
+            answer = self.s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+            return answer.get("VersionId")
         except (ClientError, BotoCoreError, OutOfTime):
             self.s3.abort_multipart_upload(**target)
             raise
@@ -314,10 +396,14 @@ class Archiver:
             raise OutOfTime
         number = start // self.settings.part_size + 1
         last = min(start + self.settings.part_size, entry.size) - 1
-        response = self.s3.upload_part_copy(**target, PartNumber=number, CopySourceIfMatch=entry.etag,
-                                            CopySource={'Bucket': entry.bucket, 'Key': entry.key},
-                                            CopySourceRange=f'bytes={start}-{last}')
-        return {'PartNumber': number, 'ETag': response['CopyPartResult']['ETag']}
+        response = self.s3.upload_part_copy(
+            **target,
+            PartNumber=number,
+            CopySourceIfMatch=entry.etag,
+            CopySource={"Bucket": entry.bucket, "Key": entry.key},
+            CopySourceRange=f"bytes={start}-{last}",
+        )
+        return {"PartNumber": number, "ETag": response["CopyPartResult"]["ETag"]}
 
     def _head(self, bucket: str, key: str) -> Mapping[str, Any] | None:
         try:
@@ -330,12 +416,12 @@ class Archiver:
 
 def _status(error: ClientError | BotoCoreError) -> int:
     """The HTTP status of the answer, 0 where none came."""
-    response = getattr(error, 'response', None) or {}
-    return int(response.get('ResponseMetadata', {}).get('HTTPStatusCode', 0))
+    response = getattr(error, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _whole_lines(body: bytes) -> list[bytes]:
-    return body[:body.rfind(b'\n') + 1].splitlines(keepends=True)
+    return body[: body.rfind(b"\n") + 1].splitlines(keepends=True)
 
 
 def _parse(lines: list[bytes], offset: int) -> list[Entry]:

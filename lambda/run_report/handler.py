@@ -19,8 +19,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent))  # for where the file is loaded by its path, not from its folder
-import run_graph  # noqa: E402
+sys.path.append(
+    str(Path(__file__).parent)
+)  # for where the file is loaded by its path, not from its folder
+import run_graph
 
 LOG = logging.getLogger(__name__)
 DATASETS = ("products", "orders", "order_items")
@@ -110,7 +112,7 @@ def render(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src \'unsafe-inline\'">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>Run {escape(run_id)}</title><style>{CSS}</style></head>\n<body><main>\n"
         f"{_head(summary, run_id, runs)}\n{''.join(s for s in sections if s)}</main></body></html>\n"
     )
@@ -124,10 +126,20 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
         times += f" · the job took {run_graph.seconds_text((finished - started).total_seconds())}"
     causes = [str(summary["error"])] if summary.get("error") else []
     told = causes[0] if causes else None  # Glue repeats the job's own words in a page of JSON
-    causes += [f"{name}: {run.error}" for name, run in runs.items() if run.error and not (told and told in run.error)] if kind == "bad" else []
+    causes += (
+        [
+            f"{name}: {run.error}"
+            for name, run in runs.items()
+            if run.error and not (told and told in run.error)
+        ]
+        if kind == "bad"
+        else []
+    )
     error = f'<p class="error" role="alert">{escape(chr(10).join(causes))}</p>' if causes else ""
     datasets = (summary.get("datasets") or {}).values()
-    totals = {k: sum(_int(d.get(k)) for d in datasets) for k in ("rows_read", "admitted", *OUTCOMES)}
+    totals = {
+        k: sum(_int(d.get(k)) for d in datasets) for k in ("rows_read", "admitted", *OUTCOMES)
+    }
     figures = _figure("files", _int((summary.get("files") or {}).get("listed"))) + _figure(
         "rows read", totals["rows_read"]
     )
@@ -137,7 +149,7 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
     return (
         f'<header><p class="soft">Run of the lakehouse</p><h1>{escape(run_id)}</h1>'
         f'<p><span class="badge {kind}">{escape(text)}</span> <span class="soft">{escape(times)}</span></p>'
-        f'{error}{figures}</header>'
+        f"{error}{figures}</header>"
     )
 
 
@@ -180,7 +192,12 @@ def _rows(datasets: Mapping[str, Mapping[str, Any]]) -> str:
     return _section(
         "Where every row went",
         flow(datasets)
-        + _table(names, body, "Rows read + admitted from parking = the sum of the six outcomes.", range(1, 9)),
+        + _table(
+            names,
+            body,
+            "Rows read + admitted from parking = the sum of the six outcomes.",
+            range(1, 9),
+        ),
     )
 
 
@@ -239,9 +256,7 @@ def _draw_flow(
                 f"C{mid} {b + h:.1f} {mid} {a + h:.1f} {x1 + bar} {a + h:.1f}z"
             )
             title = f"{name}: {_int(datasets[name].get(end)):,} {end}"
-            ribbons += (
-                f'<path d="{d}" style="fill:var(--{end})" fill-opacity=".38"><title>{escape(title)}</title></path>'
-            )
+            ribbons += f'<path d="{d}" style="fill:var(--{end})" fill-opacity=".38"><title>{escape(title)}</title></path>'
             at_left[name], at_right[end] = a + h, b + h
         top, h = left[name]
         admitted = _int(datasets[name].get("admitted"))
@@ -251,13 +266,17 @@ def _draw_flow(
         labels += f'<text class="b" x="{x1 - 10}" y="{middle - 3:.1f}" text-anchor="end">{escape(name)}</text>'
         labels += (
             f'<text class="s" x="{x1 - 10}" y="{middle + 14:.1f}" text-anchor="end">'
-            f'{_int(datasets[name].get("rows_read")):,} read{more}</text>'
+            f"{_int(datasets[name].get('rows_read')):,} read{more}</text>"
         )
     for end in ends:
         (top, h), count = right[end], sum(_int(datasets[n].get(end)) for n in names)
         labels += f'<rect x="{x2}" y="{top:.1f}" width="{bar}" height="{h:.1f}" rx="3" style="fill:var(--{end})"/>'
-        labels += f'<text class="b" x="{x2 + bar + 10}" y="{top + h / 2 - 3:.1f}">{count:,} {end}</text>'
-        labels += f'<text class="s" x="{x2 + bar + 10}" y="{top + h / 2 + 14:.1f}">{MEANING[end]}</text>'
+        labels += (
+            f'<text class="b" x="{x2 + bar + 10}" y="{top + h / 2 - 3:.1f}">{count:,} {end}</text>'
+        )
+        labels += (
+            f'<text class="s" x="{x2 + bar + 10}" y="{top + h / 2 + 14:.1f}">{MEANING[end]}</text>'
+        )
     return (
         f'<div class="wide"><svg class="flow" viewBox="0 0 960 {height:.0f}" role="img" '
         f'aria-label="Rows of each dataset by outcome; the table below holds the same numbers">{ribbons}{labels}</svg>'
@@ -265,11 +284,15 @@ def _draw_flow(
     )
 
 
-def _rejects(datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]) -> str:
+def _rejects(
+    datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+) -> str:
     counts = [
         (n, code, _int(rows))
         for n in _ordered(datasets)
-        for code, rows in sorted((datasets[n].get("rejected_by_reason") or {}).items(), key=lambda item: -_int(item[1]))
+        for code, rows in sorted(
+            (datasets[n].get("rejected_by_reason") or {}).items(), key=lambda item: -_int(item[1])
+        )
     ]
     if not counts and not examples:
         return ""
@@ -280,7 +303,12 @@ def _rejects(datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mappi
         bar = f'<span class="bar" style="--c:var(--{colour});width:{100 * rows / max(most, 1):.1f}%"></span>'
         body += _row([escape(name), f"<code>{escape(code)}</code>", f"{rows:,}", bar], [2])
     table = (
-        _table(["dataset", "reason", "rows", ""], body, "A row may have several reasons, and counts under each.", [2])
+        _table(
+            ["dataset", "reason", "rows", ""],
+            body,
+            "A row may have several reasons, and counts under each.",
+            [2],
+        )
         if body
         else ""
     )
@@ -290,12 +318,14 @@ def _rejects(datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mappi
 def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for example in examples:
-        groups.setdefault((str(example.get("dataset")), str(example.get("reason"))), []).append(example)
+        groups.setdefault((str(example.get("dataset")), str(example.get("reason"))), []).append(
+            example
+        )
     out = "<h3>Examples</h3>" if groups else ""
     for (dataset, reason), rows in groups.items():
         items = "".join(
             f'<div class="soft path">{escape(str(r.get("file_path")))}, line {escape(str(r.get("line")))}</div>'
-            f'<pre>{escape(str(r.get("raw")))}</pre>'
+            f"<pre>{escape(str(r.get('raw')))}</pre>"
             for r in rows[:5]
         )
         out += f"<details><summary>{escape(dataset)}: <code>{escape(reason)}</code></summary>{items}</details>"
@@ -311,7 +341,9 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
     )
     rank = {"set_aside": 0, "changed": 1, "duplicate": 2, "loaded": 3}
     body = ""
-    for line in sorted(manifest, key=lambda entry: rank.get(str(entry.get("outcome")), 4))[:FILES_SHOWN]:
+    for line in sorted(manifest, key=lambda entry: rank.get(str(entry.get("outcome")), 4))[
+        :FILES_SHOWN
+    ]:
         result = escape(str(line.get("outcome", "")).replace("_", " "))
         why = f"<code>{escape(str(line['reason']))}</code> " if line.get("reason") else ""
         why += escape(str(line.get("detail") or ""))
@@ -329,13 +361,22 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
             ],
             [2, 3],
         )
-    more = f"; the first {FILES_SHOWN} of {len(manifest):,} are shown" if len(manifest) > FILES_SHOWN else ""
-    table = _table(["file", "outcome", "rows", "bytes", "goes to", "why"], body, "", [2, 3]) if body else ""
+    more = (
+        f"; the first {FILES_SHOWN} of {len(manifest):,} are shown"
+        if len(manifest) > FILES_SHOWN
+        else ""
+    )
+    table = (
+        _table(["file", "outcome", "rows", "bytes", "goes to", "why"], body, "", [2, 3])
+        if body
+        else ""
+    )
     return _section(
         "Files",
         f"<p>{escape(said + more)}.</p>"
         + (
-            f"<details{' open' if len(manifest) <= 12 else ''}><summary>Each file" f"</summary>{table}</details>"
+            f"<details{' open' if len(manifest) <= 12 else ''}><summary>Each file"
+            f"</summary>{table}</details>"
             if table
             else ""
         ),
@@ -347,11 +388,20 @@ def _tables(tables: Mapping[str, Mapping[str, Any]]) -> str:
     for name, table in tables.items():
         version = "" if table.get("version") is None else str(table["version"])
         dates = [str(d) for d in table.get("dates") or []]
-        span = dates[0] if len(dates) == 1 else f"{len(dates)} days, {min(dates)} to {max(dates)}" if dates else ""
+        span = (
+            dates[0]
+            if len(dates) == 1
+            else f"{len(dates)} days, {min(dates)} to {max(dates)}"
+            if dates
+            else ""
+        )
         files = f"+{_int(table.get('files_added')):,} / -{_int(table.get('files_removed')):,}"
         rows = "" if table.get("rows") is None else f"{_int(table['rows']):,}"
         changed = "new or changed" if table.get("schema_changed") else ""
-        body += _row([f"<code>{escape(name)}</code>", escape(version), rows, files, changed, escape(span)], [1, 2, 3])
+        body += _row(
+            [f"<code>{escape(name)}</code>", escape(version), rows, files, changed, escape(span)],
+            [1, 2, 3],
+        )
     names = ["table", "Delta version", "rows", "files", "schema", "days touched"]
     return _section("Tables after the run", _table(names, body, "", [1, 2, 3])) if body else ""
 
@@ -370,7 +420,11 @@ def _timings(timings: Mapping[str, Any]) -> str:
         )
         for k, v in values
     )
-    return _section("Where the job's time went", _table(["phase", "time", ""], body, "", [1])) if body else ""
+    return (
+        _section("Where the job's time went", _table(["phase", "time", ""], body, "", [1]))
+        if body
+        else ""
+    )
 
 
 def _execution(asl: Mapping[str, Any] | None, runs: Mapping[str, run_graph.StateRun]) -> str:
@@ -391,7 +445,9 @@ def _execution(asl: Mapping[str, Any] | None, runs: Mapping[str, run_graph.State
     )
     names = ["state", "result", "time", "entered", "error"]
     table = (
-        f"<details><summary>The same as a table</summary>{_table(names, body, '', [2, 3])}</details>" if body else ""
+        f"<details><summary>The same as a table</summary>{_table(names, body, '', [2, 3])}</details>"
+        if body
+        else ""
     )
     note = (
         '<p class="soft">This page is written by one of the last states, so that state still shows as running.</p>'
@@ -408,7 +464,10 @@ def _section(title: str, body: str) -> str:
 
 def _table(names: Sequence[str], body: str, caption: str, numbers: Iterable[int]) -> str:
     right = set(numbers)
-    head = "".join(f'<th scope="col"{" class=n" if i in right else ""}>{escape(n)}</th>' for i, n in enumerate(names))
+    head = "".join(
+        f'<th scope="col"{" class=n" if i in right else ""}>{escape(n)}</th>'
+        for i, n in enumerate(names)
+    )
     said = f"<caption>{escape(caption)}</caption>" if caption else ""
     return f'<div class="wide"><table>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -417,7 +476,7 @@ def _row(cells: Sequence[str], numbers: Iterable[int]) -> str:
     """A row whose cells are HTML already; the first names it, those in `numbers` stand to the right."""
     right = set(numbers)
     rest = "".join(
-        f'<td{" class=n" if i in right else ""}{" class=w" if "bar" in c[:18] else ""}>{c}</td>'
+        f"<td{' class=n' if i in right else ''}{' class=w' if 'bar' in c[:18] else ''}>{c}</td>"
         for i, c in enumerate(cells[1:], 1)
     )
     return f'<tr><th scope="row">{cells[0]}</th>{rest}</tr>'
@@ -451,11 +510,18 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
     text = read(s3, bucket, folder + "summary.json")
     summary = json.loads(text) if text else no_summary(event["run_id"])
     manifest = [
-        json.loads(line) for line in (read(s3, bucket, folder + "manifest.jsonl") or "").splitlines() if line.strip()
+        json.loads(line)
+        for line in (read(s3, bucket, folder + "manifest.jsonl") or "").splitlines()
+        if line.strip()
     ]
     history, asl = execution(boto3.client("stepfunctions"), event.get("execution_arn"))
     page = render(summary, manifest, history, asl, summary.get("reject_examples"))
-    s3.put_object(Bucket=bucket, Key=folder + "report.html", Body=page.encode(), ContentType="text/html; charset=utf-8")
+    s3.put_object(
+        Bucket=bucket,
+        Key=folder + "report.html",
+        Body=page.encode(),
+        ContentType="text/html; charset=utf-8",
+    )
     return {"report": f"s3://{bucket}/{folder}report.html"}
 
 
@@ -476,14 +542,18 @@ def read(s3: Any, bucket: str, key: str) -> str | None:
         return None
 
 
-def execution(states: Any, arn: str | None) -> tuple[list[dict[str, Any]] | None, dict[str, Any] | None]:
+def execution(
+    states: Any, arn: str | None
+) -> tuple[list[dict[str, Any]] | None, dict[str, Any] | None]:
     """Events and definition of the execution; a page without them is better than none."""
     if not arn:
         return None, None
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        asl = json.loads(states.describe_state_machine_for_execution(executionArn=arn)["definition"])
+        asl = json.loads(
+            states.describe_state_machine_for_execution(executionArn=arn)["definition"]
+        )
         pages = states.get_paginator("get_execution_history").paginate(
             executionArn=arn, includeExecutionData=False, PaginationConfig={"MaxItems": EVENTS_READ}
         )

@@ -102,10 +102,15 @@ class Layout:
 # ---------------------------------------------------------------------------------------------------------------------
 def transitions(state: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Where a state can go: (name, by a catch), without doubles, the usual way first."""
-    usual = [c["Next"] for c in state.get("Choices", [])] + [state.get("Next"), state.get("Default")]
+    usual = [c["Next"] for c in state.get("Choices", [])] + [
+        state.get("Next"),
+        state.get("Default"),
+    ]
     caught = [c["Next"] for c in state.get("Catch", [])]
     plain = list(dict.fromkeys(n for n in usual if n))
-    return [(n, False) for n in plain] + [(n, True) for n in dict.fromkeys(caught) if n not in plain]
+    return [(n, False) for n in plain] + [
+        (n, True) for n in dict.fromkeys(caught) if n not in plain
+    ]
 
 
 def runs_of(history: Sequence[Mapping[str, Any]] | None) -> dict[str, StateRun]:
@@ -129,7 +134,11 @@ def runs_of(history: Sequence[Mapping[str, Any]] | None) -> dict[str, StateRun]:
             run = runs[name]
             run.status = CAUGHT if run.error else SUCCEEDED
             run.seconds += _seconds(since.get(name), event.get("timestamp"))
-        elif name in runs and re.search("Failed$|TimedOut$|Aborted$", kind) and not kind.startswith("Execution"):
+        elif (
+            name in runs
+            and re.search("Failed$|TimedOut$|Aborted$", kind)
+            and not kind.startswith("Execution")
+        ):
             runs[name].error = _error(event) or kind
         elif name in runs and kind.endswith("Succeeded") and not kind.startswith("Execution"):
             runs[name].error = None  # a retry went well
@@ -162,11 +171,11 @@ def _seconds(start: Any, end: Any) -> float:
 
 def _time(value: Any) -> dt.datetime | None:
     if isinstance(value, (int, float)):
-        return dt.datetime.fromtimestamp(value, dt.timezone.utc)
+        return dt.datetime.fromtimestamp(value, dt.UTC)
     if isinstance(value, str):
         value = dt.datetime.fromisoformat(value.replace("Z", "+00:00"))
     if isinstance(value, dt.datetime) and value.tzinfo is None:
-        value = value.replace(tzinfo=dt.timezone.utc)
+        value = value.replace(tzinfo=dt.UTC)
     return value
 
 
@@ -216,7 +225,10 @@ def _node(name: str, state: Mapping[str, Any]) -> Node:
     width = max(7.3 * len(name) + 30, 5.9 * len(subtitle(state)) + 30, 104)
     if state["Type"] not in ("Parallel", "Map"):
         return Node(name, state, width)
-    inner = [lay_out(b) for b in state.get("Branches") or [state.get("ItemProcessor") or state["Iterator"]]]
+    inner = [
+        lay_out(b)
+        for b in state.get("Branches") or [state.get("ItemProcessor") or state["Iterator"]]
+    ]
     width = max(width, sum(b.width for b in inner) + GAP_X * (len(inner) - 1) + 2 * PAD)
     return Node(name, state, width, max(b.height for b in inner) + 46 + PAD, branches=inner)
 
@@ -253,14 +265,20 @@ def _rank(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> None:
             node.layer = max(node.layer, min(n.layer for n in after[name]) - 1)
 
 
-def _spine(start: str, states: Mapping[str, Any], nodes: Mapping[str, Node]) -> set[tuple[str, str]]:
+def _spine(
+    start: str, states: Mapping[str, Any], nodes: Mapping[str, Node]
+) -> set[tuple[str, str]]:
     """The edges of the longest way from the start to an end without an error: it is drawn as a straight line."""
     best: dict[str, list[str] | None] = {}
 
     def way(name: str) -> list[str] | None:
         if name not in best:
             state = states[name]
-            onward = [n for n, catch in transitions(state) if not catch and nodes[n].layer > nodes[name].layer]
+            onward = [
+                n
+                for n, catch in transitions(state)
+                if not catch and nodes[n].layer > nodes[name].layer
+            ]
             ends = state["Type"] == "Succeed" or state.get("End")
             found = [w for w in map(way, onward) if w] + ([[]] if ends else [])
             best[name] = [name, *max(found, key=len)] if found else None
@@ -270,7 +288,9 @@ def _spine(start: str, states: Mapping[str, Any], nodes: Mapping[str, Node]) -> 
     return set(zip(steps, steps[1:]))
 
 
-def _cut(nodes: Mapping[str, Node], edges: Iterable[tuple[str, str, bool, bool]]) -> tuple[list[Node], list[Any]]:
+def _cut(
+    nodes: Mapping[str, Node], edges: Iterable[tuple[str, str, bool, bool]]
+) -> tuple[list[Node], list[Any]]:
     """Lanes for the edges that pass layers. All edges into a state share its lane; a loop has its own."""
     lanes: dict[tuple[Any, ...], Node] = {}
     paths = []
@@ -290,7 +310,9 @@ def _layers(nodes: Sequence[Node]) -> list[list[Node]]:
     return layers
 
 
-def _neighbours(links: Sequence[tuple[Node, Node, int]], down: bool) -> dict[int, list[tuple[Node, int]]]:
+def _neighbours(
+    links: Sequence[tuple[Node, Node, int]], down: bool
+) -> dict[int, list[tuple[Node, int]]]:
     found: dict[int, list[tuple[Node, int]]] = defaultdict(list)
     for a, b, weight in links:
         here, there = (b, a) if down else (a, b)
@@ -307,7 +329,10 @@ def _order(layers: list[list[Node]], links: Sequence[tuple[Node, Node, int]]) ->
         for layer in layers if down else layers[::-1]:
             place = {id(n): i for row in layers for i, n in enumerate(row)}
             near = above if down else below
-            center = {id(n): _mean([(place[id(o)], w) for o, w in near[id(n)]], place[id(n)]) for n in layer}
+            center = {
+                id(n): _mean([(place[id(o)], w) for o, w in near[id(n)]], place[id(n)])
+                for n in layer
+            }
             layer.sort(key=lambda n: center[id(n)])
         count = _crossings(layers, links)
         if count < fewest:
@@ -332,7 +357,9 @@ def _crossings(layers: Sequence[Sequence[Node]], links: Sequence[tuple[Node, Nod
     return count
 
 
-def _place(layers: list[list[Node]], links: Sequence[tuple[Node, Node, int]], spine: set[str]) -> None:
+def _place(
+    layers: list[list[Node]], links: Sequence[tuple[Node, Node, int]], spine: set[str]
+) -> None:
     """Positions: the spine at 0, other states near their neighbours, and in the end each lane as one straight line."""
     above, below = _neighbours(links, True), _neighbours(links, False)
     lanes: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
@@ -352,7 +379,9 @@ def _place(layers: list[list[Node]], links: Sequence[tuple[Node, Node, int]], sp
                 wish = _mean([*weighed, (0.0, 0.6)], node.x)  # all are drawn a little to the middle
                 if node.lane and sweep >= 60:
                     wish = middle[node.lane]
-                wishes.append((0.0, 1e6) if node.name in spine else (wish, 3.0 if node.lane else 1.0))
+                wishes.append(
+                    (0.0, 1e6) if node.name in spine else (wish, 3.0 if node.lane else 1.0)
+                )
             _separate(layer, wishes)
 
 
@@ -374,7 +403,9 @@ def _separate(layer: list[Node], wishes: Sequence[tuple[float, float]]) -> None:
         node.x = x + moved
 
 
-def _finish(nodes: dict[str, Node], lanes: list[Node], layers: list[list[Node]], edges: list[Any]) -> Layout:
+def _finish(
+    nodes: dict[str, Node], lanes: list[Node], layers: list[list[Node]], edges: list[Any]
+) -> Layout:
     """Heights of the layers, and all positions from 0."""
     y = 0.0
     for layer in layers:
@@ -395,7 +426,10 @@ def _finish(nodes: dict[str, Node], lanes: list[Node], layers: list[list[Node]],
 # Drawing
 # ---------------------------------------------------------------------------------------------------------------------
 def draw(
-    machine: Mapping[str, Any], runs: Mapping[str, StateRun] | None = None, title: str = "", lead: str = ""
+    machine: Mapping[str, Any],
+    runs: Mapping[str, StateRun] | None = None,
+    title: str = "",
+    lead: str = "",
 ) -> str:
     """The machine as SVG; with `runs`, each state's result and seconds, and what was not reached pale."""
     layout = lay_out(machine)
@@ -403,13 +437,15 @@ def draw(
     width = max(layout.width + 2 * PAD + 8, 640, 7.2 * len(lead) + 2 * PAD)
     height = top + layout.height + PAD + 8
     left = (width - layout.width) / 2
-    text = f'<text class="head" x="{PAD + 6}" y="{PAD + 22}">{escape(title)}</text>' if title else ""
+    text = (
+        f'<text class="head" x="{PAD + 6}" y="{PAD + 22}">{escape(title)}</text>' if title else ""
+    )
     text += f'<text class="lead" x="{PAD + 6}" y="{PAD + 44}">{escape(lead)}</text>' if lead else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'height="{height:.0f}" role="img" aria-label="{escape(title or "State machine")}">\n<style>{STYLE}</style>\n'
         f'<rect class="bg" width="100%" height="100%" rx="10"/>\n{text}{_legend(top - 26, runs is not None)}\n'
-        f'{_body(layout, left, top, runs)}</svg>\n'
+        f"{_body(layout, left, top, runs)}</svg>\n"
     )
 
 
@@ -429,9 +465,7 @@ def _legend(y: float, executed: bool) -> str:
             out += f'<path class="edge {entry}" d="M{x:.0f} {y - 4:.0f}h26"/>'
         else:
             kind = entry if entry != NOT_RUN else "idle"
-            out += (
-                f'<g class="{kind}"><rect class="box" x="{x:.0f}" y="{y - 11:.0f}" width="26" height="14" rx="4"/></g>'
-            )
+            out += f'<g class="{kind}"><rect class="box" x="{x:.0f}" y="{y - 11:.0f}" width="26" height="14" rx="4"/></g>'
         out += f'<text class="key" x="{x + 33:.0f}" y="{y:.0f}">{words[entry]}</text>'
         x += 52 + 6.2 * len(words[entry])
     return out
@@ -453,10 +487,19 @@ def _taken(edge: tuple[list[Node], bool, bool], runs: Mapping[str, StateRun] | N
     return target.name in runs[source.name].then
 
 
-def _edge(edge: tuple[list[Node], bool, bool], left: float, top: float, runs: Mapping[str, StateRun] | None) -> str:
+def _edge(
+    edge: tuple[list[Node], bool, bool],
+    left: float,
+    top: float,
+    runs: Mapping[str, StateRun] | None,
+) -> str:
     path, catch, loop = edge
     taken = _taken(edge, runs)
-    kind = "took" if taken else ("catch" if catch else "way") + (" idle-edge" if runs is not None else "")
+    kind = (
+        "took"
+        if taken
+        else ("catch" if catch else "way") + (" idle-edge" if runs is not None else "")
+    )
     x, y = left + path[0].x, top + path[0].y + path[0].height
     d = f"M{x:.1f} {y + 7 if loop else y:.1f}"
     if path[0].room > path[0].height:
@@ -465,13 +508,21 @@ def _edge(edge: tuple[list[Node], bool, bool], left: float, top: float, runs: Ma
     for i, node in enumerate(path[1:], 1):
         nx, ny = left + node.x, top + node.y - (0 if loop or i < len(path) - 1 else 7)
         mid = (y + ny) / 2
-        d += f"L{nx:.1f} {ny:.1f}" if abs(nx - x) < 0.5 else f"C{x:.1f} {mid:.1f} {nx:.1f} {mid:.1f} {nx:.1f} {ny:.1f}"
+        d += (
+            f"L{nx:.1f} {ny:.1f}"
+            if abs(nx - x) < 0.5
+            else f"C{x:.1f} {mid:.1f} {nx:.1f} {mid:.1f} {nx:.1f} {ny:.1f}"
+        )
         x, y = nx, top + node.y + node.height
         d += f"L{x:.1f} {y:.1f}" if i < len(path) - 1 else ""
     end = path[0] if loop else path[-1]
     tip_x, tip_y, turn = left + end.x, top + end.y + (end.height if loop else 0), -1 if loop else 1
     tip = f"M{tip_x:.1f} {tip_y:.1f}l-4.5 {-8 * turn}h9z"
-    tip_kind = "tip-took" if taken else ("tip-catch" if catch else "tip") + (" idle-edge" if runs is not None else "")
+    tip_kind = (
+        "tip-took"
+        if taken
+        else ("tip-catch" if catch else "tip") + (" idle-edge" if runs is not None else "")
+    )
     return f'<path class="edge {kind}" d="{d}"/><path class="{tip_kind}" d="{tip}"/>\n'
 
 
@@ -481,19 +532,28 @@ def _box(node: Node, left: float, top: float, runs: Mapping[str, StateRun] | Non
     kind = run.status if run else ("idle" if runs is not None else "plain")
     x, y = left + node.x - node.width / 2, top + node.y
     hint = run.error if run and run.error else state.get("Comment", "")
-    out = f'<g class="{kind}"><title>{escape(node.name + (": " + str(hint) if hint else ""))}</title>'
+    out = (
+        f'<g class="{kind}"><title>{escape(node.name + (": " + str(hint) if hint else ""))}</title>'
+    )
     round_end = ROW / 2 if state.get("Type") in ("Succeed", "Fail") else 8
     shape = "frame" if node.branches else "box"
     out += f'<rect class="{shape}" x="{x:.1f}" y="{y:.1f}" width="{node.width:.1f}" height="{node.height:.1f}" '
     out += f'rx="{round_end:.0f}"/>'
     middle = left + node.x
     out += f'<text class="name" x="{middle:.1f}" y="{y + 20:.1f}">{escape(node.name)}</text>'
-    out += f'<text class="sub" x="{middle:.1f}" y="{y + 35:.1f}">{escape(_below(state, run))}</text>'
+    out += (
+        f'<text class="sub" x="{middle:.1f}" y="{y + 35:.1f}">{escape(_below(state, run))}</text>'
+    )
     if run and run.status in SIGNS:
-        out += f'<g transform="translate({x + node.width:.1f} {y:.1f})"><circle class="mark" r="8"/>'
+        out += (
+            f'<g transform="translate({x + node.width:.1f} {y:.1f})"><circle class="mark" r="8"/>'
+        )
         out += f'<path class="sign" d="{SIGNS[run.status]}"/></g>'
     out += "</g>\n"
-    across = x + (node.width - sum(b.width for b in node.branches) - GAP_X * (len(node.branches) - 1)) / 2
+    across = (
+        x
+        + (node.width - sum(b.width for b in node.branches) - GAP_X * (len(node.branches) - 1)) / 2
+    )
     for branch in node.branches:
         out += _body(branch, across, y + 46, runs)
         across += branch.width + GAP_X

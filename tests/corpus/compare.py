@@ -1,8 +1,10 @@
 """Compares what became of the corpus with what its cases say. The caller says where the results come from."""
+
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Iterable
+from typing import Any
 
 from tests.corpus.cases import CASES, Case
 
@@ -10,6 +12,7 @@ from tests.corpus.cases import CASES, Case
 @dataclass(frozen=True)
 class RejectedRow:
     """A row of rejected_records."""
+
     path: str
     line: int
     status: str
@@ -20,6 +23,7 @@ class RejectedRow:
 @dataclass
 class Results:
     """manifest: path -> an entry as in manifest.jsonl; tables: dataset -> key -> column -> value."""
+
     manifest: dict[str, dict[str, Any]]
     tables: dict[str, dict[str, dict[str, Any]]]
     rejected: list[RejectedRow] = field(default_factory=list)
@@ -30,12 +34,23 @@ def differences(case: Case, results: Results) -> list[str]:
     entry = results.manifest.get(case.path)
     if entry is None:
         return [f"{case.path} is not in the manifest"]
-    expected = {"outcome": case.outcome, "reason": case.reason, "rows_read": case.rows_read,
-                "ignored_columns": list(case.ignored_columns)}
-    found = {"outcome": entry["outcome"], "reason": entry["reason"], "rows_read": entry["rows_read"] or 0,
-             "ignored_columns": list(entry["ignored_columns"] or [])}
-    said = [f"{name}: expected {expected[name]!r}, found {found[name]!r}"
-            for name in expected if found[name] != expected[name]]
+    expected = {
+        "outcome": case.outcome,
+        "reason": case.reason,
+        "rows_read": case.rows_read,
+        "ignored_columns": list(case.ignored_columns),
+    }
+    found = {
+        "outcome": entry["outcome"],
+        "reason": entry["reason"],
+        "rows_read": entry["rows_read"] or 0,
+        "ignored_columns": list(entry["ignored_columns"] or []),
+    }
+    said = [
+        f"{name}: expected {expected[name]!r}, found {found[name]!r}"
+        for name in expected
+        if found[name] != expected[name]
+    ]
     return said + _rows_not_as_stored(case, results) + _rows_not_as_rejected(case, results)
 
 
@@ -46,14 +61,21 @@ def _rows_not_as_stored(case: Case, results: Results) -> list[str]:
         if row is None:
             said.append(f"{case.dataset} {key!r} is not stored")
             continue
-        said += [f"{case.dataset} {key!r}: {column} is {row[column]!r}, expected {value!r}"
-                 for column, value in columns.items() if repr(row[column]) != repr(value)]
+        said += [
+            f"{case.dataset} {key!r}: {column} is {row[column]!r}, expected {value!r}"
+            for column, value in columns.items()
+            if repr(row[column]) != repr(value)
+        ]
     return said
 
 
 def _rows_not_as_rejected(case: Case, results: Results) -> list[str]:
     mine = [row for row in results.rejected if row.path == case.path]
-    said = [f"line {row.line} appears more than once" for row in mine if [one.line for one in mine].count(row.line) > 1]
+    said = [
+        f"line {row.line} appears more than once"
+        for row in mine
+        if [one.line for one in mine].count(row.line) > 1
+    ]
     for status, wanted in (("rejected", case.rejected), ("parked", case.parked)):
         found = {row.line: row for row in mine if row.status == status}
         for line in sorted(wanted.keys() | found.keys()):
@@ -62,14 +84,20 @@ def _rows_not_as_rejected(case: Case, results: Results) -> list[str]:
             if codes != expected:
                 said.append(f"line {line}: expected {status} {expected}, found {codes}")
     kept = {row.line: row.raw for row in mine}
-    return said + [f"line {line}: kept {kept.get(line)!r}, expected {raw!r}"
-                   for line, raw in case.raw.items() if kept.get(line) != raw]
+    return said + [
+        f"line {line}: kept {kept.get(line)!r}, expected {raw!r}"
+        for line, raw in case.raw.items()
+        if kept.get(line) != raw
+    ]
 
 
 def rows_of_no_case(results: Results, cases: Iterable[Case] = CASES) -> list[str]:
     """Rows in the tables, and lines of the manifest, that no case speaks of."""
     cases = list(cases)
-    said = [f"{path} is in the manifest" for path in sorted(results.manifest.keys() - {case.path for case in cases})]
+    said = [
+        f"{path} is in the manifest"
+        for path in sorted(results.manifest.keys() - {case.path for case in cases})
+    ]
     for dataset, rows in results.tables.items():
         known = {key for case in cases if case.dataset == dataset for key in case.stored}
         said += [f"{dataset} {key!r} is stored" for key in sorted(rows.keys() - known)]

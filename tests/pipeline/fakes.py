@@ -1,4 +1,5 @@
 """A Glue job, a crawler and a query engine without Spark: they keep the contracts that the state machine relies on."""
+
 from __future__ import annotations
 
 import json
@@ -11,12 +12,28 @@ import boto3
 
 from local.aws import CrawlFailed, JobFailed, QueryFailed
 
-COUNTS = ('rows_read', 'admitted', 'inserted', 'updated', 'unchanged', 'superseded', 'rejected', 'parked')
-TABLES = ('clean_products', 'clean_orders', 'clean_orders_items', 'rejected_records', 'ingested_files', 'etl_runs')
+COUNTS = (
+    "rows_read",
+    "admitted",
+    "inserted",
+    "updated",
+    "unchanged",
+    "superseded",
+    "rejected",
+    "parked",
+)
+TABLES = (
+    "clean_products",
+    "clean_orders",
+    "clean_orders_items",
+    "rejected_records",
+    "ingested_files",
+    "etl_runs",
+)
 
 
 def split(path: str) -> tuple[str, str]:
-    bucket, _, key = path.removeprefix('s3://').partition('/')
+    bucket, _, key = path.removeprefix("s3://").partition("/")
     return bucket, key
 
 
@@ -37,66 +54,115 @@ class FakeJob:
         self.running = threading.Lock()
 
     def __call__(self, arguments: Mapping[str, str]) -> None:
-        assert self.running.acquire(blocking=False), 'two writers at once'
+        assert self.running.acquire(blocking=False), "two writers at once"
         try:
             self.run(arguments)
         finally:
             self.running.release()
 
     def run(self, arguments: Mapping[str, str]) -> None:
-        run_id = arguments['--RUN_ID']
+        run_id = arguments["--RUN_ID"]
         self.runs.append(run_id)
-        lines = self.list_files(*split(arguments['--RAW_PATH']))
+        lines = self.list_files(*split(arguments["--RAW_PATH"]))
         self.during()
         time.sleep(self.seconds)
         if self.failures:
             error = self.failures.pop(0)
-            if not isinstance(error, JobFailed) or error.state == 'FAILED':
-                failed = {'run_id': run_id, 'status': 'FAILED', 'error': str(error)}
-                self.write(arguments, 'summary.json', json.dumps(failed))
+            if not isinstance(error, JobFailed) or error.state == "FAILED":
+                failed = {"run_id": run_id, "status": "FAILED", "error": str(error)}
+                self.write(arguments, "summary.json", json.dumps(failed))
             raise error
-        new = [line for line in lines if line['outcome'] == 'loaded']
+        new = [line for line in lines if line["outcome"] == "loaded"]
         for line in new:
-            self.ledger[line['path'], line['etag']] = run_id
-            self.loaded.append(line['path'])
-        self.write(arguments, 'manifest.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
+            self.ledger[line["path"], line["etag"]] = run_id
+            self.loaded.append(line["path"])
+        self.write(arguments, "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         summary = self.summary(run_id, lines, len(new))
         self.change_summary(summary)
-        self.write(arguments, 'summary.json', json.dumps(summary))
+        self.write(arguments, "summary.json", json.dumps(summary))
 
     def list_files(self, bucket: str, prefix: str) -> list[dict[str, Any]]:
-        pages = boto3.client('s3').get_paginator('list_objects_v2').paginate(Bucket=bucket, Prefix=prefix)
-        found = [item for page in pages for item in page.get('Contents', [])]
-        found.sort(key=lambda item: (item['LastModified'], item['Key']))
+        pages = (
+            boto3.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=bucket, Prefix=prefix)
+        )
+        found = [item for page in pages for item in page.get("Contents", [])]
+        found.sort(key=lambda item: (item["LastModified"], item["Key"]))
         return [self.line(bucket, prefix, item) for item in found]
 
     def line(self, bucket: str, prefix: str, item: Mapping[str, Any]) -> dict[str, Any]:
-        path, etag = item['Key'].removeprefix(prefix), item['ETag'].strip('"')
-        readable = path.endswith('.csv')
-        outcome = 'set_aside' if not readable else 'duplicate' if (path, etag) in self.ledger else 'loaded'
-        return {'bucket': bucket, 'key': item['Key'], 'path': path, 'etag': etag, 'size': item['Size'],
-                'last_modified': item['LastModified'].isoformat(), 'dataset': 'orders' if readable else None,
-                'outcome': outcome, 'reason': None if readable else 'unknown_dataset',
-                'destination': 'archive' if readable else 'rejected'}
+        path, etag = item["Key"].removeprefix(prefix), item["ETag"].strip('"')
+        readable = path.endswith(".csv")
+        outcome = (
+            "set_aside"
+            if not readable
+            else "duplicate"
+            if (path, etag) in self.ledger
+            else "loaded"
+        )
+        return {
+            "bucket": bucket,
+            "key": item["Key"],
+            "path": path,
+            "etag": etag,
+            "size": item["Size"],
+            "last_modified": item["LastModified"].isoformat(),
+            "dataset": "orders" if readable else None,
+            "outcome": outcome,
+            "reason": None if readable else "unknown_dataset",
+            "destination": "archive" if readable else "rejected",
+        }
 
     def summary(self, run_id: str, lines: Sequence[Mapping[str, Any]], rows: int) -> dict[str, Any]:
-        outcomes = [line['outcome'] for line in lines]
-        zeros = {**dict.fromkeys(COUNTS, 0), 'rejected_by_reason': {}}
-        tables = {name: {'version': 1, 'rows': len(self.loaded), 'schema_changed': False, 'files_added': 1,
-                         'files_removed': 0, 'dates': []} for name in TABLES}
-        tables['clean_orders']['dates'] = ['2025-04-01', '2025-04-03'] if rows else []
-        return {'run_id': run_id, 'status': 'SUCCEEDED', 'error': None, 'crawl_needed': len(self.runs) == 1,
-                'files': {'listed': len(lines), 'set_aside_by_reason': {},
-                          **{name: outcomes.count(name) for name in ('loaded', 'duplicate', 'set_aside', 'changed')}},
-                'manifest_entries': len(lines), 'tables': tables,
-                'datasets': {'products': dict(zeros), 'order_items': dict(zeros),
-                             'orders': {**zeros, 'rows_read': rows + 2, 'inserted': rows, 'rejected': 2,
-                                        'rejected_by_reason': {'missing_order_timestamp': 2}}}}
+        outcomes = [line["outcome"] for line in lines]
+        zeros = {**dict.fromkeys(COUNTS, 0), "rejected_by_reason": {}}
+        tables = {
+            name: {
+                "version": 1,
+                "rows": len(self.loaded),
+                "schema_changed": False,
+                "files_added": 1,
+                "files_removed": 0,
+                "dates": [],
+            }
+            for name in TABLES
+        }
+        tables["clean_orders"]["dates"] = ["2025-04-01", "2025-04-03"] if rows else []
+        return {
+            "run_id": run_id,
+            "status": "SUCCEEDED",
+            "error": None,
+            "crawl_needed": len(self.runs) == 1,
+            "files": {
+                "listed": len(lines),
+                "set_aside_by_reason": {},
+                **{
+                    name: outcomes.count(name)
+                    for name in ("loaded", "duplicate", "set_aside", "changed")
+                },
+            },
+            "manifest_entries": len(lines),
+            "tables": tables,
+            "datasets": {
+                "products": dict(zeros),
+                "order_items": dict(zeros),
+                "orders": {
+                    **zeros,
+                    "rows_read": rows + 2,
+                    "inserted": rows,
+                    "rejected": 2,
+                    "rejected_by_reason": {"missing_order_timestamp": 2},
+                },
+            },
+        }
 
     @staticmethod
     def write(arguments: Mapping[str, str], name: str, text: str) -> None:
-        bucket, prefix = split(arguments['--RUNS_PATH'])
-        boto3.client('s3').put_object(Bucket=bucket, Key=f"{prefix}{arguments['--RUN_ID']}/{name}", Body=text.encode())
+        bucket, prefix = split(arguments["--RUNS_PATH"])
+        boto3.client("s3").put_object(
+            Bucket=bucket, Key=f"{prefix}{arguments['--RUN_ID']}/{name}", Body=text.encode()
+        )
 
 
 class FakeCrawler:
@@ -112,10 +178,10 @@ class FakeCrawler:
         self.crawls.append(targets)
         if self.failures:
             raise self.failures.pop(0)
-        glue = boto3.client('glue')
-        known = {table['Name'] for table in glue.get_tables(DatabaseName=database)['TableList']}
-        for name in {target.rstrip('/').rpartition('/')[2] for target in targets} - known:
-            glue.create_table(DatabaseName=database, TableInput={'Name': name})
+        glue = boto3.client("glue")
+        known = {table["Name"] for table in glue.get_tables(DatabaseName=database)["TableList"]}
+        for name in {target.rstrip("/").rpartition("/")[2] for target in targets} - known:
+            glue.create_table(DatabaseName=database, TableInput={"Name": name})
 
 
 class FakeQueries:
@@ -132,4 +198,4 @@ class FakeQueries:
             if word in sql:
                 raise failure
         found = sum(count for word, count in self.violations.items() if word in sql)
-        return ['violations', 'detail'], [[found, f'broken: {found}']]
+        return ["violations", "detail"], [[found, f"broken: {found}"]]

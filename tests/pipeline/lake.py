@@ -18,7 +18,7 @@ WRITER_2 = {"delta.minReaderVersion": "1", "delta.minWriterVersion": "2"}
 
 def ts(text: str) -> dt.datetime:
     """A UTC time from ISO text."""
-    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.timezone.utc)
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
 
 
 def _order(num: str, user: str, time: str, amount: float | None) -> tuple[object, ...]:
@@ -32,13 +32,32 @@ def _item(
 
 
 def _reject(
-    run: str, dataset: str, status: str, reasons: list[str], line: int, raw: str, fields: dict[str, str] | None
+    run: str,
+    dataset: str,
+    status: str,
+    reasons: list[str],
+    line: int,
+    raw: str,
+    fields: dict[str, str] | None,
 ) -> tuple[object, ...]:
-    return run, dataset, status, reasons, f"{dataset}.csv", line, raw, list(fields.items()) if fields else None
+    return (
+        run,
+        dataset,
+        status,
+        reasons,
+        f"{dataset}.csv",
+        line,
+        raw,
+        list(fields.items()) if fields else None,
+    )
 
 
 def _run(run: str, day: int, orders: dict[str, int]) -> tuple[object, ...]:
-    summary = {"run_id": run, "datasets": {"orders": orders}, "timings": {"read": 1.5, "merge": 4.25}}
+    summary = {
+        "run_id": run,
+        "datasets": {"orders": orders},
+        "timings": {"read": 1.5, "merge": 4.25},
+    }
     return (
         run,
         "load",
@@ -65,7 +84,11 @@ ITEMS = [
     _item(5, "o3", "u1", 1, "p3", 2, False, "2025-04-02T08:15:00"),
     _item(6, "o5", "u2", 30, "p2", 1, True, "2025-05-01T12:00:00.123456"),
 ]
-PRODUCTS = [("p1", "d1", "Dairy", "Milk"), ("p2", "d2", "Bakery", "Bread, \"white\""), ("p3", "d1", "Dairy", None)]
+PRODUCTS = [
+    ("p1", "d1", "Dairy", "Milk"),
+    ("p2", "d2", "Bakery", 'Bread, "white"'),
+    ("p3", "d1", "Dairy", None),
+]
 REJECTS = [
     _reject(
         "run-1",
@@ -177,7 +200,11 @@ def build(folder: Path | str, storage_options: dict[str, str] | None = None) -> 
     for name, (columns, rows, partitions) in TABLES.items():
         schema = pa.schema([pa.field(n, kind) for n, kind in columns])
         data = pa.table(
-            {n: pa.array([row[i] for row in rows], type=kind) for i, (n, kind) in enumerate(columns)}, schema=schema
+            {
+                n: pa.array([row[i] for row in rows], type=kind)
+                for i, (n, kind) in enumerate(columns)
+            },
+            schema=schema,
         )
         write_deltalake(
             f"{folder}/{name}",

@@ -11,7 +11,16 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from local.athena import Athena, AthenaError, as_text, athena_type, hive_type, main, on_endpoint, s3_options
+from local.athena import (
+    Athena,
+    AthenaError,
+    as_text,
+    athena_type,
+    hive_type,
+    main,
+    on_endpoint,
+    s3_options,
+)
 from local.crawler import crawl_tables
 from local.runtime import SetupError
 from tests.pipeline import lake
@@ -25,7 +34,9 @@ def read_queries() -> list[tuple[str, str, list[list[str | None]]]]:
     for block in QUERIES.read_text("utf-8").split("\n\n")[1:]:
         lines = block.strip().splitlines()
         rows = [json.loads(line[3:]) for line in lines if line.startswith("--=")]
-        found.append((lines[0][3:], "\n".join(line for line in lines if not line.startswith("--")), rows))
+        found.append(
+            (lines[0][3:], "\n".join(line for line in lines if not line.startswith("--")), rows)
+        )
     return found
 
 
@@ -48,7 +59,9 @@ def test_there_are_twenty_queries() -> None:
 
 
 @pytest.mark.parametrize(
-    "question, sql, rows", read_queries(), ids=lambda value: value[:40] if isinstance(value, str) else ""
+    "question, sql, rows",
+    read_queries(),
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
 def test_an_analysts_query_gives_the_figures_worked_out_by_hand(
     athena: Athena, question: str, sql: str, rows: list[list[str]]
@@ -68,10 +81,16 @@ def test_an_analysts_query_gives_the_figures_worked_out_by_hand(
 )
 def test_a_change_is_refused_and_the_message_tells_the_way(athena: Athena, sql: str) -> None:
     text = refusal(athena, sql)
-    assert text.startswith("NOT_SUPPORTED") and "only reads Delta tables" in text and "operation `sql`" in text
+    assert (
+        text.startswith("NOT_SUPPORTED")
+        and "only reads Delta tables" in text
+        and "operation `sql`" in text
+    )
 
 
-@pytest.mark.parametrize("clause", ["FOR VERSION AS OF 1", "FOR TIMESTAMP AS OF TIMESTAMP '2025-04-01 00:00:00 UTC'"])
+@pytest.mark.parametrize(
+    "clause", ["FOR VERSION AS OF 1", "FOR TIMESTAMP AS OF TIMESTAMP '2025-04-01 00:00:00 UTC'"]
+)
 def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, clause: str) -> None:
     assert "no time travel on Delta Lake" in refusal(athena, f"SELECT * FROM clean_orders {clause}")
 
@@ -79,12 +98,18 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
 @pytest.mark.parametrize(
     "sql, message",
     [
-        ("SELECT nope\nFROM clean_orders", "COLUMN_NOT_FOUND: line 1:8: Column 'nope' cannot be resolved"),
+        (
+            "SELECT nope\nFROM clean_orders",
+            "COLUMN_NOT_FOUND: line 1:8: Column 'nope' cannot be resolved",
+        ),
         (
             "SELECT order_id\nFROM clean_orders\nWHERE amount > 1",
             "COLUMN_NOT_FOUND: line 3:7: Column 'amount' cannot be resolved",
         ),
-        ("SELECT o.nope FROM clean_orders o", "COLUMN_NOT_FOUND: line 1:8: Column 'nope' cannot be resolved"),
+        (
+            "SELECT o.nope FROM clean_orders o",
+            "COLUMN_NOT_FOUND: line 1:8: Column 'nope' cannot be resolved",
+        ),
         (
             "SELECT substr(order_id, 1, 1) AS x, count(*) FROM clean_orders GROUP BY x",
             "COLUMN_NOT_FOUND: line 1:73: Column 'x'",
@@ -93,7 +118,10 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
             "SELECT *\nFROM nowhere",
             "TABLE_NOT_FOUND: line 2:6: Table 'awsdatacatalog.delta-lakehouse.nowhere' does not exist",
         ),
-        ("SELECT * FROM other.clean_orders", "SCHEMA_NOT_FOUND: line 1:15: Schema 'other' does not exist"),
+        (
+            "SELECT * FROM other.clean_orders",
+            "SCHEMA_NOT_FOUND: line 1:15: Schema 'other' does not exist",
+        ),
         (
             "SELECT * FROM clean_orders WHERE date = '2025-04-01'",
             "TYPE_MISMATCH: line 1:34: Cannot apply operator: date = varchar",
@@ -111,7 +139,10 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
             "FUNCTION_NOT_FOUND: line 1:8: Function 'strftime' not registered",
         ),
         ("SELECT 1 / 0", "DIVISION_BY_ZERO"),
-        ("SELECT cast(user_id AS bigint) FROM clean_orders", "INVALID_CAST_ARGUMENT: Cannot cast 'u"),
+        (
+            "SELECT cast(user_id AS bigint) FROM clean_orders",
+            "INVALID_CAST_ARGUMENT: Cannot cast 'u",
+        ),
         ("SELECT order_id,\n  FROM WHERE", "SYNTAX_ERROR: line 2:"),
         ("selec 1", "SYNTAX_ERROR: line 1:"),
         ("SELECT 'abc", "SYNTAX_ERROR: line 1:"),
@@ -137,7 +168,9 @@ def test_a_database_and_catalog_may_stand_before_the_table(athena: Athena) -> No
 
 def test_timestamps_are_utc_with_time_zone(athena: Athena) -> None:
     result = athena.query("SELECT order_timestamp FROM clean_orders WHERE order_id = 'o5'")
-    assert result.types == ["timestamp(3) with time zone"] and result.text_rows() == [["2025-05-01 12:00:00.123 UTC"]]
+    assert result.types == ["timestamp(3) with time zone"] and result.text_rows() == [
+        ["2025-05-01 12:00:00.123 UTC"]
+    ]
 
 
 def test_show_and_describe(athena: Athena) -> None:
@@ -152,7 +185,9 @@ def test_show_and_describe(athena: Athena) -> None:
         ("# Partition Information", "", ""),
         ("date", "date", ""),
     ]
-    assert ("fields", "map<string,string>", "") in athena.query('DESCRIBE "delta-lakehouse".rejected_records').rows
+    assert ("fields", "map<string,string>", "") in athena.query(
+        'DESCRIBE "delta-lakehouse".rejected_records'
+    ).rows
     assert athena.query("SHOW COLUMNS IN clean_products").rows[0] == ("product_id",)
     assert "table_type'='DELTA'" in str(athena.query("SHOW CREATE TABLE clean_orders").rows)
     assert athena.query("SHOW DATABASES").rows == [("delta-lakehouse",)]
@@ -161,8 +196,13 @@ def test_show_and_describe(athena: Athena) -> None:
 
 
 def test_the_result_file_quotes_every_value_and_leaves_null_empty(athena: Athena) -> None:
-    text = athena.query("SELECT product_id, product_name, 1.5 AS n FROM clean_products ORDER BY 1").csv()
-    assert text == '"product_id","product_name","n"\n"p1","Milk","1.5"\n"p2","Bread, ""white""","1.5"\n"p3",,"1.5"\n'
+    text = athena.query(
+        "SELECT product_id, product_name, 1.5 AS n FROM clean_products ORDER BY 1"
+    ).csv()
+    assert (
+        text
+        == '"product_id","product_name","n"\n"p1","Milk","1.5"\n"p2","Bread, ""white""","1.5"\n"p3",,"1.5"\n'
+    )
 
 
 def test_the_history_keeps_every_query_and_its_result(athena: Athena) -> None:
@@ -171,21 +211,28 @@ def test_the_history_keeps_every_query_and_its_result(athena: Athena) -> None:
     good, bad = athena.queries()[-2:]
     assert (good["query_id"], good["state"], good["rows"]) == (done.query_id, "SUCCEEDED", 1)
     assert bad["state"] == "FAILED" and "COLUMN_NOT_FOUND" in bad["error"]
-    assert athena.history and (athena.history / f"{done.query_id}.csv").read_text("utf-8") == '"one"\n"1"\n'
+    assert (
+        athena.history
+        and (athena.history / f"{done.query_id}.csv").read_text("utf-8") == '"one"\n"1"\n'
+    )
 
 
 def test_a_query_sees_the_newest_version(tmp_path: Path) -> None:
     console = Athena(lake.build(tmp_path))
     lake.write_deltalake(
         tmp_path / "clean_products",
-        lake.pa.table({c: ["new"] for c in ("product_id", "department_id", "department", "product_name")}),
+        lake.pa.table(
+            {c: ["new"] for c in ("product_id", "department_id", "department", "product_name")}
+        ),
         mode="append",
     )
     assert console.query("SELECT count(*) FROM clean_products").rows == [(4,)]
 
 
 def test_the_result_set_is_that_of_get_query_results(athena: Athena) -> None:
-    found = athena.query("SELECT product_id, product_name FROM clean_products WHERE product_name IS NULL").result_set()
+    found = athena.query(
+        "SELECT product_id, product_name FROM clean_products WHERE product_name IS NULL"
+    ).result_set()
     assert found["Rows"] == [
         {"Data": [{"VarCharValue": "product_id"}, {"VarCharValue": "product_name"}]},
         {"Data": [{"VarCharValue": "p3"}, {}]},
@@ -217,7 +264,9 @@ def test_the_result_set_is_that_of_get_query_results(athena: Athena) -> None:
         ("from_iso8601_timestamp('2025-04-01T10:00:00+02:00')", "2025-04-01 08:00:00.000 UTC"),
     ],
 )
-def test_a_function_of_trino_means_what_it_means_there(athena: Athena, sql: str, value: object) -> None:
+def test_a_function_of_trino_means_what_it_means_there(
+    athena: Athena, sql: str, value: object
+) -> None:
     assert athena.query(f"SELECT {sql}").text_rows() == [[as_text(value)]]
 
 
@@ -266,10 +315,20 @@ def test_the_command_prints_a_table_a_result_file_an_error_and_the_past(
         "o1               260.0",
         "o2                40.0",
     ]
-    assert main(["SELECT 1 AS one", "--csv", *place]) == 0 and capsys.readouterr().out == '"one"\n"1"\n'
-    assert main(["DELETE FROM clean_orders", *place]) == 1 and "only reads Delta tables" in capsys.readouterr().err
+    assert (
+        main(["SELECT 1 AS one", "--csv", *place]) == 0
+        and capsys.readouterr().out == '"one"\n"1"\n'
+    )
+    assert (
+        main(["DELETE FROM clean_orders", *place]) == 1
+        and "only reads Delta tables" in capsys.readouterr().err
+    )
     assert main(["--past", *place]) == 0
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["SUCCEEDED", "SUCCEEDED", "FAILED"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [
+        "SUCCEEDED",
+        "SUCCEEDED",
+        "FAILED",
+    ]
 
 
 def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
@@ -277,13 +336,22 @@ def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
     server.start()
     try:
         endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-        urllib.request.urlopen(f"{endpoint}/moto-api/reset", data=b"").close()  # its state belongs to the process
+        urllib.request.urlopen(
+            f"{endpoint}/moto-api/reset", data=b""
+        ).close()  # its state belongs to the process
         clients = {name: boto3.client(name, endpoint_url=endpoint) for name in ("s3", "glue")}
         clients["s3"].create_bucket(Bucket="lake")
         clients["glue"].create_database(DatabaseInput={"Name": "delta-lakehouse"})
         locations = lake.build("s3://lake/lakehouse-dwh", s3_options(endpoint))
-        assert refusal(on_endpoint(endpoint), "SELECT 1 FROM clean_orders").startswith("TABLE_NOT_FOUND")
-        assert crawl_tables(clients["glue"], "delta-lakehouse", locations.values(), s3_options(endpoint)) == []
+        assert refusal(on_endpoint(endpoint), "SELECT 1 FROM clean_orders").startswith(
+            "TABLE_NOT_FOUND"
+        )
+        assert (
+            crawl_tables(
+                clients["glue"], "delta-lakehouse", locations.values(), s3_options(endpoint)
+            )
+            == []
+        )
         console = on_endpoint(endpoint)
         for _, sql, rows in read_queries():
             assert console.query(sql).text_rows() == rows

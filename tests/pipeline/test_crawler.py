@@ -27,8 +27,14 @@ def glue() -> Iterator[Any]:
 
 def make_crawler(glue: Any, locations: list[str], **target: bool) -> None:
     """Define the crawler of these tables."""
-    targets = {"CreateNativeDeltaTable": True, "WriteManifest": False, "DeltaTables": locations} | target
-    glue.create_crawler(Name="delta-crawler", Role="r", DatabaseName=DATABASE, Targets={"DeltaTargets": [targets]})
+    targets = {
+        "CreateNativeDeltaTable": True,
+        "WriteManifest": False,
+        "DeltaTables": locations,
+    } | target
+    glue.create_crawler(
+        Name="delta-crawler", Role="r", DatabaseName=DATABASE, Targets={"DeltaTargets": [targets]}
+    )
 
 
 def test_a_crawl_registers_every_table_as_a_native_delta_table(glue: Any, tmp_path: Path) -> None:
@@ -36,10 +42,15 @@ def test_a_crawl_registers_every_table_as_a_native_delta_table(glue: Any, tmp_pa
     make_crawler(glue, list(locations.values()))
     last = crawler.crawl(glue, "delta-crawler")
     assert last["Status"] == "SUCCEEDED" and last["StartTime"].tzinfo
-    assert {t["Name"] for t in glue.get_tables(DatabaseName=DATABASE)["TableList"]} == set(locations)
+    assert {t["Name"] for t in glue.get_tables(DatabaseName=DATABASE)["TableList"]} == set(
+        locations
+    )
     assert crawler.catalog_tables(glue, DATABASE) == locations
     orders = glue.get_table(DatabaseName=DATABASE, Name="clean_orders")["Table"]
-    assert orders["Parameters"]["table_type"] == "DELTA" and orders["Parameters"]["delta.lastUpdateVersion"] == "0"
+    assert (
+        orders["Parameters"]["table_type"] == "DELTA"
+        and orders["Parameters"]["delta.lastUpdateVersion"] == "0"
+    )
     assert orders["PartitionKeys"] == [{"Name": "date", "Type": "date"}]
     assert [(c["Name"], c["Type"]) for c in orders["StorageDescriptor"]["Columns"]] == [
         ("order_num", "string"),
@@ -49,7 +60,9 @@ def test_a_crawl_registers_every_table_as_a_native_delta_table(glue: Any, tmp_pa
         ("total_amount", "double"),
     ]
     assert orders["StorageDescriptor"]["Location"] == locations["clean_orders"]
-    assert orders["StorageDescriptor"]["SerdeInfo"]["Parameters"]["path"] == locations["clean_orders"]
+    assert (
+        orders["StorageDescriptor"]["SerdeInfo"]["Parameters"]["path"] == locations["clean_orders"]
+    )
 
 
 def test_nested_types_are_written_in_hives_words(glue: Any, tmp_path: Path) -> None:
@@ -57,7 +70,11 @@ def test_nested_types_are_written_in_hives_words(glue: Any, tmp_path: Path) -> N
     crawler.crawl(glue, "delta-crawler")
     table = glue.get_table(DatabaseName=DATABASE, Name="rejected_records")["Table"]
     types = {c["Name"]: c["Type"] for c in table["StorageDescriptor"]["Columns"]}
-    assert types["reasons"] == "array<string>" and types["fields"] == "map<string,string>" and types["line"] == "bigint"
+    assert (
+        types["reasons"] == "array<string>"
+        and types["fields"] == "map<string,string>"
+        and types["line"] == "bigint"
+    )
     assert [k["Name"] for k in table["PartitionKeys"]] == ["status"]
 
 
@@ -66,7 +83,10 @@ def test_a_second_crawl_brings_a_new_column_into_the_catalog(glue: Any, tmp_path
     make_crawler(glue, [location])
     crawler.crawl(glue, "delta-crawler")
     lake.write_deltalake(
-        location, lake.pa.table({"product_id": ["p4"], "colour": ["red"]}), mode="append", schema_mode="merge"
+        location,
+        lake.pa.table({"product_id": ["p4"], "colour": ["red"]}),
+        mode="append",
+        schema_mode="merge",
     )
     assert crawler.crawl(glue, "delta-crawler")["Status"] == "SUCCEEDED"
     table = glue.get_table(DatabaseName=DATABASE, Name="clean_products")["Table"]

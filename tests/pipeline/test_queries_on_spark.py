@@ -1,4 +1,5 @@
 """Twenty queries of analysts give the same on Athena's stand-in and on Spark, which share no line of code."""
+
 from __future__ import annotations
 
 import json
@@ -16,17 +17,29 @@ from tests.pipeline.test_athena import QUERIES, read_queries
 def in_sparks_words() -> list[str]:
     """The queries, each in Spark's dialect where queries.sql has one (`--spark` lines)."""
     found = []
-    for block, (_, athena_sql, _) in zip(QUERIES.read_text('utf-8').split('\n\n')[1:], read_queries()):
-        own = [line.removeprefix('--spark ') for line in block.splitlines() if line.startswith('--spark ')]
-        found.append((' '.join(own) or athena_sql).rstrip(';'))
+    for block, (_, athena_sql, _) in zip(
+        QUERIES.read_text("utf-8").split("\n\n")[1:], read_queries()
+    ):
+        own = [
+            line.removeprefix("--spark ")
+            for line in block.splitlines()
+            if line.startswith("--spark ")
+        ]
+        found.append((" ".join(own) or athena_sql).rstrip(";"))
     return found
 
 
 def ask_spark(folder: Path, statements: list[str]) -> list[list[list[str | None]]]:
     """The answers of a Spark in a process of its own."""
-    environment = {**os.environ, **spark_environment('1g', {'spark.sql.shuffle.partitions': '2'})}
-    done = subprocess.run([sys.executable, '-m', 'tests.pipeline.spark_queries', str(folder)], cwd=ROOT, env=environment,
-                          input=json.dumps(statements), capture_output=True, text=True)
+    environment = {**os.environ, **spark_environment("1g", {"spark.sql.shuffle.partitions": "2"})}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.pipeline.spark_queries", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        input=json.dumps(statements),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

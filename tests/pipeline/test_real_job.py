@@ -1,4 +1,5 @@
 """The whole pipeline with the real job: an upload starts it, Spark loads, Athena reads; faults, and a storm of uploads."""
+
 from __future__ import annotations
 
 import itertools
@@ -14,18 +15,18 @@ from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed
 from local.pipeline import Pipeline
 from local.stepfunctions import Pace
 
-PRODUCTS = 'product_id,department_id,department,product_name\n'
-ORDERS = 'order_num,order_id,user_id,order_timestamp,total_amount,date\n'
-ITEMS = 'id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n'
-ENVIRONMENTS = (f'test{number}' for number in itertools.count())
+PRODUCTS = "product_id,department_id,department,product_name\n"
+ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
+ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n"
+ENVIRONMENTS = (f"test{number}" for number in itertools.count())
 
 
-def order(key: str, amount: str = '5', moment: str = '2025-04-01T10:00:00') -> str:
-    return f'1,{key},u1,{moment},{amount},\n'
+def order(key: str, amount: str = "5", moment: str = "2025-04-01T10:00:00") -> str:
+    return f"1,{key},u1,{moment},{amount},\n"
 
 
 def item(key: str, order_id: str) -> str:
-    return f'{key},{order_id},u1,3,p1,1,0,2025-04-01T10:00:00,\n'
+    return f"{key},{order_id},u1,3,p1,1,0,2025-04-01T10:00:00,\n"
 
 
 class Shop:
@@ -39,14 +40,14 @@ class Shop:
         job = self.runners.glue_job
 
         def counted(arguments: Mapping[str, str]) -> None:
-            self.glue_runs.append(arguments['--RUN_ID'])
+            self.glue_runs.append(arguments["--RUN_ID"])
             job(arguments)
             self.after_the_job()
 
         self.runners.glue_job = counted
 
     def upload(self, path: str, *lines: str) -> None:
-        self.aws.upload(path, ''.join(lines).encode())
+        self.aws.upload(path, "".join(lines).encode())
 
     def run(self) -> tuple[dict[str, Any], list[dict[str, str]]]:
         """One execution by the sweep, and the messages that it sent."""
@@ -54,23 +55,25 @@ class Shop:
 
     def assert_succeeds(self) -> None:
         execution, messages = self.run()
-        assert execution['status'] == 'SUCCEEDED', execution
-        assert [message['subject'] for message in messages] == ['Delta Lake Run Succeed']
+        assert execution["status"] == "SUCCEEDED", execution
+        assert [message["subject"] for message in messages] == ["Delta Lake Run Succeed"]
 
     def raw(self) -> list[str]:
-        return [key.removeprefix('land-folder/Data/') for key in self.aws.keys('RawBucket')]
+        return [key.removeprefix("land-folder/Data/") for key in self.aws.keys("RawBucket")]
 
     def archived(self) -> list[str]:
-        return sorted(key.split('/', 2)[2] for key in self.aws.keys('ArchiveBucket'))
+        return sorted(key.split("/", 2)[2] for key in self.aws.keys("ArchiveBucket"))
 
     def column(self, sql: str) -> list[str | None]:
         return [row[0] for row in self.pipeline.query(sql).text_rows()]
 
     def orders(self) -> list[str | None]:
-        return self.column("SELECT order_id || ' ' || cast(total_amount AS varchar) FROM clean_orders ORDER BY 1")
+        return self.column(
+            "SELECT order_id || ' ' || cast(total_amount AS varchar) FROM clean_orders ORDER BY 1"
+        )
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def machine() -> Iterator[Pipeline]:
     """One Spark for all tests of this file."""
     with Pipeline(pace=Pace(waits=0.05, retries=0.01, poll=0.1), brief=True) as pipeline:
@@ -83,7 +86,10 @@ def deploy(machine: Pipeline) -> Callable[..., Shop]:
 
     def fresh(batching_window: float = 10_000) -> Shop:
         machine.aws.stop()
-        machine.aws.parameters, machine.aws.batching_window = {'EnvironmentName': next(ENVIRONMENTS)}, batching_window
+        machine.aws.parameters, machine.aws.batching_window = (
+            {"EnvironmentName": next(ENVIRONMENTS)},
+            batching_window,
+        )
         machine.aws.start()
         return Shop(machine)
 
@@ -94,70 +100,103 @@ def deploy(machine: Pipeline) -> Callable[..., Shop]:
 def shop(deploy: Callable[..., Shop]) -> Shop:
     """A shop with one product, whose first delivery waits in the raw zone."""
     fresh = deploy()
-    fresh.upload('products.csv', PRODUCTS, 'p1,1,Books,Pen\n')
-    fresh.upload('orders/1.csv', ORDERS, order('o1'), order('o2'), order('', 'bad'))
-    fresh.upload('order_items/1.csv', ITEMS, item('i1', 'o1'), item('i9', 'o9'))
+    fresh.upload("products.csv", PRODUCTS, "p1,1,Books,Pen\n")
+    fresh.upload("orders/1.csv", ORDERS, order("o1"), order("o2"), order("", "bad"))
+    fresh.upload("order_items/1.csv", ITEMS, item("i1", "o1"), item("i9", "o9"))
     return fresh
 
 
 def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., Shop]) -> None:
     shop = deploy(batching_window=2)
-    shop.upload('products.csv', PRODUCTS, 'p1,1,Books,Pen\n')
-    shop.upload('orders/1.csv', ORDERS, order('o1'), order('', 'bad'))
-    shop.upload('order_items/1.csv', ITEMS, item('i1', 'o1'), item('i9', 'o9'))
+    shop.upload("products.csv", PRODUCTS, "p1,1,Books,Pen\n")
+    shop.upload("orders/1.csv", ORDERS, order("o1"), order("", "bad"))
+    shop.upload("order_items/1.csv", ITEMS, item("i1", "o1"), item("i9", "o9"))
     started = False
     while not started:
-        idle = shop.aws.pipe.idle()  # asked first: what has left the queue by now is in the list below
+        idle = (
+            shop.aws.pipe.idle()
+        )  # asked first: what has left the queue by now is in the list below
         started = bool(shop.aws.executions())
-        assert started or not idle, 'the events are gone and nothing was started'
-    execution, = shop.aws.wait_until_idle(600)
-    message, = shop.aws.messages()
-    assert execution['status'] == 'SUCCEEDED' and message['subject'] == 'Delta Lake Run Succeed'
-    assert 'orders: 2 rows read' in message['message'] and '1 inserted' in message['message']
-    assert shop.orders() == ['o1 5.0'] and shop.column('SELECT id FROM clean_orders_items') == ['i1']
-    assert sorted(shop.column('SELECT status FROM rejected_records')) == ['parked', 'rejected']
-    assert shop.archived() == ['order_items/1.csv', 'orders/1.csv', 'products.csv'] and shop.raw() == []
-    records = set(shop.aws.keys('LakeBucket', f"runs/{execution['name']}/"))
-    assert records == {f"runs/{execution['name']}/{name}" for name in ('manifest.jsonl', 'summary.json', 'report.html')}
-    assert f"runs/{execution['name']}/report.html" in message['message']
+        assert started or not idle, "the events are gone and nothing was started"
+    (execution,) = shop.aws.wait_until_idle(600)
+    (message,) = shop.aws.messages()
+    assert execution["status"] == "SUCCEEDED" and message["subject"] == "Delta Lake Run Succeed"
+    assert "orders: 2 rows read" in message["message"] and "1 inserted" in message["message"]
+    assert shop.orders() == ["o1 5.0"] and shop.column("SELECT id FROM clean_orders_items") == [
+        "i1"
+    ]
+    assert sorted(shop.column("SELECT status FROM rejected_records")) == ["parked", "rejected"]
+    assert (
+        shop.archived() == ["order_items/1.csv", "orders/1.csv", "products.csv"]
+        and shop.raw() == []
+    )
+    records = set(shop.aws.keys("LakeBucket", f"runs/{execution['name']}/"))
+    assert records == {
+        f"runs/{execution['name']}/{name}"
+        for name in ("manifest.jsonl", "summary.json", "report.html")
+    }
+    assert f"runs/{execution['name']}/report.html" in message["message"]
 
 
-def test_files_that_come_or_change_between_the_listing_and_the_archive_stay_for_the_next_run(shop: Shop) -> None:
+def test_files_that_come_or_change_between_the_listing_and_the_archive_stay_for_the_next_run(
+    shop: Shop,
+) -> None:
     def meanwhile() -> None:
-        shop.upload('orders/late.csv', ORDERS, order('o9', '9'))
-        shop.upload('orders/1.csv', ORDERS, order('o1', '7'))
+        shop.upload("orders/late.csv", ORDERS, order("o9", "9"))
+        shop.upload("orders/1.csv", ORDERS, order("o1", "7"))
 
     shop.after_the_job = meanwhile
     shop.assert_succeeds()
-    assert shop.raw() == ['orders/1.csv', 'orders/late.csv'] and shop.orders() == ['o1 5.0', 'o2 5.0']
-    assert shop.archived() == ['order_items/1.csv', 'products.csv'], 'the new orders/1.csv has not been read'
+    assert shop.raw() == ["orders/1.csv", "orders/late.csv"] and shop.orders() == [
+        "o1 5.0",
+        "o2 5.0",
+    ]
+    assert shop.archived() == ["order_items/1.csv", "products.csv"], (
+        "the new orders/1.csv has not been read"
+    )
     shop.after_the_job = lambda: None
     shop.assert_succeeds()
-    assert shop.raw() == [] and shop.orders() == ['o1 7.0', 'o2 5.0', 'o9 9.0']
-    assert shop.column('SELECT id FROM clean_orders_items ORDER BY 1') == ['i1', 'i9'], 'the waiting item came with its order'
-    assert shop.archived() == ['order_items/1.csv', 'orders/1.csv', 'orders/late.csv', 'products.csv']
+    assert shop.raw() == [] and shop.orders() == ["o1 7.0", "o2 5.0", "o9 9.0"]
+    assert shop.column("SELECT id FROM clean_orders_items ORDER BY 1") == ["i1", "i9"], (
+        "the waiting item came with its order"
+    )
+    assert shop.archived() == [
+        "order_items/1.csv",
+        "orders/1.csv",
+        "orders/late.csv",
+        "products.csv",
+    ]
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_in_the_middle_is_started_again_by_the_next_run(shop: Shop, machine: Pipeline) -> None:
-    machine.job.show = lambda line: machine.job.kill() if line.endswith('committed clean_orders') else None
+def test_a_job_that_is_killed_in_the_middle_is_started_again_by_the_next_run(
+    shop: Shop, machine: Pipeline
+) -> None:
+    machine.job.show = lambda line: (
+        machine.job.kill() if line.endswith("committed clean_orders") else None
+    )
     execution, messages = shop.run()
     machine.job.show = lambda line: None
-    assert execution['status'] == 'FAILED' and [message['subject'] for message in messages] == ['ETL Job Failure Alert']
-    assert 'exit code' in messages[0]['message'] and len(shop.raw()) == 3 and shop.archived() == []
+    assert execution["status"] == "FAILED" and [message["subject"] for message in messages] == [
+        "ETL Job Failure Alert"
+    ]
+    assert "exit code" in messages[0]["message"] and len(shop.raw()) == 3 and shop.archived() == []
     shop.assert_succeeds()
-    assert shop.raw() == [] and shop.orders() == ['o1 5.0', 'o2 5.0']
-    assert shop.column('SELECT id FROM clean_orders_items') == ['i1']
-    assert shop.column('SELECT count(*) FROM rejected_records') == ['2'], 'rejects are not doubled'
+    assert shop.raw() == [] and shop.orders() == ["o1 5.0", "o2 5.0"]
+    assert shop.column("SELECT id FROM clean_orders_items") == ["i1"]
+    assert shop.column("SELECT count(*) FROM rejected_records") == ["2"], "rejects are not doubled"
 
 
 # Faults: what breaks, the subject of the message, and a word of the cause -------------------------------------------------
 
+
 def job_ends(state: str) -> Callable[[Shop], None]:
     def install(shop: Shop) -> None:
         def ended(arguments: Mapping[str, str]) -> None:
-            raise JobFailed('the run was ended', state)
+            raise JobFailed("the run was ended", state)
+
         shop.runners.glue_job = ended
+
     return install
 
 
@@ -165,35 +204,42 @@ def job_cannot_write(shop: Shop) -> None:
     job = shop.runners.glue_job
 
     def misled(arguments: Mapping[str, str]) -> None:
-        job({**arguments, '--LAKEHOUSE_PATH': 's3://no-such-bucket/dwh/'})
+        job({**arguments, "--LAKEHOUSE_PATH": "s3://no-such-bucket/dwh/"})
+
     shop.runners.glue_job = misled
 
 
 def archiver_raises(shop: Shop) -> None:
     def broken(event: Any, context: Any) -> Any:
-        raise RuntimeError('AccessDenied on the manifest')
-    shop.runners.functions[shop.aws.name('ArchiveFunction')] = broken
+        raise RuntimeError("AccessDenied on the manifest")
+
+    shop.runners.functions[shop.aws.name("ArchiveFunction")] = broken
 
 
 def archiver_loses_a_bucket(shop: Shop) -> None:
-    shop.runners.functions[shop.aws.name('ArchiveFunction')] = original = shop.aws.function(shop.aws.name('ArchiveFunction'))
+    shop.runners.functions[shop.aws.name("ArchiveFunction")] = original = shop.aws.function(
+        shop.aws.name("ArchiveFunction")
+    )
 
     def to_nowhere(event: Any, context: Any) -> Any:
-        original.__globals__['os'].environ['ARCHIVE_BUCKET'] = 'no-such-bucket'
+        original.__globals__["os"].environ["ARCHIVE_BUCKET"] = "no-such-bucket"
         return original(event, context)
-    shop.runners.functions[shop.aws.name('ArchiveFunction')] = to_nowhere
+
+    shop.runners.functions[shop.aws.name("ArchiveFunction")] = to_nowhere
 
 
 def crawler_fails(shop: Shop) -> None:
     def broken(database: str, targets: Any) -> None:
-        raise CrawlFailed('no permission for the table')
+        raise CrawlFailed("no permission for the table")
+
     shop.runners.crawl = broken
-    shop.aws.client('glue').delete_table(DatabaseName=shop.aws.name('Database'), Name='etl_runs')
+    shop.aws.client("glue").delete_table(DatabaseName=shop.aws.name("Database"), Name="etl_runs")
 
 
 def query_fails(shop: Shop) -> None:
     def broken(sql: str, database: str) -> Any:
-        raise QueryFailed('HIVE_CURSOR_ERROR: slow down')
+        raise QueryFailed("HIVE_CURSOR_ERROR: slow down")
+
     shop.runners.query = broken
 
 
@@ -202,54 +248,85 @@ def table_is_damaged(shop: Shop) -> None:
     query = shop.runners.query
 
     def with_a_twin(sql: str, database: str) -> Any:
-        return query(sql.replace('FROM touched GROUP BY', 'FROM (SELECT * FROM touched UNION ALL SELECT * FROM touched) GROUP BY'), database)
+        return query(
+            sql.replace(
+                "FROM touched GROUP BY",
+                "FROM (SELECT * FROM touched UNION ALL SELECT * FROM touched) GROUP BY",
+            ),
+            database,
+        )
+
     shop.runners.query = with_a_twin
 
 
 FAULTS = [
-    ('the job fails', job_cannot_write, 'ETL Job Failure Alert', 'NoSuchBucket'),
-    ('the job times out', job_ends('TIMEOUT'), 'ETL Job Failure Alert', 'TIMEOUT'),
-    ('the archiver raises', archiver_raises, 'Archive Failure Alert', 'AccessDenied on the manifest'),
-    ('the archive stays incomplete', archiver_loses_a_bucket, 'Archive Failure Alert', 'could not be moved'),
-    ('the crawler fails', crawler_fails, 'Crawler Failure Alert', 'no permission for the table'),
-    ('a query fails', query_fails, 'Validation Failure Alert', 'slow down'),
-    ('a check finds a violation', table_is_damaged, 'Validation Failure Alert', 'duplicate order_id: 1'),
+    ("the job fails", job_cannot_write, "ETL Job Failure Alert", "NoSuchBucket"),
+    ("the job times out", job_ends("TIMEOUT"), "ETL Job Failure Alert", "TIMEOUT"),
+    (
+        "the archiver raises",
+        archiver_raises,
+        "Archive Failure Alert",
+        "AccessDenied on the manifest",
+    ),
+    (
+        "the archive stays incomplete",
+        archiver_loses_a_bucket,
+        "Archive Failure Alert",
+        "could not be moved",
+    ),
+    ("the crawler fails", crawler_fails, "Crawler Failure Alert", "no permission for the table"),
+    ("a query fails", query_fails, "Validation Failure Alert", "slow down"),
+    (
+        "a check finds a violation",
+        table_is_damaged,
+        "Validation Failure Alert",
+        "duplicate order_id: 1",
+    ),
 ]
 
 
 @pytest.mark.slow
-def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with_the_right_tables(shop: Shop) -> None:
+def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with_the_right_tables(
+    shop: Shop,
+) -> None:
     shop.assert_succeeds()
-    expected = ['o1 5.0', 'o2 5.0']
+    expected = ["o1 5.0", "o2 5.0"]
     sound = dict(vars(shop.runners))
     for number, (fault, install, subject, words) in enumerate(FAULTS):
-        shop.upload(f'orders/fault-{number}.csv', ORDERS, order(f'x{number}', str(number + 1)))
+        shop.upload(f"orders/fault-{number}.csv", ORDERS, order(f"x{number}", str(number + 1)))
         install(shop)
         execution, messages = shop.run()
-        assert execution['status'] == 'FAILED' and [message['subject'] for message in messages] == [subject], fault
-        assert words in messages[0]['message']
-        assert set(shop.raw()) | set(shop.archived()) >= {f'orders/fault-{number}.csv'}, f'{fault}: the file is lost'
-        vars(shop.runners).update({**sound, 'functions': {}})
-        shop.aws.set_environment({'ARCHIVE_BUCKET': shop.aws.name('ArchiveBucket')})
-        shop.upload(f'orders/after-{number}.csv', ORDERS, order(f'y{number}'))
+        assert execution["status"] == "FAILED" and [message["subject"] for message in messages] == [
+            subject
+        ], fault
+        assert words in messages[0]["message"]
+        assert set(shop.raw()) | set(shop.archived()) >= {f"orders/fault-{number}.csv"}, (
+            f"{fault}: the file is lost"
+        )
+        vars(shop.runners).update({**sound, "functions": {}})
+        shop.aws.set_environment({"ARCHIVE_BUCKET": shop.aws.name("ArchiveBucket")})
+        shop.upload(f"orders/after-{number}.csv", ORDERS, order(f"y{number}"))
         shop.assert_succeeds()
-        expected += [f'x{number} {number + 1}.0', f'y{number} 5.0']
+        expected += [f"x{number} {number + 1}.0", f"y{number} 5.0"]
         assert shop.orders() == sorted(expected) and shop.raw() == [], fault
     names = {path for path in shop.archived()}
-    assert len(names) == len(shop.archived()) == 3 + 2 * len(FAULTS), 'each file once'
+    assert len(names) == len(shop.archived()) == 3 + 2 * len(FAULTS), "each file once"
 
 
 # A storm --------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.slow
-def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(deploy: Callable[..., Shop]) -> None:
+def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(
+    deploy: Callable[..., Shop],
+) -> None:
     shop = deploy(batching_window=15)  # a quarter of the deployed one
     rng = random.Random(7)
-    files = {'products.csv': PRODUCTS + 'p1,1,Books,Pen\n'}
-    files |= {f'orders/{n:03}.csv': ORDERS + order(f'o{n}') for n in range(400)}
-    files |= {f'order_items/{n:03}.csv': ITEMS + item(f'i{n}', f'o{n % 400}') for n in range(599)}
+    files = {"products.csv": PRODUCTS + "p1,1,Books,Pen\n"}
+    files |= {f"orders/{n:03}.csv": ORDERS + order(f"o{n}") for n in range(400)}
+    files |= {f"order_items/{n:03}.csv": ITEMS + item(f"i{n}", f"o{n % 400}") for n in range(599)}
     names = rng.sample(sorted(files), len(files))
-    shop.upload('orders/first.csv', ORDERS, order('first'))
+    shop.upload("orders/first.csv", ORDERS, order("first"))
     shop.aws.sweep()
 
     def upload(name: str) -> None:
@@ -260,14 +337,24 @@ def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(d
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(upload, names))
     executions = shop.aws.wait_until_idle(1800)
-    assert [shop.aws.describe(one['executionArn'])['cause'] for one in executions if one['status'] != 'SUCCEEDED'] == []
-    assert len(shop.glue_runs) <= 5, f'{len(shop.glue_runs)} Glue runs in {len(executions)} executions'
-    assert shop.archived() == sorted(['orders/first.csv', *names]) and shop.raw() == []
-    assert sorted(shop.column('SELECT order_id FROM clean_orders')) == sorted(['first', *(f'o{n}' for n in range(400))])
-    assert sorted(shop.column('SELECT id FROM clean_orders_items')) == sorted(f'i{n}' for n in range(599))
-    assert shop.column("SELECT count(*) FROM rejected_records WHERE status = 'parked'") == ['0']
+    assert [
+        shop.aws.describe(one["executionArn"])["cause"]
+        for one in executions
+        if one["status"] != "SUCCEEDED"
+    ] == []
+    assert len(shop.glue_runs) <= 5, (
+        f"{len(shop.glue_runs)} Glue runs in {len(executions)} executions"
+    )
+    assert shop.archived() == sorted(["orders/first.csv", *names]) and shop.raw() == []
+    assert sorted(shop.column("SELECT order_id FROM clean_orders")) == sorted(
+        ["first", *(f"o{n}" for n in range(400))]
+    )
+    assert sorted(shop.column("SELECT id FROM clean_orders_items")) == sorted(
+        f"i{n}" for n in range(599)
+    )
+    assert shop.column("SELECT count(*) FROM rejected_records WHERE status = 'parked'") == ["0"]
 
 
 def send_event(aws: LocalAws, path: str) -> None:
-    event = {'detail': {'object': {'key': path}}}
-    aws.client('sqs').send_message(QueueUrl=aws.name('UploadQueue'), MessageBody=json.dumps(event))
+    event = {"detail": {"object": {"key": path}}}
+    aws.client("sqs").send_message(QueueUrl=aws.name("UploadQueue"), MessageBody=json.dumps(event))

@@ -10,7 +10,9 @@ from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 
 def test_an_execution_leaves_its_page_and_its_history_can_be_drawn() -> None:
     runners = Runners(glue_job=FakeJob(), crawl=FakeCrawler(), query=FakeQueries())
-    aws = LocalAws(runners, pace=Pace(waits=0.01, retries=0.01, poll=0.05), batching_window=10_000).start()
+    aws = LocalAws(
+        runners, pace=Pace(waits=0.01, retries=0.01, poll=0.05), batching_window=10_000
+    ).start()
     try:
         aws.upload("orders/2025-04-01.csv", b"order_id\n1\n")
         execution = aws.wait_for(aws.sweep(), 60)

@@ -1,4 +1,5 @@
 """The deployed state machine, from the upload to the message, with faults put into every step."""
+
 from __future__ import annotations
 
 import json
@@ -17,16 +18,42 @@ from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 
 FAST = Pace(waits=0.01, retries=0.01, poll=0.05)
 HAPPY_PATH = [
-    'PrepareRun', 'FindNewFiles', 'AnyNewFiles', 'RunGlueJob', 'CheckGlueJobStatus', 'ReadRunSummary',
-    'CheckRunSummary', 'InitiateArchiveProcess', 'ArchiveProcessedFiles', 'CheckArchiveCompletion', 'CheckTablesExist',
-    'ReadCatalog', 'ReadCrawler', 'CheckCrawlNeeded', 'CheckCrawlerReady', 'RunGlueCrawler', 'WaitForCrawlerToFinish', 'CountCrawlerCheck',
-    'ReadCrawlerStatus', 'CheckCrawlerStatus', 'PrepareChecks', 'Parallel Athena Queries', 'CheckViolations',
-    'ComposeMessage', 'HandleValidationSuccess', 'WriteRunReport', 'CheckCrawlOwed', 'CheckOutcome', 'RunSucceeded']
+    "PrepareRun",
+    "FindNewFiles",
+    "AnyNewFiles",
+    "RunGlueJob",
+    "CheckGlueJobStatus",
+    "ReadRunSummary",
+    "CheckRunSummary",
+    "InitiateArchiveProcess",
+    "ArchiveProcessedFiles",
+    "CheckArchiveCompletion",
+    "CheckTablesExist",
+    "ReadCatalog",
+    "ReadCrawler",
+    "CheckCrawlNeeded",
+    "CheckCrawlerReady",
+    "RunGlueCrawler",
+    "WaitForCrawlerToFinish",
+    "CountCrawlerCheck",
+    "ReadCrawlerStatus",
+    "CheckCrawlerStatus",
+    "PrepareChecks",
+    "Parallel Athena Queries",
+    "CheckViolations",
+    "ComposeMessage",
+    "HandleValidationSuccess",
+    "WriteRunReport",
+    "CheckCrawlOwed",
+    "CheckOutcome",
+    "RunSucceeded",
+]
 
 
 @dataclass
 class Pipeline:
     """A deployment with fakes behind it."""
+
     aws: LocalAws
     job: FakeJob
     crawler: FakeCrawler
@@ -40,42 +67,43 @@ class Pipeline:
     def assert_failed(self, subject: str, *words: str) -> dict[str, Any]:
         """Runs once; the execution has failed, and one message names the cause."""
         execution, messages = self.run()
-        assert execution['status'] == 'FAILED', self.aws.states(execution['executionArn'])
-        assert [message['subject'] for message in messages] == [subject]
+        assert execution["status"] == "FAILED", self.aws.states(execution["executionArn"])
+        assert [message["subject"] for message in messages] == [subject]
         for word in words:
-            assert word in messages[0]['message'], messages[0]['message']
-            assert word in execution['cause'], execution['cause']
-        assert execution['name'] in messages[0]['message']
+            assert word in messages[0]["message"], messages[0]["message"]
+            assert word in execution["cause"], execution["cause"]
+        assert execution["name"] in messages[0]["message"]
         return execution
 
     def assert_heals(self) -> None:
         """The next run succeeds, and every file is loaded once and archived."""
         execution, messages = self.run()
-        assert execution['status'] == 'SUCCEEDED', execution
-        assert [message['subject'] for message in messages] == ['Delta Lake Run Succeed']
-        assert self.aws.keys('RawBucket') == []
+        assert execution["status"] == "SUCCEEDED", execution
+        assert [message["subject"] for message in messages] == ["Delta Lake Run Succeed"]
+        assert self.aws.keys("RawBucket") == []
         assert sorted(self.job.loaded) == sorted(set(self.job.loaded))
         assert self.archived() == sorted(self.job.loaded)
 
     def break_archive(self) -> None:
         def broken(event: Any, context: Any) -> Any:
-            raise RuntimeError('AccessDenied on the manifest')
-        self.aws.runners.functions['Moves3Objects'] = broken
+            raise RuntimeError("AccessDenied on the manifest")
+
+        self.aws.runners.functions["Moves3Objects"] = broken
 
     def mend_archive(self) -> None:
-        del self.aws.runners.functions['Moves3Objects']
+        del self.aws.runners.functions["Moves3Objects"]
 
     def archived(self) -> list[str]:
         """The paths in the archive, below their runs."""
-        return sorted(key.split('/', 2)[2] for key in self.aws.keys('ArchiveBucket'))
+        return sorted(key.split("/", 2)[2] for key in self.aws.keys("ArchiveBucket"))
 
     def states(self, execution: dict[str, Any]) -> list[str]:
-        return self.aws.states(execution['executionArn'])
+        return self.aws.states(execution["executionArn"])
 
 
 def deploy(**options: Any) -> Pipeline:
     job, crawler, queries = FakeJob(), FakeCrawler(), FakeQueries()
-    report = {'RunReport': lambda event, context: {'report': 'written'}}
+    report = {"RunReport": lambda event, context: {"report": "written"}}
     runners = Runners(glue_job=job, crawl=crawler, query=queries, functions=report)
     aws = LocalAws(runners, pace=FAST, **options).start()
     return Pipeline(aws, job, crawler, queries)
@@ -91,132 +119,153 @@ def pipeline() -> Iterator[Pipeline]:
 
 @pytest.fixture
 def one_file(pipeline: Pipeline) -> Pipeline:
-    pipeline.aws.upload('orders/2025-04-01.csv', b'order_id\n1\n')
+    pipeline.aws.upload("orders/2025-04-01.csv", b"order_id\n1\n")
     return pipeline
 
 
 def shorten(state: str, seconds: int) -> Callable[[dict[str, Any]], None]:
     def change(definition: dict[str, Any]) -> None:
-        definition['States'][state]['TimeoutSeconds'] = seconds
+        definition["States"][state]["TimeoutSeconds"] = seconds
+
     return change
 
 
 # The way through ----------------------------------------------------------------------------------------------------
 
+
 def test_an_upload_alone_goes_the_whole_way() -> None:
     pipeline = deploy(batching_window=0.5)
     try:
-        pipeline.aws.upload('orders/2025-04-01.csv', b'order_id\n1\n')
+        pipeline.aws.upload("orders/2025-04-01.csv", b"order_id\n1\n")
         time.sleep(0.2)
-        execution, = pipeline.aws.wait_until_idle()
-        assert execution['status'] == 'SUCCEEDED'
+        (execution,) = pipeline.aws.wait_until_idle()
+        assert execution["status"] == "SUCCEEDED"
         # The branches run side by side; the others keep their order.
         entered = pipeline.states(execution)
         assert [name for name in entered if name in HAPPY_PATH] == HAPPY_PATH
-        assert {'QueryProducts', 'ReadOrdersResult', 'OrderItemsUntouched', 'QueryRowCounts'} < set(entered)
-        message, = pipeline.aws.messages()
+        assert {"QueryProducts", "ReadOrdersResult", "OrderItemsUntouched", "QueryRowCounts"} < set(
+            entered
+        )
+        (message,) = pipeline.aws.messages()
     finally:
         pipeline.aws.stop()
-    assert message['subject'] == 'Delta Lake Run Succeed'
-    assert 'orders: 3 rows read, 0 admitted from parking = 1 inserted + 0 updated + 0 unchanged + 0 superseded + ' \
-           '2 rejected {"missing_order_timestamp":2} + 0 parked' in message['message'].replace('": 2', '":2')
-    assert 'files: 1 listed, 1 loaded' in message['message'] and '1 archived' in message['message']
-    assert f"runs/{execution['name']}/summary.json" in message['message']
+    assert message["subject"] == "Delta Lake Run Succeed"
+    assert (
+        "orders: 3 rows read, 0 admitted from parking = 1 inserted + 0 updated + 0 unchanged + 0 superseded + "
+        '2 rejected {"missing_order_timestamp":2} + 0 parked'
+        in message["message"].replace('": 2', '":2')
+    )
+    assert "files: 1 listed, 1 loaded" in message["message"] and "1 archived" in message["message"]
+    assert f"runs/{execution['name']}/summary.json" in message["message"]
 
 
 def test_without_new_files_no_glue_run_is_paid_for_and_nobody_is_mailed(pipeline: Pipeline) -> None:
     execution, messages = pipeline.run()
-    assert execution['status'] == 'SUCCEEDED' and messages == [] and pipeline.job.runs == []
-    assert pipeline.states(execution) == ['PrepareRun', 'FindNewFiles', 'AnyNewFiles', 'NothingNew']
+    assert execution["status"] == "SUCCEEDED" and messages == [] and pipeline.job.runs == []
+    assert pipeline.states(execution) == ["PrepareRun", "FindNewFiles", "AnyNewFiles", "NothingNew"]
 
 
 def test_the_empty_object_of_a_console_folder_is_no_new_file(pipeline: Pipeline) -> None:
-    pipeline.aws.upload('', b'')
-    assert 'NothingNew' in pipeline.states(pipeline.run()[0])
+    pipeline.aws.upload("", b"")
+    assert "NothingNew" in pipeline.states(pipeline.run()[0])
 
 
 def test_the_checks_are_limited_to_the_partitions_that_the_run_touched(one_file: Pipeline) -> None:
     one_file.run()
-    orders, = [sql for sql in one_file.queries.asked if 'FROM clean_orders WHERE' in sql]
+    (orders,) = [sql for sql in one_file.queries.asked if "FROM clean_orders WHERE" in sql]
     assert "date BETWEEN DATE '2025-04-01' AND DATE '2025-04-03'" in orders
-    assert '2025-04-01' in orders.partition('STRPOS')[2]
-    assert len(one_file.queries.asked) == 3, 'no order item was touched'
+    assert "2025-04-01" in orders.partition("STRPOS")[2]
+    assert len(one_file.queries.asked) == 3, "no order item was touched"
 
 
 def test_the_crawler_runs_only_where_the_catalog_is_behind(one_file: Pipeline) -> None:
     one_file.run()
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     execution, _ = one_file.run()
-    assert len(one_file.crawler.crawls) == 1 and 'RunGlueCrawler' not in one_file.states(execution)
+    assert len(one_file.crawler.crawls) == 1 and "RunGlueCrawler" not in one_file.states(execution)
 
 
-def test_files_that_were_delivered_before_are_archived_without_a_look_at_the_tables(one_file: Pipeline) -> None:
+def test_files_that_were_delivered_before_are_archived_without_a_look_at_the_tables(
+    one_file: Pipeline,
+) -> None:
     one_file.run()
-    one_file.aws.upload('orders/2025-04-01.csv', b'order_id\n1\n')
-    one_file.job.change_summary = lambda summary: summary.update(status='NOTHING_NEW', tables={})
+    one_file.aws.upload("orders/2025-04-01.csv", b"order_id\n1\n")
+    one_file.job.change_summary = lambda summary: summary.update(status="NOTHING_NEW", tables={})
     execution, messages = one_file.run()
-    assert execution['status'] == 'SUCCEEDED' and '1 delivered before' in messages[0]['message']
-    assert one_file.aws.keys('RawBucket') == []
-    assert 'Parallel Athena Queries' not in one_file.states(execution)
+    assert execution["status"] == "SUCCEEDED" and "1 delivered before" in messages[0]["message"]
+    assert one_file.aws.keys("RawBucket") == []
+    assert "Parallel Athena Queries" not in one_file.states(execution)
 
 
 def test_the_archive_loop_pages_through_the_manifest(pipeline: Pipeline) -> None:
-    pipeline.aws.set_environment({'MANIFEST_PAGE_BYTES': '1500', 'FILES_PER_CALL': '7'})
+    pipeline.aws.set_environment({"MANIFEST_PAGE_BYTES": "1500", "FILES_PER_CALL": "7"})
     for number in range(30):
-        pipeline.aws.upload(f'orders/{number:02}.csv', str(number).encode())
+        pipeline.aws.upload(f"orders/{number:02}.csv", str(number).encode())
     execution, _ = pipeline.run()
-    assert execution['status'] == 'SUCCEEDED'
-    assert pipeline.states(execution).count('ContinueArchiveOperation') == 4  # after 7, 14, 21 and 28 files
-    assert len(pipeline.archived()) == 30 and pipeline.aws.keys('RawBucket') == []
+    assert execution["status"] == "SUCCEEDED"
+    assert (
+        pipeline.states(execution).count("ContinueArchiveOperation") == 4
+    )  # after 7, 14, 21 and 28 files
+    assert len(pipeline.archived()) == 30 and pipeline.aws.keys("RawBucket") == []
 
 
 def test_a_file_that_is_no_datasets_goes_to_the_rejected_files(one_file: Pipeline) -> None:
-    one_file.aws.upload('holiday.jpg', b'\xff')
+    one_file.aws.upload("holiday.jpg", b"\xff")
     execution, _ = one_file.run()
-    assert one_file.aws.keys('LakeBucket', 'rejected/') == [f"rejected/files/run={execution['name']}/holiday.jpg"]
+    assert one_file.aws.keys("LakeBucket", "rejected/") == [
+        f"rejected/files/run={execution['name']}/holiday.jpg"
+    ]
 
 
 def test_a_file_uploaded_while_the_job_runs_waits_for_the_next_run(one_file: Pipeline) -> None:
-    one_file.job.during = lambda: one_file.aws.upload('orders/late.csv', b'order_id\n9\n')
+    one_file.job.during = lambda: one_file.aws.upload("orders/late.csv", b"order_id\n9\n")
     one_file.run()
-    assert one_file.aws.keys('RawBucket') == ['land-folder/Data/orders/late.csv']
+    assert one_file.aws.keys("RawBucket") == ["land-folder/Data/orders/late.csv"]
     one_file.job.during = lambda: None
     one_file.assert_heals()
 
 
 def test_a_file_overwritten_while_the_job_runs_waits_for_the_next_run(one_file: Pipeline) -> None:
-    one_file.job.during = lambda: one_file.aws.upload('orders/2025-04-01.csv', b'order_id\n1\n2\n')
+    one_file.job.during = lambda: one_file.aws.upload("orders/2025-04-01.csv", b"order_id\n1\n2\n")
     execution, _ = one_file.run()
-    assert execution['status'] == 'SUCCEEDED'
-    assert one_file.aws.keys('RawBucket') == ['land-folder/Data/orders/2025-04-01.csv']
+    assert execution["status"] == "SUCCEEDED"
+    assert one_file.aws.keys("RawBucket") == ["land-folder/Data/orders/2025-04-01.csv"]
     one_file.job.during = lambda: None
     one_file.run()
-    assert one_file.aws.keys('RawBucket') == [] and one_file.job.loaded == ['orders/2025-04-01.csv'] * 2
+    assert (
+        one_file.aws.keys("RawBucket") == []
+        and one_file.job.loaded == ["orders/2025-04-01.csv"] * 2
+    )
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------
 
+
 def test_a_job_that_fails_tells_its_own_cause(one_file: Pipeline) -> None:
-    one_file.job.failures = [JobFailed('orders/2025-04-01.csv: 3 rows in the file, 2 accounted for')]
-    one_file.assert_failed('ETL Job Failure Alert', '3 rows in the file, 2 accounted for')
-    assert one_file.aws.keys('RawBucket') == ['land-folder/Data/orders/2025-04-01.csv']
+    one_file.job.failures = [
+        JobFailed("orders/2025-04-01.csv: 3 rows in the file, 2 accounted for")
+    ]
+    one_file.assert_failed("ETL Job Failure Alert", "3 rows in the file, 2 accounted for")
+    assert one_file.aws.keys("RawBucket") == ["land-folder/Data/orders/2025-04-01.csv"]
     one_file.assert_heals()
 
 
-@pytest.mark.parametrize('state', ['TIMEOUT', 'STOPPED'])
-def test_a_job_that_is_ended_before_it_could_write_a_summary_fails_the_run(one_file: Pipeline, state: str) -> None:
-    one_file.job.failures = [JobFailed('the job run has exceeded its time', state)]
-    one_file.assert_failed('ETL Job Failure Alert', state)
-    assert one_file.aws.keys('RawBucket') != []
+@pytest.mark.parametrize("state", ["TIMEOUT", "STOPPED"])
+def test_a_job_that_is_ended_before_it_could_write_a_summary_fails_the_run(
+    one_file: Pipeline, state: str
+) -> None:
+    one_file.job.failures = [JobFailed("the job run has exceeded its time", state)]
+    one_file.assert_failed("ETL Job Failure Alert", state)
+    assert one_file.aws.keys("RawBucket") != []
     one_file.assert_heals()
 
 
 def test_a_job_that_hangs_longer_than_the_state_machine_waits_fails_the_run() -> None:
-    pipeline = deploy(batching_window=10_000, change_definition=shorten('RunGlueJob', 1))
+    pipeline = deploy(batching_window=10_000, change_definition=shorten("RunGlueJob", 1))
     try:
-        pipeline.aws.upload('orders.csv', b'x')
+        pipeline.aws.upload("orders.csv", b"x")
         pipeline.job.seconds = 3
-        pipeline.assert_failed('ETL Job Failure Alert', 'States.Timeout')
+        pipeline.assert_failed("ETL Job Failure Alert", "States.Timeout")
         time.sleep(3)
     finally:
         pipeline.aws.stop()
@@ -227,170 +276,198 @@ def test_a_busy_job_is_waited_for_and_its_run_may_have_done_the_work(one_file: P
     first = one_file.aws.sweep()
     time.sleep(0.7)
     second = one_file.aws.sweep()
-    assert one_file.aws.wait_for(first)['status'] == 'SUCCEEDED'
-    assert one_file.aws.wait_for(second)['status'] == 'SUCCEEDED'
+    assert one_file.aws.wait_for(first)["status"] == "SUCCEEDED"
+    assert one_file.aws.wait_for(second)["status"] == "SUCCEEDED"
     states = one_file.aws.states(second)
-    assert states.count('WaitForGlueJob') >= 1 and states.count('FindNewFiles') >= 2
-    assert one_file.archived() == ['orders/2025-04-01.csv']
+    assert states.count("WaitForGlueJob") >= 1 and states.count("FindNewFiles") >= 2
+    assert one_file.archived() == ["orders/2025-04-01.csv"]
 
 
 def test_a_job_that_stays_busy_fails_the_run_in_the_end() -> None:
     def impatient(definition: dict[str, Any]) -> None:
-        definition['States']['CheckGlueWaits']['Choices'][0]['NumericGreaterThan'] = 2
-        definition['States']['WaitForGlueJob']['Seconds'] = 1
+        definition["States"]["CheckGlueWaits"]["Choices"][0]["NumericGreaterThan"] = 2
+        definition["States"]["WaitForGlueJob"]["Seconds"] = 1
+
     pipeline = deploy(batching_window=10_000, change_definition=impatient)
     try:
-        pipeline.aws.upload('orders.csv', b'x')
+        pipeline.aws.upload("orders.csv", b"x")
         pipeline.job.seconds = 4
         first = pipeline.aws.sweep()
         time.sleep(0.7)
-        pipeline.assert_failed('ETL Job Failure Alert', 'was busy for three hours')
-        assert pipeline.aws.wait_for(first)['status'] == 'SUCCEEDED'
+        pipeline.assert_failed("ETL Job Failure Alert", "was busy for three hours")
+        assert pipeline.aws.wait_for(first)["status"] == "SUCCEEDED"
     finally:
         pipeline.aws.stop()
 
 
-def test_a_summary_without_the_numbers_fails_the_run_instead_of_dying_silently(one_file: Pipeline) -> None:
-    one_file.job.change_summary = lambda summary: summary['datasets']['orders'].pop('parked')
-    one_file.assert_failed('ETL Job Failure Alert', 'lacks a number')
-    assert one_file.aws.keys('RawBucket') != []
+def test_a_summary_without_the_numbers_fails_the_run_instead_of_dying_silently(
+    one_file: Pipeline,
+) -> None:
+    one_file.job.change_summary = lambda summary: summary["datasets"]["orders"].pop("parked")
+    one_file.assert_failed("ETL Job Failure Alert", "lacks a number")
+    assert one_file.aws.keys("RawBucket") != []
 
 
 def test_a_function_that_raises_fails_the_run_and_nothing_moves(one_file: Pipeline) -> None:
     one_file.break_archive()
-    one_file.assert_failed('Archive Failure Alert', 'AccessDenied on the manifest')
-    assert one_file.aws.keys('RawBucket') != []
+    one_file.assert_failed("Archive Failure Alert", "AccessDenied on the manifest")
+    assert one_file.aws.keys("RawBucket") != []
     one_file.mend_archive()
     one_file.assert_heals()
 
 
 def test_an_archive_that_is_only_partly_done_fails_the_run(one_file: Pipeline) -> None:
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
-    s3, archive = one_file.aws.client('s3'), one_file.aws.name('ArchiveBucket')
-    original = one_file.aws.function('Moves3Objects')
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+    s3, archive = one_file.aws.client("s3"), one_file.aws.name("ArchiveBucket")
+    original = one_file.aws.function("Moves3Objects")
 
     def one_is_refused(event: Any, context: Any) -> Any:
         answer = original(event, context)
-        s3.put_object(Bucket=one_file.aws.name('RawBucket'), Key='land-folder/Data/orders/2025-04-02.csv',
-                      Body=b'order_id\n2\n')
-        s3.delete_object(Bucket=archive, Key=f"archived/run={event['run_id']}/orders/2025-04-02.csv")
-        sample = 'land-folder/Data/orders/2025-04-02.csv: AccessDenied'
-        return {**answer, 'archived': 1, 'failed': 1, 'samples': [sample]}
+        s3.put_object(
+            Bucket=one_file.aws.name("RawBucket"),
+            Key="land-folder/Data/orders/2025-04-02.csv",
+            Body=b"order_id\n2\n",
+        )
+        s3.delete_object(
+            Bucket=archive, Key=f"archived/run={event['run_id']}/orders/2025-04-02.csv"
+        )
+        sample = "land-folder/Data/orders/2025-04-02.csv: AccessDenied"
+        return {**answer, "archived": 1, "failed": 1, "samples": [sample]}
 
-    one_file.aws.runners.functions['Moves3Objects'] = one_is_refused
-    one_file.assert_failed('Archive Failure Alert', '1 files could not be moved', '2025-04-02.csv: AccessDenied')
-    one_file.aws.runners.functions['Moves3Objects'] = original
+    one_file.aws.runners.functions["Moves3Objects"] = one_is_refused
+    one_file.assert_failed(
+        "Archive Failure Alert", "1 files could not be moved", "2025-04-02.csv: AccessDenied"
+    )
+    one_file.aws.runners.functions["Moves3Objects"] = original
     one_file.assert_heals()
 
 
 def test_a_crawl_that_fails_fails_the_run_and_is_made_good_by_the_next(one_file: Pipeline) -> None:
-    one_file.crawler.failures = [CrawlFailed('no permission for the table')]
-    one_file.assert_failed('Crawler Failure Alert', 'no permission for the table')
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.crawler.failures = [CrawlFailed("no permission for the table")]
+    one_file.assert_failed("Crawler Failure Alert", "no permission for the table")
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.assert_heals()
     assert len(one_file.crawler.crawls) == 2
 
 
 def test_a_crawl_that_a_failed_run_owed_is_made_good(one_file: Pipeline) -> None:
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.break_archive()
-    one_file.assert_failed('Archive Failure Alert', 'AccessDenied')
+    one_file.assert_failed("Archive Failure Alert", "AccessDenied")
     one_file.mend_archive()
     one_file.assert_heals()
-    assert len(one_file.crawler.crawls) == 1, 'started by the run that failed'
+    assert len(one_file.crawler.crawls) == 1, "started by the run that failed"
 
 
-def test_a_table_that_is_missing_in_the_catalog_is_crawled_though_no_run_asks_for_it(one_file: Pipeline) -> None:
+def test_a_table_that_is_missing_in_the_catalog_is_crawled_though_no_run_asks_for_it(
+    one_file: Pipeline,
+) -> None:
     one_file.run()
-    one_file.aws.client('glue').delete_table(DatabaseName=one_file.aws.name('Database'), Name='rejected_records')
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.aws.client("glue").delete_table(
+        DatabaseName=one_file.aws.name("Database"), Name="rejected_records"
+    )
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.assert_heals()
     assert len(one_file.crawler.crawls) == 2
 
 
-def test_a_crawler_that_is_already_running_is_waited_for_and_then_ours_runs(one_file: Pipeline) -> None:
+def test_a_crawler_that_is_already_running_is_waited_for_and_then_ours_runs(
+    one_file: Pipeline,
+) -> None:
     one_file.crawler.seconds = 1.5
-    one_file.aws.client('glue').start_crawler(Name=one_file.aws.name('Crawler'))
+    one_file.aws.client("glue").start_crawler(Name=one_file.aws.name("Crawler"))
     execution, _ = one_file.run()
-    assert execution['status'] == 'SUCCEEDED'
-    assert 'WaitForOtherCrawl' in one_file.states(execution) and len(one_file.crawler.crawls) == 2
+    assert execution["status"] == "SUCCEEDED"
+    assert "WaitForOtherCrawl" in one_file.states(execution) and len(one_file.crawler.crawls) == 2
 
 
-def test_the_success_of_an_older_crawl_does_not_hide_the_failure_of_ours(one_file: Pipeline) -> None:
+def test_the_success_of_an_older_crawl_does_not_hide_the_failure_of_ours(
+    one_file: Pipeline,
+) -> None:
     one_file.run()
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.job.change_summary = lambda summary: summary.update(crawl_needed=True)
-    one_file.crawler.failures = [CrawlFailed('the log is broken')]
-    one_file.assert_failed('Crawler Failure Alert', 'the log is broken')
+    one_file.crawler.failures = [CrawlFailed("the log is broken")]
+    one_file.assert_failed("Crawler Failure Alert", "the log is broken")
 
 
-@pytest.mark.parametrize('word', ['clean_products WHERE', 'FROM clean_orders WHERE', 'rows lost'])
+@pytest.mark.parametrize("word", ["clean_products WHERE", "FROM clean_orders WHERE", "rows lost"])
 def test_a_violation_in_athena_fails_the_run(one_file: Pipeline, word: str) -> None:
     one_file.queries.violations = {word: 3}
-    one_file.assert_failed('Validation Failure Alert', 'broken: 3')
+    one_file.assert_failed("Validation Failure Alert", "broken: 3")
     one_file.queries.violations = {}
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.assert_heals()
 
 
 def test_a_query_that_athena_cannot_run_fails_the_run(one_file: Pipeline) -> None:
-    one_file.queries.failures = {'clean_orders': QueryFailed('TABLE_NOT_FOUND: clean_orders does not exist')}
-    one_file.assert_failed('Validation Failure Alert', 'TABLE_NOT_FOUND')
+    one_file.queries.failures = {
+        "clean_orders": QueryFailed("TABLE_NOT_FOUND: clean_orders does not exist")
+    }
+    one_file.assert_failed("Validation Failure Alert", "TABLE_NOT_FOUND")
     one_file.queries.failures = {}
-    one_file.aws.upload('orders/2025-04-02.csv', b'order_id\n2\n')
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.assert_heals()
 
 
 def test_a_run_whose_message_cannot_be_sent_does_not_end_green(one_file: Pipeline) -> None:
-    one_file.aws.client('sns').delete_topic(TopicArn=one_file.aws.name('Topic'))
+    one_file.aws.client("sns").delete_topic(TopicArn=one_file.aws.name("Topic"))
     execution, messages = one_file.run()
-    assert execution['status'] == 'FAILED' and execution['error'] == 'NotificationFailed' and messages == []
-    assert one_file.archived() == ['orders/2025-04-01.csv']
+    assert (
+        execution["status"] == "FAILED"
+        and execution["error"] == "NotificationFailed"
+        and messages == []
+    )
+    assert one_file.archived() == ["orders/2025-04-01.csv"]
 
 
 def test_a_failed_run_whose_message_cannot_be_sent_names_both_causes(one_file: Pipeline) -> None:
-    one_file.aws.client('sns').delete_topic(TopicArn=one_file.aws.name('Topic'))
-    one_file.job.failures = [JobFailed('rows do not add up')]
+    one_file.aws.client("sns").delete_topic(TopicArn=one_file.aws.name("Topic"))
+    one_file.job.failures = [JobFailed("rows do not add up")]
     execution, _ = one_file.run()
-    assert execution['error'] == 'RunFailedUnnoticed'
-    assert 'rows do not add up' in execution['cause'] and 'SNS.' in execution['cause']
+    assert execution["error"] == "RunFailedUnnoticed"
+    assert "rows do not add up" in execution["cause"] and "SNS." in execution["cause"]
 
 
 def test_a_report_that_cannot_be_written_fails_no_run(one_file: Pipeline) -> None:
     def broken(event: Any, context: Any) -> Any:
-        raise RuntimeError('no report today')
-    one_file.aws.runners.functions['RunReport'] = broken
+        raise RuntimeError("no report today")
+
+    one_file.aws.runners.functions["RunReport"] = broken
     one_file.assert_heals()
 
 
 # A storm --------------------------------------------------------------------------------------------------------------
 
+
 def test_a_thousand_files_in_a_burst_become_a_few_runs_and_each_is_archived_once() -> None:
     pipeline = deploy(batching_window=15)  # a quarter of the deployed one
-    sqs, queue = pipeline.aws.client('sqs'), pipeline.aws.name('UploadQueue')
+    sqs, queue = pipeline.aws.client("sqs"), pipeline.aws.name("UploadQueue")
     rng = random.Random(7)
-    names = [f'orders/{number:04}.csv' for number in range(1000)]
+    names = [f"orders/{number:04}.csv" for number in range(1000)]
     rng.shuffle(names)
     try:
         pipeline.job.seconds = 3
-        pipeline.aws.upload('orders/first.csv', b'0')
+        pipeline.aws.upload("orders/first.csv", b"0")
         first = pipeline.aws.sweep()
 
         def upload(name: str) -> None:
             pipeline.aws.upload(name, name.encode())
             if rng.random() < 0.2:  # events come twice, and for files long gone
-                event = {'detail': {'object': {'key': rng.choice(names)}}}
+                event = {"detail": {"object": {"key": rng.choice(names)}}}
                 sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(event))
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(upload, names))
         executions = pipeline.aws.wait_until_idle(240)
-        assert {execution['status'] for execution in executions} == {'SUCCEEDED'}
-        assert pipeline.aws.describe(first)['status'] == 'SUCCEEDED'
-        assert len(pipeline.job.runs) <= 5, f'{len(pipeline.job.runs)} Glue runs in {len(executions)} executions'
-        everything = sorted(['orders/first.csv', *names])
+        assert {execution["status"] for execution in executions} == {"SUCCEEDED"}
+        assert pipeline.aws.describe(first)["status"] == "SUCCEEDED"
+        assert len(pipeline.job.runs) <= 5, (
+            f"{len(pipeline.job.runs)} Glue runs in {len(executions)} executions"
+        )
+        everything = sorted(["orders/first.csv", *names])
         assert sorted(pipeline.job.loaded) == everything
         assert pipeline.archived() == everything
-        assert pipeline.aws.keys('RawBucket') == []
+        assert pipeline.aws.keys("RawBucket") == []
     finally:
         pipeline.aws.stop()

@@ -1,12 +1,14 @@
 """One Spark for all tests of this folder: the deployed script, called in this process on folders."""
+
 from __future__ import annotations
 
 import json
 import os
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -15,10 +17,16 @@ from local.runtime import BRIEF, spark_environment
 from local.worker import load_job
 from tests.model import RawFile
 
-FAST = {"spark.sql.shuffle.partitions": "2", "spark.default.parallelism": "2", **BRIEF,
-        # hundreds of lakes in one session: it must not keep what it knows of each
-        "spark.databricks.delta.delta.log.cacheSize": "20", "spark.sql.ui.retainedExecutions": "10", "spark.ui.retainedJobs": "10",
-        "spark.ui.retainedStages": "10"}
+FAST = {
+    "spark.sql.shuffle.partitions": "2",
+    "spark.default.parallelism": "2",
+    **BRIEF,
+    # hundreds of lakes in one session: it must not keep what it knows of each
+    "spark.databricks.delta.delta.log.cacheSize": "20",
+    "spark.sql.ui.retainedExecutions": "10",
+    "spark.ui.retainedJobs": "10",
+    "spark.ui.retainedStages": "10",
+}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +57,7 @@ class Lake:
             path = raw / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
-            moment = file.modified.replace(tzinfo=timezone.utc).timestamp()
+            moment = file.modified.replace(tzinfo=UTC).timestamp()
             os.utime(path, (moment, moment))
         raw.mkdir(parents=True, exist_ok=True)
         return raw
@@ -60,7 +68,9 @@ class Lake:
         raw = self.write(files, self.folder / f"raw-{self.runs}")
         return self.run_on(raw, f"run-{self.runs}", force, expect)
 
-    def run_on(self, raw: Path, run_id: str, force: bool = False, expect: int = 0) -> dict[str, Any]:
+    def run_on(
+        self, raw: Path, run_id: str, force: bool = False, expect: int = 0
+    ) -> dict[str, Any]:
         assert self.job.main(job_arguments(raw, self.folder, run_id, force)) == expect
         return json.loads((self.folder / "runs" / run_id / "summary.json").read_text())
 
@@ -69,7 +79,9 @@ class Lake:
         return {line["path"]: line for line in map(json.loads, lines)}
 
     def path(self, table: str) -> str:
-        return str(self.folder / ("rejected" if table == "rejected_records" else "lakehouse-dwh") / table)
+        return str(
+            self.folder / ("rejected" if table == "rejected_records" else "lakehouse-dwh") / table
+        )
 
     def frame(self, table: str) -> Any:
         return self.job.SparkSession.getActiveSession().read.format("delta").load(self.path(table))
@@ -103,11 +115,16 @@ def new_lake(job: ModuleType, spark: Any, tmp_path: Path) -> Callable[[str], Lak
 
 def csv_file(path: str, text: str, at: int) -> RawFile:
     """A file delivered `at` seconds after the first of May 2025."""
-    return RawFile(path, text.encode("utf-8"), datetime(2025, 5, 1, at // 3600, at // 60 % 60, at % 60))
+    return RawFile(
+        path, text.encode("utf-8"), datetime(2025, 5, 1, at // 3600, at // 60 % 60, at % 60)
+    )
 
 
 def check_equation(summary: dict[str, Any]) -> None:
     """The conservation of rows, for each dataset."""
     for dataset, numbers in summary["datasets"].items():
-        outcomes = sum(numbers[name] for name in ("inserted", "updated", "unchanged", "superseded", "rejected", "parked"))
+        outcomes = sum(
+            numbers[name]
+            for name in ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+        )
         assert numbers["rows_read"] + numbers["admitted"] == outcomes, (dataset, numbers)

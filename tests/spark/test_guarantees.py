@@ -1,4 +1,5 @@
 """The guarantees, by name, on the job itself."""
+
 from __future__ import annotations
 
 import json
@@ -7,9 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import duckdb
 import pytest
@@ -29,34 +31,74 @@ def order(key: str, moment: str = "2025-04-01T10:00:00", amount: str = "5", day:
     return f"1,{key},u1,{moment},{amount},{day}\n"
 
 
-def item(key: str, order_id: str, product_id: str = "p1", moment: str = "2025-04-01T10:00:00", days: str = "3", day: str = "") -> str:
+def item(
+    key: str,
+    order_id: str,
+    product_id: str = "p1",
+    moment: str = "2025-04-01T10:00:00",
+    days: str = "3",
+    day: str = "",
+) -> str:
     return f"{key},{order_id},u1,{days},{product_id},1,0,{moment},{day}\n"
 
 
 def first_delivery() -> list[RawFile]:
-    return [csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\np2,1,Books,Ink\n", 1),
-            csv_file("orders/1.csv", ORDERS + order("o1") + order("o2", "2025-04-02T10:00:00") + order("", "bad"), 2),
-            csv_file("order_items/1.csv", ITEMS + item("i1", "o1") + item("i2", "o2", "p2", "2025-04-02T10:00:00") + item("i3", "o9"), 3)]
+    return [
+        csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\np2,1,Books,Ink\n", 1),
+        csv_file(
+            "orders/1.csv",
+            ORDERS + order("o1") + order("o2", "2025-04-02T10:00:00") + order("", "bad"),
+            2,
+        ),
+        csv_file(
+            "order_items/1.csv",
+            ITEMS
+            + item("i1", "o1")
+            + item("i2", "o2", "p2", "2025-04-02T10:00:00")
+            + item("i3", "o9"),
+            3,
+        ),
+    ]
 
 
 def second_delivery() -> list[RawFile]:
-    return [csv_file("orders/2.csv", ORDERS + order("o9", "2025-04-03T10:00:00") + order("o1", amount="7"), 11),
-            csv_file("order_items/2.csv", ITEMS + item("i4", "o9") + item("i1", "o1", days="4") + item("i5", "o1", "p9"), 12)]
+    return [
+        csv_file(
+            "orders/2.csv",
+            ORDERS + order("o9", "2025-04-03T10:00:00") + order("o1", amount="7"),
+            11,
+        ),
+        csv_file(
+            "order_items/2.csv",
+            ITEMS + item("i4", "o9") + item("i1", "o1", days="4") + item("i5", "o1", "p9"),
+            12,
+        ),
+    ]
 
 
 def test_unchanged_rows_write_nothing_not_a_file_and_not_a_version(lake: Lake) -> None:
     lake.run(first_delivery())
-    before = {table: (lake.job.DeltaLog(lake.path(table)).versions(), sorted(Path(lake.path(table)).rglob("*.parquet")))
-              for table in ("clean_products", "clean_orders", "clean_orders_items", "rejected_records")}
+    before = {
+        table: (
+            lake.job.DeltaLog(lake.path(table)).versions(),
+            sorted(Path(lake.path(table)).rglob("*.parquet")),
+        )
+        for table in ("clean_products", "clean_orders", "clean_orders_items", "rejected_records")
+    }
     summary = lake.run(first_delivery(), force=True)
     check_equation(summary)
-    assert summary["datasets"]["orders"]["unchanged"] == 2 and summary["datasets"]["order_items"]["unchanged"] == 2
+    assert (
+        summary["datasets"]["orders"]["unchanged"] == 2
+        and summary["datasets"]["order_items"]["unchanged"] == 2
+    )
     for table, (versions, files) in before.items():
         assert lake.job.DeltaLog(lake.path(table)).versions() == versions, table
         assert sorted(Path(lake.path(table)).rglob("*.parquet")) == files, table
 
 
-def test_a_known_file_is_a_duplicate_and_starts_no_spark(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_known_file_is_a_duplicate_and_starts_no_spark(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake.run(first_delivery())
 
     def no_spark(*_: object) -> None:
@@ -92,38 +134,85 @@ def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
         protocol = DeltaTable(lake.path(table)).protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2), table
         properties = DeltaTable(lake.path(table)).metadata().configuration
-        assert properties["delta.autoOptimize.optimizeWrite"] == properties["delta.autoOptimize.autoCompact"] == "true", table
+        assert (
+            properties["delta.autoOptimize.optimizeWrite"]
+            == properties["delta.autoOptimize.autoCompact"]
+            == "true"
+        ), table
 
 
 def test_the_tables_have_exactly_the_customers_schema(lake: Lake) -> None:
     lake.run([])
     lake.run(first_delivery()[:1])  # products alone: the other two tables are there, empty
     assert lake.frame("clean_orders").dtypes == [
-        ("order_num", "string"), ("order_id", "string"), ("user_id", "string"), ("order_timestamp", "timestamp"),
-        ("total_amount", "double"), ("date", "date")]
+        ("order_num", "string"),
+        ("order_id", "string"),
+        ("user_id", "string"),
+        ("order_timestamp", "timestamp"),
+        ("total_amount", "double"),
+        ("date", "date"),
+    ]
     assert lake.frame("clean_orders_items").dtypes == [
-        ("id", "string"), ("order_id", "string"), ("user_id", "string"), ("days_since_prior_order", "int"), ("product_id", "string"),
-        ("add_to_cart_order", "int"), ("reordered", "boolean"), ("order_timestamp", "timestamp"), ("date", "date")]
+        ("id", "string"),
+        ("order_id", "string"),
+        ("user_id", "string"),
+        ("days_since_prior_order", "int"),
+        ("product_id", "string"),
+        ("add_to_cart_order", "int"),
+        ("reordered", "boolean"),
+        ("order_timestamp", "timestamp"),
+        ("date", "date"),
+    ]
     assert DeltaTable(lake.path("clean_orders_items")).metadata().partition_columns == ["date"]
 
 
-def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake.run([csv_file("products.csv", PRODUCTS + "1,2,Food,Tea\n3,2,Food,Rice\n", 0)])
-    wider = replace(lake.job.PRODUCTS, columns=(*lake.job.PRODUCTS.columns, lake.job.Column("brand", "STRING", "who makes it")))
+    wider = replace(
+        lake.job.PRODUCTS,
+        columns=(*lake.job.PRODUCTS.columns, lake.job.Column("brand", "STRING", "who makes it")),
+    )
     monkeypatch.setattr(lake.job, "TABLES", (wider, lake.job.ORDERS, lake.job.ORDER_ITEMS))
-    summary = lake.run([csv_file("products_2.csv", PRODUCTS[:-1] + ",brand\n1,2,Food,Tea,Twig\n2,2,Food,Milk,\n3,2,Food,Rice,\n", 1)])
+    summary = lake.run(
+        [
+            csv_file(
+                "products_2.csv",
+                PRODUCTS[:-1] + ",brand\n1,2,Food,Tea,Twig\n2,2,Food,Milk,\n3,2,Food,Rice,\n",
+                1,
+            )
+        ]
+    )
     assert summary["crawl_needed"] and summary["tables"]["clean_products"]["schema_changed"]
     assert not summary["tables"]["clean_orders"]["schema_changed"]
-    assert {row[0]: row[4] for row in lake.rows("clean_products")} == {"1": "Twig", "2": None, "3": None}
-    assert [summary["datasets"]["products"][outcome] for outcome in ("inserted", "updated", "unchanged")] == [1, 1, 1]
+    assert {row[0]: row[4] for row in lake.rows("clean_products")} == {
+        "1": "Twig",
+        "2": None,
+        "3": None,
+    }
+    assert [
+        summary["datasets"]["products"][outcome] for outcome in ("inserted", "updated", "unchanged")
+    ] == [1, 1, 1]
 
 
 def test_what_the_driver_knows_reaches_spark_character_by_character(job: Any, spark: Any) -> None:
-    rows = [{"text": text, "number": -2**63, "seen": "2025-04-01T10:00:00.123456+02:00", "versions": {"a": 1}}
-            for text in ('a "quoted" \\ path/ü/\u2028\t😀', "", None)]
-    found = job.local_frame(spark, rows, "text STRING, number BIGINT, seen TIMESTAMP, versions MAP<STRING, BIGINT>")
+    rows = [
+        {
+            "text": text,
+            "number": -(2**63),
+            "seen": "2025-04-01T10:00:00.123456+02:00",
+            "versions": {"a": 1},
+        }
+        for text in ('a "quoted" \\ path/ü/\u2028\t😀', "", None)
+    ]
+    found = job.local_frame(
+        spark, rows, "text STRING, number BIGINT, seen TIMESTAMP, versions MAP<STRING, BIGINT>"
+    )
     shown = found.select("text", "number", job.F.col("seen").cast("string"), "versions").collect()
-    assert [tuple(row) for row in shown] == [(row["text"], -2**63, "2025-04-01 08:00:00.123456", {"a": 1}) for row in rows]
+    assert [tuple(row) for row in shown] == [
+        (row["text"], -(2**63), "2025-04-01 08:00:00.123456", {"a": 1}) for row in rows
+    ]
     assert job.local_frame(spark, [], "text STRING").collect() == []
 
 
@@ -133,15 +222,27 @@ def test_two_independent_readers_see_the_same_rows(lake: Lake) -> None:
     for table in lake.job.TABLES:
         arrow = DeltaTable(lake.path(table.name)).to_pyarrow_table()
         assert arrow.num_rows > 0
-        columns = ", ".join(f'CAST("{name}" AS VARCHAR)' if column.type != "TIMESTAMP" else f'epoch_us("{name}")'
-                            for name, column in zip(table.column_names, table.columns))
+        columns = ", ".join(
+            f'CAST("{name}" AS VARCHAR)' if column.type != "TIMESTAMP" else f'epoch_us("{name}")'
+            for name, column in zip(table.column_names, table.columns)
+        )
         read = duckdb.sql(f"SELECT {columns} FROM arrow").fetchall()
-        frame = lake.frame(table.name).selectExpr(*[
-            f"unix_micros(`{column.name}`)" if column.type == "TIMESTAMP" else f"cast(`{column.name}` AS string)" for column in table.columns])
-        assert sorted(map(str, read)) == sorted(str(tuple(row)) for row in frame.collect()), table.name
+        frame = lake.frame(table.name).selectExpr(
+            *[
+                f"unix_micros(`{column.name}`)"
+                if column.type == "TIMESTAMP"
+                else f"cast(`{column.name}` AS string)"
+                for column in table.columns
+            ]
+        )
+        assert sorted(map(str, read)) == sorted(str(tuple(row)) for row in frame.collect()), (
+            table.name
+        )
 
 
-def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = lake.write(first_delivery(), lake.folder / "raw")
     real, done = lake.job.profile, []
 
@@ -153,7 +254,10 @@ def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(lake: Lake,
 
     monkeypatch.setattr(lake.job, "profile", overwrite_once)
     summary = lake.run_on(raw, "a")
-    assert summary["files"]["changed"] == 1 and lake.manifest("a")["orders/1.csv"]["destination"] == "raw"
+    assert (
+        summary["files"]["changed"] == 1
+        and lake.manifest("a")["orders/1.csv"]["destination"] == "raw"
+    )
     assert lake.rows("clean_orders") == [] and summary["datasets"]["order_items"]["parked"] == 3
     summary = lake.run_on(raw, "b")
     check_equation(summary)
@@ -162,7 +266,9 @@ def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(lake: Lake,
 
 
 @pytest.mark.parametrize("table_is_new", [True, False])
-def test_a_large_file_that_changes_before_it_is_written_is_taken_back(lake: Lake, monkeypatch: pytest.MonkeyPatch, table_is_new: bool) -> None:
+def test_a_large_file_that_changes_before_it_is_written_is_taken_back(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, table_is_new: bool
+) -> None:
     """Large files are read twice; what the second look wrote of other bytes must not stay."""
     if not table_is_new:
         lake.run([csv_file("orders/0.csv", ORDERS + order("o0"), 1)])
@@ -179,15 +285,23 @@ def test_a_large_file_that_changes_before_it_is_written_is_taken_back(lake: Lake
 
     monkeypatch.setattr(lake.job.Load, "changes", overwrite_once)
     summary = lake.run_on(raw, "a", expect=1)
-    assert done and "orders/1.csv: overwritten or deleted while clean_orders was written" in summary["error"]
+    assert (
+        done
+        and "orders/1.csv: overwritten or deleted while clean_orders was written"
+        in summary["error"]
+    )
     assert lake.rows("clean_orders") == before
     summary = lake.run_on(raw, "b")
     check_equation(summary)
-    assert {row[1] for row in lake.rows("clean_orders")} == {"o7", "o8"} | {row[1] for row in before}
+    assert {row[1] for row in lake.rows("clean_orders")} == {"o7", "o8"} | {
+        row[1] for row in before
+    }
     assert {row[0] for row in lake.rows("clean_orders_items")} == set()
 
 
-def test_a_large_batch_need_not_hold_every_dataset(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_batch_need_not_hold_every_dataset(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
     products = csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1)
     lake.run([csv_file("order_items/1.csv", ITEMS + item("i1", "o1"), 1)])
@@ -199,12 +313,16 @@ def test_a_large_batch_need_not_hold_every_dataset(lake: Lake, monkeypatch: pyte
     assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i2"}
 
 
-def test_small_runs_are_interpreted_and_what_is_not_known_to_be_small_is_compiled(lake: Lake) -> None:
+def test_small_runs_are_interpreted_and_what_is_not_known_to_be_small_is_compiled(
+    lake: Lake,
+) -> None:
     compiled = "spark.sql.codegen.wholeStage"
     lake.run(first_delivery())
     assert lake.job.SparkSession.getActiveSession().conf.get(compiled) == "false"
     log = lake.job.DeltaLog(lake.path("clean_orders"))
-    assert log.table_bytes() == sum(path.stat().st_size for path in Path(lake.path("clean_orders")).rglob("*.parquet"))
+    assert log.table_bytes() == sum(
+        path.stat().st_size for path in Path(lake.path("clean_orders")).rglob("*.parquet")
+    )
     for checksum in Path(lake.path("clean_orders"), "_delta_log").glob("*.crc"):
         checksum.unlink()
     assert log.table_bytes() == sys.maxsize
@@ -212,49 +330,114 @@ def test_small_runs_are_interpreted_and_what_is_not_known_to_be_small_is_compile
     assert lake.job.SparkSession.getActiveSession().conf.get(compiled) == "true"
 
 
-def test_a_lost_row_fails_the_run_before_the_ledger(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_row_fails_the_run_before_the_ledger(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = lake.job.decide
     monkeypatch.setattr(lake.job, "decide", lambda *given: real(*given).limit(1))
     summary = lake.run(first_delivery(), expect=1)
-    assert summary["status"] == "FAILED" and "ConservationError" in summary["error"] and "products.csv: 2 rows" in summary["error"]
+    assert (
+        summary["status"] == "FAILED"
+        and "ConservationError" in summary["error"]
+        and "products.csv: 2 rows" in summary["error"]
+    )
     monkeypatch.setattr(lake.job, "decide", real)
     assert not Path(lake.path("ingested_files")).exists()
     assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
 
 
-def test_many_rows_are_decided_in_bulk_with_the_same_result(new_lake: Callable[[str], Lake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_rows_are_decided_in_bulk_with_the_same_result(
+    new_lake: Callable[[str], Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bulk way (blocks of keys) and the way row by row must not differ: numbers, texts, twins, orphans, late parents, corrections."""
+
     def delivery(part: int) -> list[RawFile]:
-        orders = "".join(order(str(key), f"2025-04-0{1 + key % 5}T10:00:00", str(key % 7 + part * (key % 11 == 0)))
-                         for key in range(200 * part, 300 + 200 * part))
-        items = "".join(item(f"{'x' if key % 50 == 0 else ''}{key}", str(key % 300 + 250 * part), f"p{key % 3}",
-                             f"2025-04-0{1 + key % 5}T10:00:00", str(key % 9 + part * (key % 13 == 0)))
-                        for key in range(400 * part, 700 + 400 * part))
-        return [csv_file(f"products/{part}.csv", PRODUCTS + f"p{part},1,Books,Pen\np2,1,Books,Ink {part}\n", 1 + 10 * part),
-                csv_file(f"orders/{part}.csv", ORDERS + orders, 2 + 10 * part),
-                csv_file(f"order_items/{part}.csv", ITEMS + items + item("401", "299", "p2", days="8"), 3 + 10 * part)]
+        orders = "".join(
+            order(
+                str(key), f"2025-04-0{1 + key % 5}T10:00:00", str(key % 7 + part * (key % 11 == 0))
+            )
+            for key in range(200 * part, 300 + 200 * part)
+        )
+        items = "".join(
+            item(
+                f"{'x' if key % 50 == 0 else ''}{key}",
+                str(key % 300 + 250 * part),
+                f"p{key % 3}",
+                f"2025-04-0{1 + key % 5}T10:00:00",
+                str(key % 9 + part * (key % 13 == 0)),
+            )
+            for key in range(400 * part, 700 + 400 * part)
+        )
+        return [
+            csv_file(
+                f"products/{part}.csv",
+                PRODUCTS + f"p{part},1,Books,Pen\np2,1,Books,Ink {part}\n",
+                1 + 10 * part,
+            ),
+            csv_file(f"orders/{part}.csv", ORDERS + orders, 2 + 10 * part),
+            csv_file(
+                f"order_items/{part}.csv",
+                ITEMS + items + item("401", "299", "p2", days="8"),
+                3 + 10 * part,
+            ),
+        ]
 
     results = []
     for name, large_bytes, few in (("rows", 1 << 20, 200_000), ("bulk", 0, 10)):
         lake = new_lake(name)
         monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
         monkeypatch.setattr(lake.job, "FEW_ROWS", few)
-        monkeypatch.setattr(lake.job, "INTERPRETED_BYTES", large_bytes - 1)  # and the plans of the second are compiled
-        summaries = [lake.run(delivery(0)), lake.run(delivery(1)), lake.run(delivery(0) + delivery(1), force=True)]
-        parked = sorted((row.record_key, row.line, row.status, tuple(row.reasons), row.raw) for row in lake.records())
+        monkeypatch.setattr(
+            lake.job, "INTERPRETED_BYTES", large_bytes - 1
+        )  # and the plans of the second are compiled
+        summaries = [
+            lake.run(delivery(0)),
+            lake.run(delivery(1)),
+            lake.run(delivery(0) + delivery(1), force=True),
+        ]
+        parked = sorted(
+            (row.record_key, row.line, row.status, tuple(row.reasons), row.raw)
+            for row in lake.records()
+        )
         results.append((lake.tables(), [one["datasets"] for one in summaries], parked))
     assert results[0][0] == results[1][0]
     assert results[0][1] == results[1][1]
     assert results[0][2] == results[1][2]
-    assert results[0][1][1]["order_items"]["admitted"] > 0 and results[0][1][1]["order_items"]["updated"] > 0
+    assert (
+        results[0][1][1]["order_items"]["admitted"] > 0
+        and results[0][1][1]["order_items"]["updated"] > 0
+    )
 
 
-@pytest.mark.parametrize("second_file, closer_look, inserted, superseded, parked", [
-    (item("67", "2") + item("66", "1"), False, 6, 0, 0),              # every key comes once; the last block of 64 of file one goes on in file two
-    (item("66", "2") + item("66", "1", days='"8"'), True, 5, 1, 0),   # twice in one file, in lines that are read in two ways
-    (item("66", "9") + item("67", "1"), True, 5, 0, 1)])              # no order 9
+@pytest.mark.parametrize(
+    "second_file, closer_look, inserted, superseded, parked",
+    [
+        (
+            item("67", "2") + item("66", "1"),
+            False,
+            6,
+            0,
+            0,
+        ),  # every key comes once; the last block of 64 of file one goes on in file two
+        (
+            item("66", "2") + item("66", "1", days='"8"'),
+            True,
+            5,
+            1,
+            0,
+        ),  # twice in one file, in lines that are read in two ways
+        (item("66", "9") + item("67", "1"), True, 5, 0, 1),
+    ],
+)  # no order 9
 def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_every_parent_there(
-        lake: Lake, monkeypatch: pytest.MonkeyPatch, second_file: str, closer_look: bool, inserted: int, superseded: int, parked: int) -> None:
+    lake: Lake,
+    monkeypatch: pytest.MonkeyPatch,
+    second_file: str,
+    closer_look: bool,
+    inserted: int,
+    superseded: int,
+    parked: int,
+) -> None:
     monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
     real, looked = lake.job.classify_blocks, []
 
@@ -264,15 +447,28 @@ def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_e
 
     monkeypatch.setattr(lake.job, "classify_blocks", classify)
     first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
-    summary = lake.run([csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1),
-                        csv_file("orders/1.csv", ORDERS + order("1") + order("2"), 2),
-                        csv_file("order_items/1.csv", ITEMS + first_file, 3), csv_file("order_items/2.csv", ITEMS + second_file, 4)])
+    summary = lake.run(
+        [
+            csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1),
+            csv_file("orders/1.csv", ORDERS + order("1") + order("2"), 2),
+            csv_file("order_items/1.csv", ITEMS + first_file, 3),
+            csv_file("order_items/2.csv", ITEMS + second_file, 4),
+        ]
+    )
     check_equation(summary)
     numbers = summary["datasets"]["order_items"]
-    assert (numbers["inserted"], numbers["superseded"], numbers["parked"]) == (inserted, superseded, parked)
-    assert sorted(looked) == ["order_items"] * closer_look + ["products"]  # the product's key, p1, is no number
+    assert (numbers["inserted"], numbers["superseded"], numbers["parked"]) == (
+        inserted,
+        superseded,
+        parked,
+    )
+    assert sorted(looked) == ["order_items"] * closer_look + [
+        "products"
+    ]  # the product's key, p1, is no number
     rows = {row[0]: row[3] for row in lake.rows("clean_orders_items")}
-    assert len(rows) == inserted and all(days == (8 if superseded and key == "66" else 3) for key, days in rows.items())
+    assert len(rows) == inserted and all(
+        days == (8 if superseded and key == "66" else 3) for key, days in rows.items()
+    )
 
 
 def test_a_run_that_is_forced_again_under_its_name_has_one_row(lake: Lake) -> None:
@@ -282,8 +478,15 @@ def test_a_run_that_is_forced_again_under_its_name_has_one_row(lake: Lake) -> No
     assert sorted(row.run_id for row in lake.frame("etl_runs").collect()) == ["a", "b"]
 
 
-COMMITS = ["committed rejected_records", "committed clean_products", "committed clean_orders", "committed clean_orders_items",
-           "settled parked rows", "committed ingested_files", "committed etl_runs"]
+COMMITS = [
+    "committed rejected_records",
+    "committed clean_products",
+    "committed clean_orders",
+    "committed clean_orders_items",
+    "settled parked rows",
+    "committed ingested_files",
+    "committed etl_runs",
+]
 KILLER = """
 import json, os, signal, sys
 from local.worker import load_job
@@ -312,16 +515,41 @@ def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, loaded_once: Path, s
     shutil.copytree(loaded_once, lake.folder, dirs_exist_ok=True)
     raw = lake.write(second_delivery(), lake.folder / "raw")
     environment = {**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run([sys.executable, "-c", KILLER, step, json.dumps(job_arguments(raw, lake.folder, "killed"))], env=environment, cwd=ROOT,
-                            capture_output=True, text=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, step, json.dumps(job_arguments(raw, lake.folder, "killed"))],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
     summary = lake.run_on(raw, "after")
     check_equation(summary)
-    assert {row[0]: row[3] for row in lake.rows("clean_orders_items")} == {"i1": 4, "i2": 3, "i3": 3, "i4": 3}
-    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {"o1": 7.0, "o2": 5.0, "o9": 5.0}
-    records = sorted((row.record_key or "", row.status, tuple(row.reasons)) for row in lake.records())
-    assert records == [("", "rejected", ("missing_order_id", "invalid_order_timestamp")), ("i3", "admitted", ("orphan_order",)),
-                       ("i5", "parked", ("orphan_product",))]
+    assert {row[0]: row[3] for row in lake.rows("clean_orders_items")} == {
+        "i1": 4,
+        "i2": 3,
+        "i3": 3,
+        "i4": 3,
+    }
+    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {
+        "o1": 7.0,
+        "o2": 5.0,
+        "o9": 5.0,
+    }
+    records = sorted(
+        (row.record_key or "", row.status, tuple(row.reasons)) for row in lake.records()
+    )
+    assert records == [
+        ("", "rejected", ("missing_order_id", "invalid_order_timestamp")),
+        ("i3", "admitted", ("orphan_order",)),
+        ("i5", "parked", ("orphan_product",)),
+    ]
     paths = [row.file_path for row in lake.frame("ingested_files").collect()]
-    assert sorted(paths) == ["order_items/1.csv", "order_items/2.csv", "orders/1.csv", "orders/2.csv", "products.csv"]
+    assert sorted(paths) == [
+        "order_items/1.csv",
+        "order_items/2.csv",
+        "orders/1.csv",
+        "orders/2.csv",
+        "products.csv",
+    ]

@@ -2,10 +2,12 @@
 
 A hundred and more schedules, drawn by hypothesis, share a few runs of the job: each has its own prefix of keys and of paths.
 """
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -15,25 +17,50 @@ from tests.model import Lakehouse, RawFile
 from tests.spark.conftest import Lake, check_equation
 
 SCHEDULES, RUNS = 120, 4
-HEADERS = {"products": "product_id,department_id,department,product_name",
-           "orders": "order_num,order_id,user_id,order_timestamp,total_amount,date",
-           "order_items": "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date"}
-TIMES = ["2025-04-01T10:00:00", "2025-04-01T12:00:00", "2025-04-02T00:30:00", "2025-04-02T00:30:00+02:00", "", "01/04/2025 10:00"]
+HEADERS = {
+    "products": "product_id,department_id,department,product_name",
+    "orders": "order_num,order_id,user_id,order_timestamp,total_amount,date",
+    "order_items": "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date",
+}
+TIMES = [
+    "2025-04-01T10:00:00",
+    "2025-04-01T12:00:00",
+    "2025-04-02T00:30:00",
+    "2025-04-02T00:30:00+02:00",
+    "",
+    "01/04/2025 10:00",
+]
 few = st.integers(1, 3)
 
 
 @st.composite
 def one_file(draw: Callable) -> tuple[str, list[tuple]]:
     """A dataset and abstract rows: small numbers for keys, parents and values, so that versions and ties are common."""
-    dataset = draw(st.sampled_from(["products", "orders", "orders", "order_items", "order_items", "order_items"]))
-    rows = draw(st.lists(st.tuples(few, few, few, st.sampled_from(TIMES[:3] * 4 + TIMES), st.integers(0, 2)), min_size=1, max_size=4))
+    dataset = draw(
+        st.sampled_from(
+            ["products", "orders", "orders", "order_items", "order_items", "order_items"]
+        )
+    )
+    rows = draw(
+        st.lists(
+            st.tuples(few, few, few, st.sampled_from(TIMES[:3] * 4 + TIMES), st.integers(0, 2)),
+            min_size=1,
+            max_size=4,
+        )
+    )
     return dataset, rows
 
 
 @st.composite
 def schedule(draw: Callable) -> list[tuple[int, int | None, tuple[str, list[tuple]]]]:
     """Files as (run of first delivery, run of a repetition or None, content)."""
-    files = draw(st.lists(st.tuples(st.integers(0, RUNS - 1), st.none() | st.integers(0, RUNS - 1), one_file()), min_size=1, max_size=6))
+    files = draw(
+        st.lists(
+            st.tuples(st.integers(0, RUNS - 1), st.none() | st.integers(0, RUNS - 1), one_file()),
+            min_size=1,
+            max_size=6,
+        )
+    )
     return files
 
 
@@ -47,7 +74,9 @@ def csv_text(prefix: str, dataset: str, rows: list[tuple]) -> str:
         elif dataset == "orders":
             lines.append(f"{value},{prefix}{key},u{other},{moment},{value}.50,{day}")
         else:
-            lines.append(f"{prefix}{key},{prefix}{parent},u,{value},{prefix}{other},1,{value % 2},{moment},{day}")
+            lines.append(
+                f"{prefix}{key},{prefix}{parent},u,{value},{prefix}{other},1,{value % 2},{moment},{day}"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -55,8 +84,14 @@ def drawn_schedules() -> list[Any]:
     """The schedules that hypothesis draws, the same in every session."""
     drawn: list[Any] = []
 
-    @settings(max_examples=SCHEDULES, derandomize=True, database=None, phases=[Phase.generate],
-              suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(
+        max_examples=SCHEDULES,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
+    )
     @given(st.lists(schedule(), min_size=2, max_size=2))
     def collect(schedules: list[Any]) -> None:
         drawn.extend(schedules)
@@ -82,7 +117,9 @@ def as_runs(number: int, files: list[Any], numeric: bool) -> list[list[RawFile]]
 def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
     schedules = drawn_schedules()
     assert len(schedules) >= SCHEDULES
-    plans = [as_runs(number, files, numeric=number % 2 == 0) for number, files in enumerate(schedules)]
+    plans = [
+        as_runs(number, files, numeric=number % 2 == 0) for number, files in enumerate(schedules)
+    ]
     assert sum(len(run) for plan in plans for run in plan) > 400
     models = [Lakehouse() for _ in plans]
     for run in range(RUNS):
@@ -94,20 +131,31 @@ def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
             for dataset, numbers in summary["datasets"].items():
                 for measure, value in numbers.items():
                     if measure != "rejected_by_reason":
-                        assert value == sum(one["datasets"][dataset][measure] for one in expected), (run, dataset, measure)
+                        assert value == sum(
+                            one["datasets"][dataset][measure] for one in expected
+                        ), (run, dataset, measure)
         found = lake.tables()
         for dataset in HEADERS:
             wanted = {key: row for model in models for key, row in model.tables[dataset].items()}
             assert found[dataset] == wanted, f"{dataset} after run {run + 1}"
         waiting = {(row.file_path, row.line) for row in lake.records() if row.status == "parked"}
-        assert waiting == {(row.source.path, row.source.line) for model in models for row in model.parked}
+        assert waiting == {
+            (row.source.path, row.source.line) for model in models for row in model.parked
+        }
 
 
-@pytest.mark.parametrize("large_bytes", [16 << 20, 0], ids=["row by row", "by blocks of keys, compiled"])
-def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int) -> None:
+@pytest.mark.parametrize(
+    "large_bytes", [16 << 20, 0], ids=["row by row", "by blocks of keys, compiled"]
+)
+def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int
+) -> None:
     monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
     monkeypatch.setattr(lake.job, "INTERPRETED_BYTES", large_bytes - 1)
-    plans = [as_runs(number, files, numeric=number % 2 == 0) for number, files in enumerate(drawn_schedules())]
+    plans = [
+        as_runs(number, files, numeric=number % 2 == 0)
+        for number, files in enumerate(drawn_schedules())
+    ]
     files = {file.path: file for plan in plans for run in plan for file in run}
     summary = lake.run(list(files.values()))
     check_equation(summary)
@@ -116,4 +164,6 @@ def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(lake: Lake, m
         for run in plan:
             model.run(run)
     for dataset, found in lake.tables().items():
-        assert found == {key: row for model in batched for key, row in model.tables[dataset].items()}, dataset
+        assert found == {
+            key: row for model in batched for key, row in model.tables[dataset].items()
+        }, dataset

@@ -1,4 +1,5 @@
 """The job gives what each scenario in `tests/scenarios` says."""
+
 from __future__ import annotations
 
 import pytest
@@ -15,6 +16,14 @@ def test_the_job_gives_what_the_scenario_says(lake: Lake, name: str) -> None:
     for summary in summaries.values():
         check_equation(summary)
     assert lake.tables() == scenario.tables
-    assert scenario.summary == {(run, dataset, measure): figure(summaries[run], dataset, measure) for run, dataset, measure in scenario.summary}
+    assert scenario.summary == {
+        (run, dataset, measure): figure(summaries[run], dataset, measure)
+        for run, dataset, measure in scenario.summary
+    }
     if scenario.rejected is not None:
-        assert scenario.rejected == in_order([comparable(row.dataset, row.record_key, row.status, row.reasons) for row in lake.records()])
+        assert scenario.rejected == in_order(
+            [
+                comparable(row.dataset, row.record_key, row.status, row.reasons)
+                for row in lake.records()
+            ]
+        )

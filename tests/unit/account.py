@@ -1,4 +1,5 @@
 """An AWS account for deployments: a moto server whose CloudFormation is mended where it stops short."""
+
 from __future__ import annotations
 
 import logging
@@ -13,36 +14,59 @@ from moto.cloudformation.models import CloudFormationBackend
 from moto.core.config import default_user_config
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
-REGION = 'us-east-1'
+REGION = "us-east-1"
 
 
 def _execute(original: Any) -> Any:
     """moto leaves out the outputs of a stack that a change set has made, and would create what is to be imported."""
-    def execute(backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None) -> None:
-        change_set = next(found for found in backend.change_sets.values() if change_set_name in (found.change_set_name, found.change_set_id))
+
+    def execute(
+        backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None
+    ) -> None:
+        change_set = next(
+            found
+            for found in backend.change_sets.values()
+            if change_set_name in (found.change_set_name, found.change_set_id)
+        )
         stack = backend.stacks[change_set.stack_id]
-        if change_set.change_set_type == 'IMPORT':
-            change_set.template_dict['Resources'] = {}
+        if change_set.change_set_type == "IMPORT":
+            change_set.template_dict["Resources"] = {}
         original(backend, change_set_name, stack_name)
         stack._parse_template()
         stack.output_map = stack._create_output_map()
+
     return execute
 
 
 @contextmanager
 def account(**environment: str) -> Iterator[Mapping[str, str]]:
     """Runs the server, with the process's environment pointing to it."""
-    logging.getLogger('werkzeug').setLevel(logging.ERROR)
-    default_user_config['lambda'] = {'use_docker': False}
-    server = ThreadedMotoServer('127.0.0.1', 0, verbose=False)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    default_user_config["lambda"] = {"use_docker": False}
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
-    endpoint = 'http://localhost:{1}'.format(*server.get_host_and_port())
-    values = {'AWS_ENDPOINT_URL': endpoint, 'AWS_ACCESS_KEY_ID': 'deployer', 'AWS_SECRET_ACCESS_KEY': 'secret', 'AWS_REGION': REGION,
-              'AWS_EC2_METADATA_DISABLED': 'true', **environment}
-    with patch.dict('os.environ', values), warnings.catch_warnings(), \
-            patch.object(CloudFormationBackend, 'execute_change_set', _execute(CloudFormationBackend.execute_change_set)):
-        warnings.simplefilter('ignore')
-        urllib.request.urlopen(urllib.request.Request(f'{endpoint}/moto-api/reset', method='POST')).close()
+    endpoint = "http://localhost:{1}".format(*server.get_host_and_port())
+    values = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "deployer",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **environment,
+    }
+    with (
+        patch.dict("os.environ", values),
+        warnings.catch_warnings(),
+        patch.object(
+            CloudFormationBackend,
+            "execute_change_set",
+            _execute(CloudFormationBackend.execute_change_set),
+        ),
+    ):
+        warnings.simplefilter("ignore")
+        urllib.request.urlopen(
+            urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")
+        ).close()
         try:
             yield values
         finally:

@@ -1,4 +1,5 @@
 """The check of the state machine finds what it is there to find, and nothing in the machine that is deployed."""
+
 from __future__ import annotations
 
 import copy
@@ -10,36 +11,66 @@ import pytest
 
 from local.asl_check import main, problems
 
-FILE = Path(__file__).resolve().parents[2] / 'stepfunctions' / 'delta-lake.json'
+FILE = Path(__file__).resolve().parents[2] / "stepfunctions" / "delta-lake.json"
 NAMED_STATES = [
-    'FindNewFiles', 'RunGlueJob', 'CheckGlueJobStatus', 'InitiateArchiveProcess', 'ArchiveProcessedFiles',
-    'CheckArchiveCompletion', 'ContinueArchiveOperation', 'RunGlueCrawler', 'WaitForCrawlerToFinish',
-    'CheckCrawlerStatus', 'Parallel Athena Queries', 'HandleValidationSuccess', 'HandleGlueJobFailure',
-    'HandleArchiveFailure', 'HandleCrawlerFailure', 'HandleValidationFailure']
+    "FindNewFiles",
+    "RunGlueJob",
+    "CheckGlueJobStatus",
+    "InitiateArchiveProcess",
+    "ArchiveProcessedFiles",
+    "CheckArchiveCompletion",
+    "ContinueArchiveOperation",
+    "RunGlueCrawler",
+    "WaitForCrawlerToFinish",
+    "CheckCrawlerStatus",
+    "Parallel Athena Queries",
+    "HandleValidationSuccess",
+    "HandleGlueJobFailure",
+    "HandleArchiveFailure",
+    "HandleCrawlerFailure",
+    "HandleValidationFailure",
+]
 SUBJECTS = {
-    'HandleValidationSuccess': 'Delta Lake Run Succeed', 'HandleGlueJobFailure': 'ETL Job Failure Alert',
-    'HandleArchiveFailure': 'Archive Failure Alert', 'HandleCrawlerFailure': 'Crawler Failure Alert',
-    'HandleValidationFailure': 'Validation Failure Alert'}
+    "HandleValidationSuccess": "Delta Lake Run Succeed",
+    "HandleGlueJobFailure": "ETL Job Failure Alert",
+    "HandleArchiveFailure": "Archive Failure Alert",
+    "HandleCrawlerFailure": "Crawler Failure Alert",
+    "HandleValidationFailure": "Validation Failure Alert",
+}
 
 
 @pytest.fixture
 def machine() -> dict[str, Any]:
-    return json.loads(FILE.read_text('utf-8'))
+    return json.loads(FILE.read_text("utf-8"))
 
 
 def small_machine(**states: dict[str, Any]) -> dict[str, Any]:
-    return {'StartAt': next(iter(states)), 'TimeoutSeconds': 60, 'States': states}
+    return {"StartAt": next(iter(states)), "TimeoutSeconds": 60, "States": states}
 
 
 def task(**fields: Any) -> dict[str, Any]:
-    retrier = {'ErrorEquals': ['States.TaskFailed'], 'IntervalSeconds': 1, 'BackoffRate': 2, 'MaxAttempts': 2,
-               'MaxDelaySeconds': 9, 'JitterStrategy': 'FULL'}
-    catcher = {'ErrorEquals': ['States.ALL'], 'ResultPath': '$.failure', 'Next': 'Done'}
-    return {'Type': 'Task', 'Resource': 'x', 'TimeoutSeconds': 9, 'Retry': [retrier], 'ResultPath': '$.answer',
-            'Catch': [catcher], 'Next': 'Done', **fields}
+    retrier = {
+        "ErrorEquals": ["States.TaskFailed"],
+        "IntervalSeconds": 1,
+        "BackoffRate": 2,
+        "MaxAttempts": 2,
+        "MaxDelaySeconds": 9,
+        "JitterStrategy": "FULL",
+    }
+    catcher = {"ErrorEquals": ["States.ALL"], "ResultPath": "$.failure", "Next": "Done"}
+    return {
+        "Type": "Task",
+        "Resource": "x",
+        "TimeoutSeconds": 9,
+        "Retry": [retrier],
+        "ResultPath": "$.answer",
+        "Catch": [catcher],
+        "Next": "Done",
+        **fields,
+    }
 
 
-DONE = {'Type': 'Succeed'}
+DONE = {"Type": "Succeed"}
 
 
 def test_the_deployed_state_machine_has_no_findings(machine: dict[str, Any]) -> None:
@@ -47,22 +78,24 @@ def test_the_deployed_state_machine_has_no_findings(machine: dict[str, Any]) -> 
 
 
 def test_operators_find_every_state_under_its_name(machine: dict[str, Any]) -> None:
-    assert [name for name in NAMED_STATES if name not in machine['States']] == []
+    assert [name for name in NAMED_STATES if name not in machine["States"]] == []
 
 
 def test_operators_find_every_message_under_its_subject(machine: dict[str, Any]) -> None:
-    assert {name: machine['States'][name]['Parameters']['Subject'] for name in SUBJECTS} == SUBJECTS
+    assert {name: machine["States"][name]["Parameters"]["Subject"] for name in SUBJECTS} == SUBJECTS
 
 
 def test_a_dangling_next_is_found() -> None:
-    assert "First: 'Nowhere' does not exist" in problems(small_machine(First={'Type': 'Pass', 'Next': 'Nowhere'}))
+    assert "First: 'Nowhere' does not exist" in problems(
+        small_machine(First={"Type": "Pass", "Next": "Nowhere"})
+    )
 
 
 def test_a_state_that_nothing_leads_to_is_found() -> None:
-    assert 'Island: cannot be reached' in problems(small_machine(First=DONE, Island=DONE))
+    assert "Island: cannot be reached" in problems(small_machine(First=DONE, Island=DONE))
 
 
-@pytest.mark.parametrize('field', ['TimeoutSeconds', 'Retry', 'Catch'])
+@pytest.mark.parametrize("field", ["TimeoutSeconds", "Retry", "Catch"])
 def test_a_task_without_timeout_retry_or_catch_is_found(field: str) -> None:
     state = task()
     del state[field]
@@ -71,54 +104,73 @@ def test_a_task_without_timeout_retry_or_catch_is_found(field: str) -> None:
 
 def test_a_retry_without_jitter_is_found() -> None:
     state = task()
-    del state['Retry'][0]['JitterStrategy']
-    assert 'First: Retry for States.TaskFailed has no JitterStrategy' in problems(small_machine(First=state, Done=DONE))
+    del state["Retry"][0]["JitterStrategy"]
+    assert "First: Retry for States.TaskFailed has no JitterStrategy" in problems(
+        small_machine(First=state, Done=DONE)
+    )
 
 
 def test_a_catch_that_replaces_the_input_is_found() -> None:
     state = task()
-    del state['Catch'][0]['ResultPath']
-    assert "First: Catch to Done replaces the state's input" in problems(small_machine(First=state, Done=DONE))
+    del state["Catch"][0]["ResultPath"]
+    assert "First: Catch to Done replaces the state's input" in problems(
+        small_machine(First=state, Done=DONE)
+    )
 
 
 def test_a_loop_without_a_counter_is_found(machine: dict[str, Any]) -> None:
-    rules = machine['States']['CheckCrawlerStatus']['Choices']
-    machine['States']['CheckCrawlerStatus']['Choices'] = [r for r in rules if r['Next'] != 'CrawlerTakesTooLong']
-    assert any('WaitForCrawlerToFinish' in finding and 'no counter' in finding for finding in problems(machine))
+    rules = machine["States"]["CheckCrawlerStatus"]["Choices"]
+    machine["States"]["CheckCrawlerStatus"]["Choices"] = [
+        r for r in rules if r["Next"] != "CrawlerTakesTooLong"
+    ]
+    assert any(
+        "WaitForCrawlerToFinish" in finding and "no counter" in finding
+        for finding in problems(machine)
+    )
 
 
 def test_a_choice_without_default_is_found(machine: dict[str, Any]) -> None:
-    del machine['States']['CheckGlueJobStatus']['Default']
-    assert 'CheckGlueJobStatus: no Default' in problems(machine)
+    del machine["States"]["CheckGlueJobStatus"]["Default"]
+    assert "CheckGlueJobStatus: no Default" in problems(machine)
 
 
 def test_a_path_below_a_file_s_content_needs_a_guard(machine: dict[str, Any]) -> None:
     unguarded = copy.deepcopy(machine)
-    rule = unguarded['States']['CheckRunSummary']['Choices'][1]
-    rule['And'] = [part for part in rule['And'] if not part['Variable'].endswith('products.parked')]
-    assert problems(unguarded) == ['ComposeMessage: $.job.summary.datasets.products.parked may be missing']
+    rule = unguarded["States"]["CheckRunSummary"]["Choices"][1]
+    rule["And"] = [part for part in rule["And"] if not part["Variable"].endswith("products.parked")]
+    assert problems(unguarded) == [
+        "ComposeMessage: $.job.summary.datasets.products.parked may be missing"
+    ]
 
 
 def test_a_path_that_an_earlier_result_replaced_is_found(machine: dict[str, Any]) -> None:
-    del machine['States']['ArchiveProcessedFiles']['ResultPath']
-    assert any('$.run_id may be missing' in finding for finding in problems(machine))
+    del machine["States"]["ArchiveProcessedFiles"]["ResultPath"]
+    assert any("$.run_id may be missing" in finding for finding in problems(machine))
 
 
 def test_a_path_that_only_one_way_defines_is_found() -> None:
-    first = {'Type': 'Choice', 'Choices': [{'Variable': '$', 'IsPresent': True, 'Next': 'Sets'}], 'Default': 'Reads'}
-    sets = {'Type': 'Pass', 'Result': 1, 'ResultPath': '$.number', 'Next': 'Reads'}
-    reads = {'Type': 'Pass', 'InputPath': '$.number', 'End': True}
-    assert problems(small_machine(First=first, Sets=sets, Reads=reads)) == ['Reads: $.number may be missing']
+    first = {
+        "Type": "Choice",
+        "Choices": [{"Variable": "$", "IsPresent": True, "Next": "Sets"}],
+        "Default": "Reads",
+    }
+    sets = {"Type": "Pass", "Result": 1, "ResultPath": "$.number", "Next": "Reads"}
+    reads = {"Type": "Pass", "InputPath": "$.number", "End": True}
+    assert problems(small_machine(First=first, Sets=sets, Reads=reads)) == [
+        "Reads: $.number may be missing"
+    ]
 
 
 def test_a_name_used_in_two_branches_is_found(machine: dict[str, Any]) -> None:
-    branches = machine['States']['Parallel Athena Queries']['Branches']
+    branches = machine["States"]["Parallel Athena Queries"]["Branches"]
     branches[1] = copy.deepcopy(branches[0])
-    assert 'QueryProducts: the name is used twice' in problems(machine)
+    assert "QueryProducts: the name is used twice" in problems(machine)
 
 
-def test_the_command_fails_where_there_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = tmp_path / 'broken.json'
-    broken.write_text(json.dumps(small_machine(First={'Type': 'Pass', 'Next': 'Nowhere'})))
+def test_the_command_fails_where_there_is_a_finding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(json.dumps(small_machine(First={"Type": "Pass", "Next": "Nowhere"})))
     assert main([str(FILE)]) == 0 and main([str(broken)]) == 1
     assert "'Nowhere' does not exist" in capsys.readouterr().out

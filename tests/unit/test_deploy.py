@@ -1,4 +1,5 @@
 """Packaging and deploying, against a moto server: the deployer's own commands, and what it says when something is missing."""
+
 from __future__ import annotations
 
 import io
@@ -24,201 +25,326 @@ from tests.unit.account import REGION, account
 # What moto's CloudFormation does not know. `local/` makes or plays the job, crawler, database, workgroup, Pipe and schedule; policies of
 # buckets, queues and the topic, the subscription and the alarms are held against the design by reading the template.
 UNKNOWN_TO_MOTO = {
-    'AWS::S3::BucketPolicy', 'AWS::SQS::QueuePolicy', 'AWS::SNS::TopicPolicy', 'AWS::SNS::Subscription', 'AWS::CloudWatch::Alarm',
-    'AWS::Pipes::Pipe', 'AWS::Scheduler::Schedule', 'AWS::Glue::Job', 'AWS::Glue::Crawler', 'AWS::Glue::Database', 'AWS::Athena::WorkGroup'}
+    "AWS::S3::BucketPolicy",
+    "AWS::SQS::QueuePolicy",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SNS::Subscription",
+    "AWS::CloudWatch::Alarm",
+    "AWS::Pipes::Pipe",
+    "AWS::Scheduler::Schedule",
+    "AWS::Glue::Job",
+    "AWS::Glue::Crawler",
+    "AWS::Glue::Database",
+    "AWS::Athena::WorkGroup",
+}
 
 
 @pytest.fixture
 def aws() -> Iterator[Any]:
     """An account after `make bootstrap`."""
     with account():
-        assert main(['bootstrap', '--github-subjects', 'repo:shop@1/lake@2:environment:production']) == 0
+        assert (
+            main(["bootstrap", "--github-subjects", "repo:shop@1/lake@2:environment:production"])
+            == 0
+        )
         yield boto3.Session(region_name=REGION)
 
 
-def made(session: Any, stack: str = 'delta-lake-prod') -> dict[str, str]:
+def made(session: Any, stack: str = "delta-lake-prod") -> dict[str, str]:
     """Logical id -> type of what CloudFormation has made."""
-    found = session.client('cloudformation').list_stack_resources(StackName=stack)['StackResourceSummaries']
-    return {resource['LogicalResourceId']: resource['ResourceType'] for resource in found if resource.get('ResourceType')}
+    found = session.client("cloudformation").list_stack_resources(StackName=stack)[
+        "StackResourceSummaries"
+    ]
+    return {
+        resource["LogicalResourceId"]: resource["ResourceType"]
+        for resource in found
+        if resource.get("ResourceType")
+    }
 
 
 def kept(session: Any) -> list[str]:
-    return sorted(bucket['Name'] for bucket in session.client('s3').list_buckets()['Buckets'] if 'artifacts' not in bucket['Name'])
+    return sorted(
+        bucket["Name"]
+        for bucket in session.client("s3").list_buckets()["Buckets"]
+        if "artifacts" not in bucket["Name"]
+    )
 
 
 def copied(tmp_path: Path) -> Path:
     """The files that a package is made of, to be changed."""
-    for name in ('src', 'lambda', 'stepfunctions'):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
-    return Path(shutil.copy(ROOT / 'template.yaml', tmp_path))
+    for name in ("src", "lambda", "stepfunctions"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return Path(shutil.copy(ROOT / "template.yaml", tmp_path))
 
 
 def test_the_same_content_makes_the_same_package_wherever_it_lies(tmp_path: Path) -> None:
     path = copied(tmp_path)
-    (path.parent / 'lambda' / 'moves3objects' / '__pycache__').mkdir()
-    (path.parent / 'lambda' / 'moves3objects' / '__pycache__' / 'handler.pyc').write_bytes(b'x')
-    assert package('some-bucket', path).body == package('some-bucket').body
+    (path.parent / "lambda" / "moves3objects" / "__pycache__").mkdir()
+    (path.parent / "lambda" / "moves3objects" / "__pycache__" / "handler.pyc").write_bytes(b"x")
+    assert package("some-bucket", path).body == package("some-bucket").body
 
 
-@pytest.mark.parametrize(('changed', 'resource'), [
-    ('src/glue_etl.py', 'GlueJob'), ('lambda/moves3objects/handler.py', 'ArchiveFunction'), ('stepfunctions/delta-lake.json', 'StateMachine')])
-def test_a_changed_file_changes_its_resource_and_no_other(tmp_path: Path, changed: str, resource: str) -> None:
+@pytest.mark.parametrize(
+    ("changed", "resource"),
+    [
+        ("src/glue_etl.py", "GlueJob"),
+        ("lambda/moves3objects/handler.py", "ArchiveFunction"),
+        ("stepfunctions/delta-lake.json", "StateMachine"),
+    ],
+)
+def test_a_changed_file_changes_its_resource_and_no_other(
+    tmp_path: Path, changed: str, resource: str
+) -> None:
     path = copied(tmp_path)
-    with (path.parent / changed).open('a') as file:
-        file.write('\n')
-    before, after = package('some-bucket').template['Resources'], package('some-bucket', path).template['Resources']
+    with (path.parent / changed).open("a") as file:
+        file.write("\n")
+    before, after = (
+        package("some-bucket").template["Resources"],
+        package("some-bucket", path).template["Resources"],
+    )
     assert [name for name in before if before[name] != after[name]] == [resource]
 
 
 def test_a_zip_holds_the_handlers_where_lambda_looks_for_them() -> None:
-    assert zipfile.ZipFile(io.BytesIO(zipped(ROOT / 'lambda' / 'run_report'))).namelist() == ['handler.py', 'run_graph.py']
+    assert zipfile.ZipFile(io.BytesIO(zipped(ROOT / "lambda" / "run_report"))).namelist() == [
+        "handler.py",
+        "run_graph.py",
+    ]
 
 
 def test_the_templates_are_made_by_cloudformation_as_far_as_moto_knows_it(aws: Any) -> None:
-    assert main(['up', '--parameter', 'AlertEmail=shop@example.com']) == 0
-    template = Template.load(parameters={'AlertEmail': 'shop@example.com'})
-    declared = {logical_id: resource['Type'] for logical_id, resource in template.document['Resources'].items()}
+    assert main(["up", "--parameter", "AlertEmail=shop@example.com"]) == 0
+    template = Template.load(parameters={"AlertEmail": "shop@example.com"})
+    declared = {
+        logical_id: resource["Type"]
+        for logical_id, resource in template.document["Resources"].items()
+    }
     assert {kind for kind in declared.values()} >= UNKNOWN_TO_MOTO
-    assert made(aws) == {logical_id: kind for logical_id, kind in declared.items() if kind not in UNKNOWN_TO_MOTO}
-    assert made(aws, 'lakehouse-bootstrap').keys() == {'ArtifactBucket', 'Boundary', 'DeployRole', 'GitHubRole'}  # nor AWS::IAM::OIDCProvider
+    assert made(aws) == {
+        logical_id: kind for logical_id, kind in declared.items() if kind not in UNKNOWN_TO_MOTO
+    }
+    assert made(aws, "lakehouse-bootstrap").keys() == {
+        "ArtifactBucket",
+        "Boundary",
+        "DeployRole",
+        "GitHubRole",
+    }  # nor AWS::IAM::OIDCProvider
 
 
 def test_github_may_deploy_with_the_exact_subject_only(aws: Any) -> None:
-    role = next(role for role in aws.client('iam').list_roles()['Roles'] if 'GitHubRole' in role['RoleName'])
-    condition = role['AssumeRolePolicyDocument']['Statement'][0]['Condition']
-    assert condition == {'StringEquals': {'token.actions.githubusercontent.com:aud': 'sts.amazonaws.com',
-                                          'token.actions.githubusercontent.com:sub': ['repo:shop@1/lake@2:environment:production']}}
+    role = next(
+        role for role in aws.client("iam").list_roles()["Roles"] if "GitHubRole" in role["RoleName"]
+    )
+    condition = role["AssumeRolePolicyDocument"]["Statement"][0]["Condition"]
+    assert condition == {
+        "StringEquals": {
+            "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+            "token.actions.githubusercontent.com:sub": [
+                "repo:shop@1/lake@2:environment:production"
+            ],
+        }
+    }
 
 
 def test_every_role_of_a_deployment_has_the_boundary(aws: Any) -> None:
-    assert main(['up']) == 0
-    roles = [role for role in aws.client('iam').list_roles()['Roles'] if role['RoleName'].startswith('delta-lake-prod-')]
-    iam = aws.client('iam')
-    without = [role['RoleName'] for role in roles
-               if 'Boundary' not in str(iam.get_role(RoleName=role['RoleName'])['Role'].get('PermissionsBoundary'))]
+    assert main(["up"]) == 0
+    roles = [
+        role
+        for role in aws.client("iam").list_roles()["Roles"]
+        if role["RoleName"].startswith("delta-lake-prod-")
+    ]
+    iam = aws.client("iam")
+    without = [
+        role["RoleName"]
+        for role in roles
+        if "Boundary"
+        not in str(iam.get_role(RoleName=role["RoleName"])["Role"].get("PermissionsBoundary"))
+    ]
     assert roles and without == []
 
 
-@pytest.mark.parametrize(('reason', 'refused'), [
-    ("The submitted information didn't contain changes.", False), ('No updates are to be performed.', False), ('Parameter X is invalid', True)])
-def test_a_change_set_without_changes_is_no_failure(aws: Any, monkeypatch: pytest.MonkeyPatch, reason: str, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("reason", "refused"),
+    [
+        ("The submitted information didn't contain changes.", False),
+        ("No updates are to be performed.", False),
+        ("Parameter X is invalid", True),
+    ],
+)
+def test_a_change_set_without_changes_is_no_failure(
+    aws: Any, monkeypatch: pytest.MonkeyPatch, reason: str, refused: bool
+) -> None:
     """moto finds a change where there is none; so CloudFormation's own answer is put in its place."""
-    assert main(['up']) == 0
-    environment, said = Environment(aws, 'prod', poll=0), []
+    assert main(["up"]) == 0
+    environment, said = Environment(aws, "prod", poll=0), []
     environment.stack.say = said.append
-    monkeypatch.setattr(environment.client, 'describe_change_set', lambda **_: {'Status': 'FAILED', 'StatusReason': reason})
+    monkeypatch.setattr(
+        environment.client,
+        "describe_change_set",
+        lambda **_: {"Status": "FAILED", "StatusReason": reason},
+    )
     if refused:
-        with pytest.raises(DeployError, match='Parameter X is invalid'):
+        with pytest.raises(DeployError, match="Parameter X is invalid"):
             environment.up(environment.artifact_bucket(), {})
     else:
         assert not environment.up(environment.artifact_bucket(), {})
-        assert said == ['delta-lake-prod: nothing to change']
+        assert said == ["delta-lake-prod: nothing to change"]
 
 
-def test_what_is_uploaded_already_is_not_uploaded_again(aws: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['up']) == 0
+def test_what_is_uploaded_already_is_not_uploaded_again(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["up"]) == 0
     capsys.readouterr()
-    assert main(['up']) == 0
-    assert '0 of 5 files were new' in capsys.readouterr().out
+    assert main(["up"]) == 0
+    assert "0 of 5 files were new" in capsys.readouterr().out
 
 
 def test_a_plan_changes_nothing(aws: Any) -> None:
-    assert main(['up', '--environment', 'dev', '--plan']) == 0
+    assert main(["up", "--environment", "dev", "--plan"]) == 0
     assert kept(aws) == []
 
 
 def test_two_environments_stand_side_by_side(aws: Any) -> None:
-    assert main(['up']) == 0 and main(['up', '--environment', 'dev']) == 0
+    assert main(["up"]) == 0 and main(["up", "--environment", "dev"]) == 0
     assert len(kept(aws)) == 8
-    assert main(['down', '--environment', 'dev', '--delete-data', 'dev']) == 0
+    assert main(["down", "--environment", "dev", "--delete-data", "dev"]) == 0
     assert len(kept(aws)) == 4
 
 
 def test_destroy_keeps_the_data_and_its_key(aws: Any) -> None:
-    assert main(['up']) == 0
-    aws.client('s3').put_object(Bucket=f'delta-lake-prod-lake-123456789012-{REGION}', Key='lakehouse-dwh/x', Body=b'x')
-    assert main(['down']) == 0
+    assert main(["up"]) == 0
+    aws.client("s3").put_object(
+        Bucket=f"delta-lake-prod-lake-123456789012-{REGION}", Key="lakehouse-dwh/x", Body=b"x"
+    )
+    assert main(["down"]) == 0
     assert len(kept(aws)) == 4
-    kms = aws.client('kms')
-    key, = kms.list_keys()['Keys']
-    assert kms.generate_data_key(KeyId=key['KeyId'], KeySpec='AES_256')['Plaintext']
+    kms = aws.client("kms")
+    (key,) = kms.list_keys()["Keys"]
+    assert kms.generate_data_key(KeyId=key["KeyId"], KeySpec="AES_256")["Plaintext"]
 
 
 def test_destroy_deletes_all_versions_of_the_data_when_told_so(aws: Any) -> None:
-    assert main(['up']) == 0
-    s3, bucket = aws.client('s3'), f'delta-lake-prod-lake-123456789012-{REGION}'
-    s3.put_object(Bucket=bucket, Key='lakehouse-dwh/x', Body=b'1')
-    s3.put_object(Bucket=bucket, Key='lakehouse-dwh/x', Body=b'2')
-    s3.delete_object(Bucket=bucket, Key='lakehouse-dwh/x')
-    assert main(['down', '--delete-data', 'prod']) == 0
+    assert main(["up"]) == 0
+    s3, bucket = aws.client("s3"), f"delta-lake-prod-lake-123456789012-{REGION}"
+    s3.put_object(Bucket=bucket, Key="lakehouse-dwh/x", Body=b"1")
+    s3.put_object(Bucket=bucket, Key="lakehouse-dwh/x", Body=b"2")
+    s3.delete_object(Bucket=bucket, Key="lakehouse-dwh/x")
+    assert main(["down", "--delete-data", "prod"]) == 0
     assert kept(aws) == []
 
 
-def test_data_is_deleted_only_if_the_environment_is_said_twice(aws: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['up']) == 0
-    assert main(['down', '--delete-data', 'dev']) == 1
-    assert 'nothing was done' in capsys.readouterr().err and len(kept(aws)) == 4
+def test_data_is_deleted_only_if_the_environment_is_said_twice(
+    aws: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["up"]) == 0
+    assert main(["down", "--delete-data", "dev"]) == 1
+    assert "nothing was done" in capsys.readouterr().err and len(kept(aws)) == 4
 
 
-def test_the_next_deployment_takes_kept_data_over(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_deployment_takes_kept_data_over(
+    aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """moto cannot import; so what is asked of CloudFormation is looked at, up to the import."""
-    assert main(['up']) == 0 and main(['down']) == 0
-    environment, asked = Environment(aws, 'prod', say=lambda line: None), []
+    assert main(["up"]) == 0 and main(["down"]) == 0
+    environment, asked = Environment(aws, "prod", say=lambda line: None), []
 
-    def change(template: Any, declared: Any, parameters: Any, tags: Any, execute: bool = True, imported: Any = ()) -> bool:
-        asked.append({item['LogicalResourceId']: item['ResourceIdentifier'] for item in imported})
+    def change(
+        template: Any,
+        declared: Any,
+        parameters: Any,
+        tags: Any,
+        execute: bool = True,
+        imported: Any = (),
+    ) -> bool:
+        asked.append({item["LogicalResourceId"]: item["ResourceIdentifier"] for item in imported})
         return True
 
-    monkeypatch.setattr(environment.stack, 'change', change)
+    monkeypatch.setattr(environment.stack, "change", change)
     environment.up(environment.artifact_bucket(), {})
-    key, = [key['KeyId'] for key in aws.client('kms').list_keys()['Keys']]
+    (key,) = [key["KeyId"] for key in aws.client("kms").list_keys()["Keys"]]
     imported, updated = asked
-    assert imported.pop('DataKey') == {'KeyId': key}
-    assert sorted(identifier['BucketName'] for identifier in imported.values()) == kept(aws) and updated == {}
+    assert imported.pop("DataKey") == {"KeyId": key}
+    assert (
+        sorted(identifier["BucketName"] for identifier in imported.values()) == kept(aws)
+        and updated == {}
+    )
 
 
-@pytest.mark.parametrize(('arguments', 'environment', 'says'), [
-    (['up'], {'AWS_ACCESS_KEY_ID': '', 'AWS_SECRET_ACCESS_KEY': ''}, 'No AWS credentials'),
-    (['up'], {'AWS_REGION': '', 'AWS_DEFAULT_REGION': ''}, 'No AWS region'),
-    (['--profile', 'nobody', 'up'], {}, 'nobody'),
-    (['up'], {}, 'make bootstrap'),
-    (['down'], {}, 'There is no stack delta-lake-prod in us-east-1'),
-    (['smoke', '--environment', 'dev'], {}, 'There is no stack delta-lake-dev in us-east-1'),
-    (['up', '--parameter', 'AlertEmail'], {}, 'write NAME=VALUE'),
-    (['up'], {'AWS_ENDPOINT_URL': 'http://localhost:1'}, 'AWS cannot be reached')])
-def test_what_is_missing_is_said_in_one_line(arguments: list[str], environment: dict[str, str], says: str, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with account(), monkeypatch.context() as changed:  # undone before the account's own variables are
-        for name, value in {'HOME': str(tmp_path), **environment}.items():
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["up"], {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "No AWS credentials"),
+        (["up"], {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "No AWS region"),
+        (["--profile", "nobody", "up"], {}, "nobody"),
+        (["up"], {}, "make bootstrap"),
+        (["down"], {}, "There is no stack delta-lake-prod in us-east-1"),
+        (["smoke", "--environment", "dev"], {}, "There is no stack delta-lake-dev in us-east-1"),
+        (["up", "--parameter", "AlertEmail"], {}, "write NAME=VALUE"),
+        (["up"], {"AWS_ENDPOINT_URL": "http://localhost:1"}, "AWS cannot be reached"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(
+    arguments: list[str],
+    environment: dict[str, str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with (
+        account(),
+        monkeypatch.context() as changed,
+    ):  # undone before the account's own variables are
+        for name, value in {"HOME": str(tmp_path), **environment}.items():
             changed.setenv(name, value) if value else changed.delenv(name, raising=False)
         assert main(arguments) == 1
     said = capsys.readouterr().err
-    assert says in said and said.count('\n') == 1
+    assert says in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize(('code', 'says'), [('ExpiredToken', 'expired'), ('InvalidClientTokenId', 'does not know these credentials'),
-                                            ('AccessDenied', 'docs/iam.md')])
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("ExpiredToken", "expired"),
+        ("InvalidClientTokenId", "does not know these credentials"),
+        ("AccessDenied", "docs/iam.md"),
+    ],
+)
 def test_a_refusal_says_what_to_do(code: str, says: str) -> None:
-    error = ClientError({'Error': {'Code': code, 'Message': 'no'}, 'ResponseMetadata': {'HTTPStatusCode': 400}}, 'CreateChangeSet')
+    error = ClientError(
+        {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": 400}},
+        "CreateChangeSet",
+    )
     assert says in explained(error)
 
 
 def test_an_unknown_parameter_is_refused_before_anything_is_uploaded(aws: Any) -> None:
-    environment = Environment(aws, 'prod', say=lambda line: None)
-    with pytest.raises(DeployError, match='no parameter Workers; it has EnvironmentName'):
-        environment.up(environment.artifact_bucket(), {'Workers': '3'})
-    assert 'Contents' not in aws.client('s3').list_objects_v2(Bucket=environment.artifact_bucket())
+    environment = Environment(aws, "prod", say=lambda line: None)
+    with pytest.raises(DeployError, match="no parameter Workers; it has EnvironmentName"):
+        environment.up(environment.artifact_bucket(), {"Workers": "3"})
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=environment.artifact_bucket())
 
 
 def test_what_the_template_points_to_lies_in_the_bucket(aws: Any) -> None:
-    assert main(['up']) == 0
-    environment = Environment(aws, 'prod')
-    resources = package(environment.artifact_bucket()).template['Resources']
-    definition = resources['StateMachine']['Properties']['DefinitionS3Location']
-    script = resources['GlueJob']['Properties']['Command']['ScriptLocation'].removeprefix('s3://').partition('/')
-    lies = [(definition['Bucket'], definition['Key'], 'stepfunctions/delta-lake.json'), (script[0], script[2], 'src/glue_etl.py')]
+    assert main(["up"]) == 0
+    environment = Environment(aws, "prod")
+    resources = package(environment.artifact_bucket()).template["Resources"]
+    definition = resources["StateMachine"]["Properties"]["DefinitionS3Location"]
+    script = (
+        resources["GlueJob"]["Properties"]["Command"]["ScriptLocation"]
+        .removeprefix("s3://")
+        .partition("/")
+    )
+    lies = [
+        (definition["Bucket"], definition["Key"], "stepfunctions/delta-lake.json"),
+        (script[0], script[2], "src/glue_etl.py"),
+    ]
     for bucket, key, path in lies:
-        assert aws.client('s3').get_object(Bucket=bucket, Key=key)['Body'].read() == (ROOT / path).read_bytes()
+        assert (
+            aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+            == (ROOT / path).read_bytes()
+        )
 
 
 class FinishedRun:
@@ -234,35 +360,67 @@ class FinishedRun:
         return self
 
     def paginate(self, **_: Any) -> list[dict[str, Any]]:
-        found = [{'executionArn': 'a', 'name': 'run', 'status': self.status}] if self.uploaded else []
-        return [{'executions': found}]
+        found = (
+            [{"executionArn": "a", "name": "run", "status": self.status}] if self.uploaded else []
+        )
+        return [{"executions": found}]
 
     def describe_execution(self, **_: Any) -> dict[str, str]:
-        return {'cause': 'the reason'}
+        return {"cause": "the reason"}
 
     def put_object(self, **given: Any) -> None:
-        self.uploaded.append(given['Key'])
+        self.uploaded.append(given["Key"])
 
     def get_object(self, **given: Any) -> dict[str, Any]:
-        return {'Body': io.BytesIO(self.text.encode())}
+        return {"Body": io.BytesIO(self.text.encode())}
 
 
 def summary_with(**changed: int) -> dict[str, Any]:
-    numbers = dict(rows_read=3, admitted=0, inserted=2, updated=0, unchanged=0, superseded=0, rejected=1, parked=0) | changed
-    return {'files': {'loaded': 1}, 'datasets': {'orders': numbers}}
+    numbers = (
+        dict(
+            rows_read=3,
+            admitted=0,
+            inserted=2,
+            updated=0,
+            unchanged=0,
+            superseded=0,
+            rejected=1,
+            parked=0,
+        )
+        | changed
+    )
+    return {"files": {"loaded": 1}, "datasets": {"orders": numbers}}
 
 
-@pytest.mark.parametrize(('status', 'summary', 'says'), [
-    ('FAILED', {}, 'Execution run ended FAILED: the reason'), ('SUCCEEDED', summary_with(rows_read=4), 'not the sum'),
-    ('SUCCEEDED', summary_with(inserted=0, rejected=3), 'nothing was inserted'), ('SUCCEEDED', {}, 'No execution loaded the files')])
-def test_the_smoke_test_fails_where_a_run_does(status: str, summary: dict[str, Any], says: str) -> None:
-    outputs = {'StateMachineArn': 'machine', 'RawZone': 's3://raw/land-folder/Data/', 'Lake': 's3://lake/'}
+@pytest.mark.parametrize(
+    ("status", "summary", "says"),
+    [
+        ("FAILED", {}, "Execution run ended FAILED: the reason"),
+        ("SUCCEEDED", summary_with(rows_read=4), "not the sum"),
+        ("SUCCEEDED", summary_with(inserted=0, rejected=3), "nothing was inserted"),
+        ("SUCCEEDED", {}, "No execution loaded the files"),
+    ],
+)
+def test_the_smoke_test_fails_where_a_run_does(
+    status: str, summary: dict[str, Any], says: str
+) -> None:
+    outputs = {
+        "StateMachineArn": "machine",
+        "RawZone": "s3://raw/land-folder/Data/",
+        "Lake": "s3://lake/",
+    }
     with pytest.raises(DeployError, match=says):
-        smoke(FinishedRun(status, summary), outputs, say=lambda line: None, minutes=0.005, poll=0.05)
+        smoke(
+            FinishedRun(status, summary), outputs, say=lambda line: None, minutes=0.005, poll=0.05
+        )
 
 
 def test_the_smoke_test_uploads_the_sample_into_the_raw_zone_and_gives_the_runs_summary() -> None:
-    session = FinishedRun('SUCCEEDED', summary_with())
-    outputs = {'StateMachineArn': 'machine', 'RawZone': 's3://raw/land-folder/Data/', 'Lake': 's3://lake/'}
+    session = FinishedRun("SUCCEEDED", summary_with())
+    outputs = {
+        "StateMachineArn": "machine",
+        "RawZone": "s3://raw/land-folder/Data/",
+        "Lake": "s3://lake/",
+    }
     assert smoke(session, outputs, say=lambda line: None) == summary_with()
-    assert 'land-folder/Data/products.csv' in session.uploaded
+    assert "land-folder/Data/products.csv" in session.uploaded

@@ -1,4 +1,5 @@
 """What runs on one machine is what the template says: each resource is asked for at the local AWS and held against the template."""
+
 from __future__ import annotations
 
 import json
@@ -12,109 +13,182 @@ from local.template import Template
 
 # What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can do it.
 NOT_PLAYED = {
-    'AWS::KMS::Alias': 'a name of the key',
-    'AWS::S3::BucketPolicy': 'there is no TLS on one machine', 'AWS::SQS::QueuePolicy': 'policies are not enforced',
-    'AWS::SNS::TopicPolicy': 'policies are not enforced', 'AWS::SNS::Subscription': 'a queue plays the mailbox',
-    'AWS::Logs::LogGroup': 'logs are on the terminal', 'AWS::CloudWatch::Alarm': 'there are no metrics',
-    'AWS::CloudWatch::Dashboard': 'there are no metrics',
-    'AWS::Scheduler::Schedule': '`sweep()` starts what the schedule starts', 'AWS::Pipes::Pipe': 'a thread plays it',
+    "AWS::KMS::Alias": "a name of the key",
+    "AWS::S3::BucketPolicy": "there is no TLS on one machine",
+    "AWS::SQS::QueuePolicy": "policies are not enforced",
+    "AWS::SNS::TopicPolicy": "policies are not enforced",
+    "AWS::SNS::Subscription": "a queue plays the mailbox",
+    "AWS::Logs::LogGroup": "logs are on the terminal",
+    "AWS::CloudWatch::Alarm": "there are no metrics",
+    "AWS::CloudWatch::Dashboard": "there are no metrics",
+    "AWS::Scheduler::Schedule": "`sweep()` starts what the schedule starts",
+    "AWS::Pipes::Pipe": "a thread plays it",
 }
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAws]:
     with LocalAws() as deployed:
         yield deployed
 
 
-def differences(wanted: Any, found: Any, path: str = '') -> list[str]:
+def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     """Where something of the template is missing or other than it says; what the service adds does not count."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        return [line for name, value in wanted.items() for line in differences(value, found.get(name), f'{path}.{name}')]
+        return [
+            line
+            for name, value in wanted.items()
+            for line in differences(value, found.get(name), f"{path}.{name}")
+        ]
     if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
-        return [line for place, pair in enumerate(zip(wanted, found)) for line in differences(*pair, f'{path}[{place}]')]
-    same = str(wanted).lower() == str(found).lower() if isinstance(wanted, (bool, int)) else wanted == found
-    return [] if same else [f'{path}: the template says {wanted!r}, the local AWS {found!r}']
+        return [
+            line
+            for place, pair in enumerate(zip(wanted, found))
+            for line in differences(*pair, f"{path}[{place}]")
+        ]
+    same = (
+        str(wanted).lower() == str(found).lower()
+        if isinstance(wanted, (bool, int))
+        else wanted == found
+    )
+    return [] if same else [f"{path}: the template says {wanted!r}, the local AWS {found!r}"]
 
 
-def deployed(aws: LocalAws, kind: str, logical_id: str, properties: Mapping[str, Any]) -> tuple[Any, Any]:
+def deployed(
+    aws: LocalAws, kind: str, logical_id: str, properties: Mapping[str, Any]
+) -> tuple[Any, Any]:
     """What the template says of a resource, as far as it is played, and what the local AWS answers about it."""
     name = aws.name(logical_id)
     client = aws.client
-    if kind == 'AWS::S3::Bucket':
+    if kind == "AWS::S3::Bucket":
         # moto does not tell whether a bucket sends events; that uploads arrive is shown by the tests of the pipeline.
-        answer = {'VersioningConfiguration': client('s3').get_bucket_versioning(Bucket=name)}
+        answer = {"VersioningConfiguration": client("s3").get_bucket_versioning(Bucket=name)}
         return {key: properties[key] for key in answer}, answer
-    if kind == 'AWS::SQS::Queue':
-        answer = client('sqs').get_queue_attributes(QueueUrl=name, AttributeNames=['All'])['Attributes']
-        if 'RedrivePolicy' in answer:
-            answer['RedrivePolicy'] = json.loads(answer['RedrivePolicy'])
-        return {key: value for key, value in properties.items() if key != 'QueueName'}, answer
-    if kind == 'AWS::SNS::Topic':
-        return {'TopicArn': name, 'DisplayName': properties['DisplayName']}, client('sns').get_topic_attributes(TopicArn=name)['Attributes']
-    if kind == 'AWS::Events::Rule':
-        answer = {'EventPattern': json.loads(client('events').describe_rule(Name=name)['EventPattern']),
-                  'Targets': client('events').list_targets_by_rule(Rule=name)['Targets']}
+    if kind == "AWS::SQS::Queue":
+        answer = client("sqs").get_queue_attributes(QueueUrl=name, AttributeNames=["All"])[
+            "Attributes"
+        ]
+        if "RedrivePolicy" in answer:
+            answer["RedrivePolicy"] = json.loads(answer["RedrivePolicy"])
+        return {key: value for key, value in properties.items() if key != "QueueName"}, answer
+    if kind == "AWS::SNS::Topic":
+        return {"TopicArn": name, "DisplayName": properties["DisplayName"]}, client(
+            "sns"
+        ).get_topic_attributes(TopicArn=name)["Attributes"]
+    if kind == "AWS::Events::Rule":
+        answer = {
+            "EventPattern": json.loads(client("events").describe_rule(Name=name)["EventPattern"]),
+            "Targets": client("events").list_targets_by_rule(Rule=name)["Targets"],
+        }
         return {key: properties[key] for key in answer}, answer
-    if kind == 'AWS::StepFunctions::StateMachine':
-        answer = client('stepfunctions').describe_state_machine(stateMachineArn=name)
-        wanted = {'name': properties['StateMachineName'], 'type': properties['StateMachineType'], 'roleArn': properties['RoleArn'],
-                  'definition': json.loads(aws.template.definition())}
-        return wanted, answer | {'definition': json.loads(answer['definition'])}
-    if kind == 'AWS::Lambda::Function':
-        played = ('FunctionName', 'Description', 'Role', 'Handler', 'Runtime', 'MemorySize', 'Timeout', 'Environment')
-        return {key: properties[key] for key in played}, client('lambda').get_function_configuration(FunctionName=name)
-    if kind == 'AWS::Glue::Job':
-        return properties, client('glue').get_job(JobName=name)['Job']
-    if kind == 'AWS::Glue::Crawler':
-        return properties, client('glue').get_crawler(Name=name)['Crawler']
-    if kind == 'AWS::Glue::Database':
-        return properties['DatabaseInput'], client('glue').get_database(Name=name)['Database']
-    if kind == 'AWS::Athena::WorkGroup':
-        answer = client('athena').get_work_group(WorkGroup=name)['WorkGroup']
-        return {'Name': name, 'Configuration': properties['WorkGroupConfiguration']}, answer
-    if kind == 'AWS::IAM::Role':
-        role = client('iam').get_role(RoleName=name)['Role']
-        inline = [{'PolicyName': policy['PolicyName'], 'PolicyDocument': client('iam').get_role_policy(
-            RoleName=name, PolicyName=policy['PolicyName'])['PolicyDocument']} for policy in properties['Policies']]
-        return {key: properties[key] for key in ('AssumeRolePolicyDocument', 'Policies')}, role | {'Policies': inline}
-    if kind == 'AWS::KMS::Key':
-        return {'KeyId': name}, client('kms').describe_key(KeyId=name)['KeyMetadata']
-    raise ValueError(f'{logical_id}: say how a {kind} is looked at, or why it is not played')
+    if kind == "AWS::StepFunctions::StateMachine":
+        answer = client("stepfunctions").describe_state_machine(stateMachineArn=name)
+        wanted = {
+            "name": properties["StateMachineName"],
+            "type": properties["StateMachineType"],
+            "roleArn": properties["RoleArn"],
+            "definition": json.loads(aws.template.definition()),
+        }
+        return wanted, answer | {"definition": json.loads(answer["definition"])}
+    if kind == "AWS::Lambda::Function":
+        played = (
+            "FunctionName",
+            "Description",
+            "Role",
+            "Handler",
+            "Runtime",
+            "MemorySize",
+            "Timeout",
+            "Environment",
+        )
+        return {key: properties[key] for key in played}, client(
+            "lambda"
+        ).get_function_configuration(FunctionName=name)
+    if kind == "AWS::Glue::Job":
+        return properties, client("glue").get_job(JobName=name)["Job"]
+    if kind == "AWS::Glue::Crawler":
+        return properties, client("glue").get_crawler(Name=name)["Crawler"]
+    if kind == "AWS::Glue::Database":
+        return properties["DatabaseInput"], client("glue").get_database(Name=name)["Database"]
+    if kind == "AWS::Athena::WorkGroup":
+        answer = client("athena").get_work_group(WorkGroup=name)["WorkGroup"]
+        return {"Name": name, "Configuration": properties["WorkGroupConfiguration"]}, answer
+    if kind == "AWS::IAM::Role":
+        role = client("iam").get_role(RoleName=name)["Role"]
+        inline = [
+            {
+                "PolicyName": policy["PolicyName"],
+                "PolicyDocument": client("iam").get_role_policy(
+                    RoleName=name, PolicyName=policy["PolicyName"]
+                )["PolicyDocument"],
+            }
+            for policy in properties["Policies"]
+        ]
+        return {key: properties[key] for key in ("AssumeRolePolicyDocument", "Policies")}, role | {
+            "Policies": inline
+        }
+    if kind == "AWS::KMS::Key":
+        return {"KeyId": name}, client("kms").describe_key(KeyId=name)["KeyMetadata"]
+    raise ValueError(f"{logical_id}: say how a {kind} is looked at, or why it is not played")
 
 
-RESOURCES = [(resource['Type'], logical_id) for logical_id, resource in Template.load().document['Resources'].items()]
+RESOURCES = [
+    (resource["Type"], logical_id)
+    for logical_id, resource in Template.load().document["Resources"].items()
+]
 
 
-@pytest.mark.parametrize(('kind', 'logical_id'), [pair for pair in RESOURCES if pair[0] not in NOT_PLAYED], ids=lambda value: value)
-def test_the_local_aws_has_what_the_template_says(aws: LocalAws, kind: str, logical_id: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "logical_id"),
+    [pair for pair in RESOURCES if pair[0] not in NOT_PLAYED],
+    ids=lambda value: value,
+)
+def test_the_local_aws_has_what_the_template_says(
+    aws: LocalAws, kind: str, logical_id: str
+) -> None:
     wanted, found = deployed(aws, kind, logical_id, aws.template.properties(logical_id))
     assert differences(wanted, found) == []
 
 
 def test_the_local_aws_has_nothing_that_the_template_does_not_say(aws: LocalAws) -> None:
-    machines = aws.client('stepfunctions').list_state_machines()['stateMachines']
+    machines = aws.client("stepfunctions").list_state_machines()["stateMachines"]
     found = {
-        'AWS::S3::Bucket': [bucket['Name'] for bucket in aws.client('s3').list_buckets()['Buckets']],
-        'AWS::SQS::Queue': [url for url in aws.client('sqs').list_queues()['QueueUrls'] if not url.endswith('/local-operator-inbox')],
-        'AWS::SNS::Topic': [topic['TopicArn'] for topic in aws.client('sns').list_topics()['Topics']],
-        'AWS::Glue::Job': aws.client('glue').list_jobs()['JobNames'],
-        'AWS::Glue::Crawler': aws.client('glue').list_crawlers()['CrawlerNames'],
-        'AWS::Lambda::Function': [function['FunctionName'] for function in aws.client('lambda').list_functions()['Functions']],
-        'AWS::StepFunctions::StateMachine': [machine['stateMachineArn'] for machine in machines],
-        'AWS::IAM::Role': [role['RoleName'] for role in aws.client('iam').list_roles()['Roles']],
+        "AWS::S3::Bucket": [
+            bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]
+        ],
+        "AWS::SQS::Queue": [
+            url
+            for url in aws.client("sqs").list_queues()["QueueUrls"]
+            if not url.endswith("/local-operator-inbox")
+        ],
+        "AWS::SNS::Topic": [
+            topic["TopicArn"] for topic in aws.client("sns").list_topics()["Topics"]
+        ],
+        "AWS::Glue::Job": aws.client("glue").list_jobs()["JobNames"],
+        "AWS::Glue::Crawler": aws.client("glue").list_crawlers()["CrawlerNames"],
+        "AWS::Lambda::Function": [
+            function["FunctionName"]
+            for function in aws.client("lambda").list_functions()["Functions"]
+        ],
+        "AWS::StepFunctions::StateMachine": [machine["stateMachineArn"] for machine in machines],
+        "AWS::IAM::Role": [role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]],
     }
     assert {kind: sorted(names) for kind, names in found.items()} == {
-        kind: sorted(aws.name(logical_id) for logical_id, _ in aws.template.of_type(kind)) for kind in found}
+        kind: sorted(aws.name(logical_id) for logical_id, _ in aws.template.of_type(kind))
+        for kind in found
+    }
 
 
 def test_the_pipe_and_the_schedule_play_by_the_template(aws: LocalAws) -> None:
-    pipe = aws.template.properties('UploadPipe')
-    source = pipe['SourceParameters']['SqsQueueParameters']
-    assert (aws.pipe.window, aws.pipe.batch_size) == (source['MaximumBatchingWindowInSeconds'], source['BatchSize'])
-    assert (aws.pipe.target, aws.pipe.queue) == (pipe['Target'], aws.name('UploadQueue'))
-    assert aws.pipe.input == json.loads(pipe['TargetParameters']['InputTemplate'])
-    assert aws.describe(aws.sweep())['input'] == aws.template.properties('Sweep')['Target']['Input']
+    pipe = aws.template.properties("UploadPipe")
+    source = pipe["SourceParameters"]["SqsQueueParameters"]
+    assert (aws.pipe.window, aws.pipe.batch_size) == (
+        source["MaximumBatchingWindowInSeconds"],
+        source["BatchSize"],
+    )
+    assert (aws.pipe.target, aws.pipe.queue) == (pipe["Target"], aws.name("UploadQueue"))
+    assert aws.pipe.input == json.loads(pipe["TargetParameters"]["InputTemplate"])
+    assert aws.describe(aws.sweep())["input"] == aws.template.properties("Sweep")["Target"]["Input"]
 
 
 def test_every_type_that_is_not_played_is_in_the_template_and_says_why() -> None:
@@ -122,5 +196,7 @@ def test_every_type_that_is_not_played_is_in_the_template_and_says_why() -> None
 
 
 def test_a_difference_is_found() -> None:
-    assert differences({'a': {'b': 1}, 'c': [1]}, {'a': {'b': 2}, 'c': []}) == [
-        '.a.b: the template says 1, the local AWS 2', '.c: the template says [1], the local AWS []']
+    assert differences({"a": {"b": 1}, "c": [1]}, {"a": {"b": 2}, "c": []}) == [
+        ".a.b: the template says 1, the local AWS 2",
+        ".c: the template says [1], the local AWS []",
+    ]

@@ -1,4 +1,5 @@
 """The model itself: each rule by a small example worked out by hand, and the promise that batching does not matter."""
+
 from __future__ import annotations
 
 import random
@@ -7,8 +8,17 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from tests.model import (
-    Lakehouse, RawFile, dataset_of, parse_boolean, parse_date, parse_double, parse_int, parse_name, parse_timestamp,
-    split_records)
+    Lakehouse,
+    RawFile,
+    dataset_of,
+    parse_boolean,
+    parse_date,
+    parse_double,
+    parse_int,
+    parse_name,
+    parse_timestamp,
+    split_records,
+)
 
 START = datetime(2025, 5, 1)
 PRODUCTS = "product_id,department_id,department,product_name\n"
@@ -21,15 +31,29 @@ def raw(path: str, text: str, at: int = 0) -> RawFile:
 
 
 def total(counts: dict) -> int:
-    return sum(counts[name] for name in ("inserted", "updated", "unchanged", "superseded", "rejected", "parked"))
+    return sum(
+        counts[name]
+        for name in ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+    )
 
 
-@pytest.mark.parametrize(("path", "dataset"), [
-    ("products.csv", "products"), ("orders.csv", "orders"), ("order_items.csv", "order_items"),
-    ("orders_2025-04.csv", "orders"),
-    ("orders/2025-04-01.csv", "orders"), ("order_items/2025/04/x.csv.gz", "order_items"), ("ORDERS/X.CSV", "orders"),
-    ("orders/x.txt", None), ("stock/orders.csv", None), ("orders/x.csv.zip", None),
-    ("ordersheet.csv", None), ("orders/.x.csv", None)])
+@pytest.mark.parametrize(
+    ("path", "dataset"),
+    [
+        ("products.csv", "products"),
+        ("orders.csv", "orders"),
+        ("order_items.csv", "order_items"),
+        ("orders_2025-04.csv", "orders"),
+        ("orders/2025-04-01.csv", "orders"),
+        ("order_items/2025/04/x.csv.gz", "order_items"),
+        ("ORDERS/X.CSV", "orders"),
+        ("orders/x.txt", None),
+        ("stock/orders.csv", None),
+        ("orders/x.csv.zip", None),
+        ("ordersheet.csv", None),
+        ("orders/.x.csv", None),
+    ],
+)
 def test_the_path_tells_the_dataset(path: str, dataset: str | None) -> None:
     assert dataset_of(path) == dataset
 
@@ -37,31 +61,56 @@ def test_the_path_tells_the_dataset(path: str, dataset: str | None) -> None:
 def test_records_carry_their_physical_line_and_exact_text() -> None:
     records = split_records('a,b\n\n"x\r\ny",2\r"u""v" , w\n')
     assert [(record.line, record.raw, record.fields) for record in records] == [
-        (1, "a,b", ["a", "b"]), (3, '"x\r\ny",2', ["x\r\ny", "2"]), (5, '"u""v" , w', ['u"v', " w"])]
+        (1, "a,b", ["a", "b"]),
+        (3, '"x\r\ny",2', ["x\r\ny", "2"]),
+        (5, '"u""v" , w', ['u"v', " w"]),
+    ]
 
 
 def test_a_broken_quote_costs_one_line() -> None:
     records = split_records('1,"open\n2,"fine, too"\n3,"x"y\n4,"to the end\n')
     assert [(record.line, record.fields) for record in records] == [
-        (1, None), (2, ["2", "fine, too"]), (3, None), (4, None)]
+        (1, None),
+        (2, ["2", "fine, too"]),
+        (3, None),
+        (4, None),
+    ]
 
 
 def test_values_are_read_as_they_are_meant() -> None:
     assert parse_timestamp("2025-04-02T00:30:00+02:00") == datetime(2025, 4, 1, 22, 30)
     assert parse_timestamp("2025-04-02 00:30 -0530") == datetime(2025, 4, 2, 6, 0)
-    assert parse_timestamp("2025-04-02T00:30:00.123456789Z") == datetime(2025, 4, 2, 0, 30, 0, 123_456)
+    assert parse_timestamp("2025-04-02T00:30:00.123456789Z") == datetime(
+        2025, 4, 2, 0, 30, 0, 123_456
+    )
     assert parse_date("2025-04-02 00:00:00") == date(2025, 4, 2)
     assert parse_int("-3.00") == -3
     assert str(parse_double("-0.0")) == "0.0"
     assert parse_boolean("Yes") is True
-    assert [parse_name(text) for text in ("12.0", "012.00", "12.5", "-1.0")] == ["12", "012", "12.5", "-1.0"]
+    assert [parse_name(text) for text in ("12.0", "012.00", "12.5", "-1.0")] == [
+        "12",
+        "012",
+        "12.5",
+        "-1.0",
+    ]
 
 
-@pytest.mark.parametrize(("parse", "text"), [
-    (parse_timestamp, "2025-04-31T00:00:00"), (parse_timestamp, "2025-04-01"), (parse_timestamp, "2025-04-01T24:00:00"),
-    (parse_timestamp, "0001-01-01T00:00:00+01:00"), (parse_date, "2025-04-02T00:00:01"),
-    (parse_int, "3.5"), (parse_int, "2147483648"),
-    (parse_double, "1e999"), (parse_double, "NaN"), (parse_double, "1,5"), (parse_boolean, "2")])
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_timestamp, "2025-04-31T00:00:00"),
+        (parse_timestamp, "2025-04-01"),
+        (parse_timestamp, "2025-04-01T24:00:00"),
+        (parse_timestamp, "0001-01-01T00:00:00+01:00"),
+        (parse_date, "2025-04-02T00:00:01"),
+        (parse_int, "3.5"),
+        (parse_int, "2147483648"),
+        (parse_double, "1e999"),
+        (parse_double, "NaN"),
+        (parse_double, "1,5"),
+        (parse_boolean, "2"),
+    ],
+)
 def test_what_is_no_value_is_refused(parse: object, text: str) -> None:
     with pytest.raises(ValueError):
         parse(text)
@@ -73,15 +122,32 @@ def test_each_row_has_one_outcome_and_the_sum_holds() -> None:
     items = ITEMS + "i1,o1,u,1,p1,1,1,2025-04-01T10:00,\ni2,o1,u,x,p1,1,1,2025-04-01T10:00,\n"
     first = lakehouse.run([raw("orders.csv", orders), raw("order_items.csv", items)])["datasets"]
     assert first["orders"] == {
-        "rows_read": 3, "admitted": 0, "inserted": 1, "updated": 0, "unchanged": 0, "superseded": 1, "rejected": 1,
-        "parked": 0, "rejected_by_reason": {"missing_order_timestamp": 1}}
+        "rows_read": 3,
+        "admitted": 0,
+        "inserted": 1,
+        "updated": 0,
+        "unchanged": 0,
+        "superseded": 1,
+        "rejected": 1,
+        "parked": 0,
+        "rejected_by_reason": {"missing_order_timestamp": 1},
+    }
     assert first["order_items"]["parked"] == 1 and first["order_items"]["rejected"] == 1
-    second = lakehouse.run([raw("products.csv", PRODUCTS + "p1,,,\n", at=9)])["datasets"]["order_items"]
+    second = lakehouse.run([raw("products.csv", PRODUCTS + "p1,,,\n", at=9)])["datasets"][
+        "order_items"
+    ]
     assert (second["rows_read"], second["admitted"], second["inserted"]) == (0, 1, 1)
-    assert lakehouse.tables["orders"] == {"o1": ("1", "o1", "u", datetime(2025, 4, 1, 10), 6.0, date(2025, 4, 1))}
+    assert lakehouse.tables["orders"] == {
+        "o1": ("1", "o1", "u", datetime(2025, 4, 1, 10), 6.0, date(2025, 4, 1))
+    }
     assert lakehouse.tables["order_items"] == {
-        "i1": ("i1", "o1", "u", 1, "p1", 1, True, datetime(2025, 4, 1, 10), date(2025, 4, 1))}
-    assert [record.status for record in lakehouse.records.values()] == ["rejected", "rejected", "admitted"]
+        "i1": ("i1", "o1", "u", 1, "p1", 1, True, datetime(2025, 4, 1, 10), date(2025, 4, 1))
+    }
+    assert [record.status for record in lakehouse.records.values()] == [
+        "rejected",
+        "rejected",
+        "admitted",
+    ]
 
 
 def test_a_run_out_of_the_order_of_deliveries_is_refused() -> None:
@@ -101,8 +167,13 @@ def random_deliveries(dice: random.Random) -> list[RawFile]:
         for _ in range(dice.randint(1, 4)):
             key, order, product, value = (dice.randint(1, 3) for _ in range(4))
             moment = dice.choice([moment, moment, "2025-04-02T10:00", ""])
-            lines.append({"products": f"p{product},{value},,\n", "orders": f"{value},o{order},u,{moment},1,\n",
-                          "order_items": f"i{key},o{order},u,{value},p{product},1,1,{moment},\n"}[dataset])
+            lines.append(
+                {
+                    "products": f"p{product},{value},,\n",
+                    "orders": f"{value},o{order},u,{moment},1,\n",
+                    "order_items": f"i{key},o{order},u,{value},p{product},1,1,{moment},\n",
+                }[dataset]
+            )
         header = {"products": PRODUCTS, "orders": ORDERS, "order_items": ITEMS}[dataset]
         files.append(raw(f"{dataset}/{number}.csv", header + "".join(lines), at=number // 2))
     return sorted(files, key=lambda file: (file.modified, file.path))

@@ -17,7 +17,12 @@ from tests.pipeline import lake
 
 ASL = json.loads(pictures.ASL_FILE.read_text("utf-8"))
 EVENTS = [
-    {"id": 1, "previousEventId": 0, "type": "ExecutionStarted", "timestamp": "2025-04-16T10:00:00Z"},
+    {
+        "id": 1,
+        "previousEventId": 0,
+        "type": "ExecutionStarted",
+        "timestamp": "2025-04-16T10:00:00Z",
+    },
     {
         "id": 2,
         "previousEventId": 0,
@@ -25,7 +30,12 @@ EVENTS = [
         "timestamp": "2025-04-16T10:00:00Z",
         "stateEnteredEventDetails": {"name": "FindNewFiles"},
     },
-    {"id": 3, "previousEventId": 2, "type": "TaskFailed", "taskFailedEventDetails": {"error": "S3.SlowDown"}},
+    {
+        "id": 3,
+        "previousEventId": 2,
+        "type": "TaskFailed",
+        "taskFailedEventDetails": {"error": "S3.SlowDown"},
+    },
     {"id": 4, "previousEventId": 3, "type": "TaskSucceeded"},
     {
         "id": 5,
@@ -68,7 +78,9 @@ def test_a_new_state_or_another_way_makes_the_pictures_out_of_date(tmp_path: Pat
 def test_pictures_are_well_formed_and_the_same_each_time() -> None:
     for name, svg in pictures.drawings(ASL).items():
         ET.fromstring(svg)
-        assert svg == pictures.drawings(ASL)[name] and "http" not in svg.replace("http://www.w3.org/2000/svg", "")
+        assert svg == pictures.drawings(ASL)[name] and "http" not in svg.replace(
+            "http://www.w3.org/2000/svg", ""
+        )
 
 
 def test_the_executed_graph_shows_results_seconds_and_the_way_taken() -> None:
@@ -81,7 +93,14 @@ def test_the_executed_graph_shows_results_seconds_and_the_way_taken() -> None:
 
 def test_the_architecture_names_what_the_template_names() -> None:
     svg = pictures.architecture_svg(Template.load())
-    for name in ("Lakehouse", "delta-crawler", "delta-lakehouse", "Moves3Objects", "etl", "delta-lake"):
+    for name in (
+        "Lakehouse",
+        "delta-crawler",
+        "delta-lakehouse",
+        "Moves3Objects",
+        "etl",
+        "delta-lake",
+    ):
         assert f">{name}<" in svg
     assert "123456789012" not in "".join(part.split("<")[0] for part in svg.split('class="n"')[1:])
 
@@ -93,7 +112,9 @@ def test_a_resource_that_left_the_template_is_named() -> None:
         pictures.architecture_svg(Template(document))
 
 
-def test_the_check_tells_which_picture_is_old(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_tells_which_picture_is_old(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert pictures.main(["--out", str(tmp_path), "--check"]) == 1
     assert "architecture.svg is out of date: make images" in capsys.readouterr().out
     history = tmp_path / "history.json"

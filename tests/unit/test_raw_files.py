@@ -1,4 +1,5 @@
 """Listed files before Spark: what each is, and what if it has gone. And what a failed run says."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -54,8 +55,14 @@ class JavaError:
 
 def test_the_summary_names_the_first_cause_of_an_error_in_java() -> None:
     job = load_job()
-    error = Exception("An error occurred while calling o1.save.\n: org.apache.spark.SparkException: ...")
-    error.java_exception = JavaError("SparkException", "Task failed", JavaError("AccessDenied", "s3://lake/x: Forbidden\n\tat ..."))
+    error = Exception(
+        "An error occurred while calling o1.save.\n: org.apache.spark.SparkException: ..."
+    )
+    error.java_exception = JavaError(
+        "SparkException",
+        "Task failed",
+        JavaError("AccessDenied", "s3://lake/x: Forbidden\n\tat ..."),
+    )
     assert job.cause_of(error) == "AccessDenied: s3://lake/x: Forbidden"
     error.java_exception = JavaError("java.lang.NullPointerException", None)
     assert job.cause_of(error) == "java.lang.NullPointerException: no message"

@@ -23,7 +23,9 @@ ASL = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8")
 
 def load() -> ModuleType:
     """The Lambda's module, which lies in no package."""
-    spec = importlib.util.spec_from_file_location("run_report_handler", ROOT / "lambda" / "run_report" / "handler.py")
+    spec = importlib.util.spec_from_file_location(
+        "run_report_handler", ROOT / "lambda" / "run_report" / "handler.py"
+    )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -35,10 +37,16 @@ report = load()
 graph = report.run_graph
 
 
-def dataset(read: int = 0, admitted: int = 0, reasons: dict[str, int] | None = None, **outcomes: int) -> dict[str, Any]:
+def dataset(
+    read: int = 0, admitted: int = 0, reasons: dict[str, int] | None = None, **outcomes: int
+) -> dict[str, Any]:
     """One dataset of a summary."""
     zeros = dict.fromkeys(report.OUTCOMES, 0)
-    return {"rows_read": read, "admitted": admitted, "rejected_by_reason": reasons or {}} | zeros | outcomes
+    return (
+        {"rows_read": read, "admitted": admitted, "rejected_by_reason": reasons or {}}
+        | zeros
+        | outcomes
+    )
 
 
 SUMMARY: dict[str, Any] = {
@@ -59,10 +67,21 @@ SUMMARY: dict[str, Any] = {
     "datasets": {
         "products": dataset(60, inserted=50, updated=4, unchanged=6),
         "orders": dataset(
-            1200, 0, {"invalid_total_amount": 7, "missing_order_id": 2}, inserted=1180, superseded=12, rejected=8
+            1200,
+            0,
+            {"invalid_total_amount": 7, "missing_order_id": 2},
+            inserted=1180,
+            superseded=12,
+            rejected=8,
         ),
         "order_items": dataset(
-            5000, 25, {"invalid_date": 3, "orphan_order": 40}, inserted=4900, updated=82, rejected=3, parked=40
+            5000,
+            25,
+            {"invalid_date": 3, "orphan_order": 40},
+            inserted=4900,
+            updated=82,
+            rejected=3,
+            parked=40,
         ),
     },
     "tables": {
@@ -132,28 +151,45 @@ EXAMPLES = [
         "line": 17,
         "raw": "17,o17,u1,2025-04-01T10:00:00,<script>alert(1)</script>,2025-04-01",
     },
-    {"dataset": "order_items", "reason": "orphan_order", "file_path": "order_items.csv", "line": 3, "raw": "i3,o99,u1"},
+    {
+        "dataset": "order_items",
+        "reason": "orphan_order",
+        "file_path": "order_items.csv",
+        "line": 3,
+        "raw": "i3,o99,u1",
+    },
 ]
 
 
-def history(steps: list[str], fail_at: str | None = None, end: str = "ExecutionSucceeded") -> list[dict[str, Any]]:
+def history(
+    steps: list[str], fail_at: str | None = None, end: str = "ExecutionSucceeded"
+) -> list[dict[str, Any]]:
     """Events of an execution that went through these states, a second each; `fail_at` had its error caught."""
     events: list[dict[str, Any]] = [
-        {"id": 1, "previousEventId": 0, "type": "ExecutionStarted", "timestamp": "2025-04-16T10:00:00Z"}
+        {
+            "id": 1,
+            "previousEventId": 0,
+            "type": "ExecutionStarted",
+            "timestamp": "2025-04-16T10:00:00Z",
+        }
     ]
 
     def add(kind: str, **details: Any) -> None:
         seconds = len([e for e in events if e["type"].endswith("Entered")])
         time = f"2025-04-16T10:{seconds // 60:02d}:{seconds % 60:02d}Z"
         events.append(
-            {"id": len(events) + 1, "previousEventId": len(events), "type": kind, "timestamp": time} | details
+            {"id": len(events) + 1, "previousEventId": len(events), "type": kind, "timestamp": time}
+            | details
         )
 
     for name in steps:
         kind = ASL["States"][name]["Type"]
         add(f"{kind}StateEntered", stateEnteredEventDetails={"name": name})
         if name == fail_at:
-            add("TaskFailed", taskFailedEventDetails={"error": "Glue.Boom", "cause": "the <driver> died"})
+            add(
+                "TaskFailed",
+                taskFailedEventDetails={"error": "Glue.Boom", "cause": "the <driver> died"},
+            )
         if kind != "Fail":
             add(f"{kind}StateExited", stateExitedEventDetails={"name": name})
     add(
@@ -176,7 +212,15 @@ GOOD = [
     "ReadRunSummary",
     "HandleValidationSuccess",
 ]
-BAD = ["PrepareRun", "FindNewFiles", "AnyNewFiles", "RunGlueJob", "ReadJobError", "HandleGlueJobFailure", "RunFailed"]
+BAD = [
+    "PrepareRun",
+    "FindNewFiles",
+    "AnyNewFiles",
+    "RunGlueJob",
+    "ReadJobError",
+    "HandleGlueJobFailure",
+    "RunFailed",
+]
 
 
 def page(**changes: Any) -> str:
@@ -202,7 +246,9 @@ class Checker(HTMLParser):
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.fetched += [str(v) for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data")]
+        self.fetched += [
+            str(v) for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data")
+        ]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -267,7 +313,15 @@ def test_text_of_files_and_errors_is_never_html() -> None:
             ],
             None,
             {"StartAt": hostile, "States": {hostile: {"Type": "Succeed", "Comment": hostile}}},
-            [{"dataset": hostile, "reason": hostile, "file_path": hostile, "line": hostile, "raw": hostile}],
+            [
+                {
+                    "dataset": hostile,
+                    "reason": hostile,
+                    "file_path": hostile,
+                    "line": hostile,
+                    "raw": hostile,
+                }
+            ],
         ),
     ):
         assert "<script" not in text
@@ -290,7 +344,9 @@ def test_a_failed_execution_is_shown_as_failed_even_where_the_job_succeeded() ->
 
 
 def test_the_cause_of_a_failure_stands_at_the_top_of_the_page() -> None:
-    text = report.render(report.no_summary("r"), [], history(BAD, "RunGlueJob", "ExecutionFailed"), ASL, None)
+    text = report.render(
+        report.no_summary("r"), [], history(BAD, "RunGlueJob", "ExecutionFailed"), ASL, None
+    )
     head = text.split("</header>")[0]
     assert "RunGlueJob: Glue.Boom: the &lt;driver&gt; died" in head and "wrote no summary" in head
     assert "rows read" not in head
@@ -309,25 +365,38 @@ def test_one_rejected_row_among_a_million_is_seen_in_the_flow() -> None:
 def test_a_history_becomes_each_states_result_seconds_and_error() -> None:
     runs = graph.runs_of(history(BAD, fail_at="RunGlueJob", end="ExecutionFailed"))
     assert runs["FindNewFiles"].status == "succeeded" and runs["FindNewFiles"].seconds == 1
-    assert runs["RunGlueJob"].status == "caught" and runs["RunGlueJob"].error == "Glue.Boom: the <driver> died"
+    assert (
+        runs["RunGlueJob"].status == "caught"
+        and runs["RunGlueJob"].error == "Glue.Boom: the <driver> died"
+    )
     assert runs["RunFailed"].status == "failed" and "RunFailed" in runs["RunFailed"].error
 
 
 def test_a_state_entered_twice_sums_its_seconds() -> None:
     assert (
-        graph.runs_of(history(["PrepareRun", "FindNewFiles", "AnyNewFiles", "FindNewFiles"]))["FindNewFiles"].entered
+        graph.runs_of(history(["PrepareRun", "FindNewFiles", "AnyNewFiles", "FindNewFiles"]))[
+            "FindNewFiles"
+        ].entered
         == 2
     )
 
 
-def boxes(layout: Any, left: float = 0, top: float = 0) -> list[tuple[str, float, float, float, float]]:
+def boxes(
+    layout: Any, left: float = 0, top: float = 0
+) -> list[tuple[str, float, float, float, float]]:
     """Every state's name and rectangle, without the frames of parallel states."""
     found = []
     for node in layout.nodes.values():
         if not node.branches:
-            found.append((node.name, left + node.x - node.width / 2, top + node.y, node.width, node.height))
+            found.append(
+                (node.name, left + node.x - node.width / 2, top + node.y, node.width, node.height)
+            )
         across = left + node.x - node.width / 2
-        across += (node.width - sum(b.width for b in node.branches) - graph.GAP_X * (len(node.branches) - 1)) / 2
+        across += (
+            node.width
+            - sum(b.width for b in node.branches)
+            - graph.GAP_X * (len(node.branches) - 1)
+        ) / 2
         for branch in node.branches:
             found += boxes(branch, across, top + node.y + 46)
             across += branch.width + graph.GAP_X
@@ -338,11 +407,15 @@ def test_the_picture_holds_every_state_once_and_none_covers_another() -> None:
     found = boxes(graph.lay_out(ASL))
     names = [name for name, *_ in found]
     expected = [n for n, s in ASL["States"].items() if s["Type"] != "Parallel"]
-    expected += [n for s in ASL["States"].values() for b in s.get("Branches", []) for n in b["States"]]
+    expected += [
+        n for s in ASL["States"].values() for b in s.get("Branches", []) for n in b["States"]
+    ]
     assert sorted(names) == sorted(expected)
     for i, (a, ax, ay, aw, ah) in enumerate(found):
         for b, bx, by, bw, bh in found[slice(i + 1, None)]:
-            assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay, f"{a} covers {b}"
+            assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay, (
+                f"{a} covers {b}"
+            )
 
 
 def test_no_line_passes_behind_a_state() -> None:
@@ -358,7 +431,9 @@ def test_no_line_passes_behind_a_state() -> None:
 
 def test_the_executed_graph_marks_what_ran_and_what_did_not() -> None:
     svg = graph.draw(ASL, graph.runs_of(history(BAD, fail_at="RunGlueJob", end="ExecutionFailed")))
-    assert svg.count('class="caught"') == 1 + 1 and "the &lt;driver&gt; died" in svg  # the state and the key
+    assert (
+        svg.count('class="caught"') == 1 + 1 and "the &lt;driver&gt; died" in svg
+    )  # the state and the key
     assert 'class="idle"' in svg
 
 
@@ -369,7 +444,9 @@ def test_a_browser_shows_the_page_without_an_error(tmp_path: Path) -> None:
     shown = "[document.querySelectorAll('section').length, [...document.querySelectorAll('svg')].every(one => one.getBBox().height > 50)]"
     assert measure(file, shown) == [6, True]
     screenshot(file, shot, 1280, 1600, scale=1)
-    assert shot.read_bytes()[:8] == base64.b64decode("iVBORw0KGgo=") and shot.stat().st_size > 40_000
+    assert (
+        shot.read_bytes()[:8] == base64.b64decode("iVBORw0KGgo=") and shot.stat().st_size > 40_000
+    )
 
 
 @pytest.mark.skipif(browser() is None, reason="no Chromium here: apt-get install chromium")

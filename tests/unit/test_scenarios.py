@@ -1,4 +1,5 @@
 """The model gives what each scenario says; so does a check of the scenarios themselves."""
+
 from __future__ import annotations
 
 import pytest
@@ -16,12 +17,17 @@ def test_the_model_gives_what_the_scenario_says(name: str) -> None:
     scenario, lakehouse = read_scenario(name), Lakehouse()
     summaries = {run.number: lakehouse.run(run.files, run.force) for run in scenario.runs}
     assert lakehouse.tables == scenario.tables
-    assert scenario.summary == {(run, dataset, measure): figure(summaries[run], dataset, measure)
-                                for run, dataset, measure in scenario.summary}
+    assert scenario.summary == {
+        (run, dataset, measure): figure(summaries[run], dataset, measure)
+        for run, dataset, measure in scenario.summary
+    }
     if scenario.rejected is not None:
-        assert scenario.rejected == in_order([
-            comparable(record.dataset, record.record_key, record.status, record.reasons)
-            for record in lakehouse.records.values()])
+        assert scenario.rejected == in_order(
+            [
+                comparable(record.dataset, record.record_key, record.status, record.reasons)
+                for record in lakehouse.records.values()
+            ]
+        )
 
 
 @pytest.mark.parametrize("name", scenario_names())

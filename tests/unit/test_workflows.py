@@ -1,4 +1,5 @@
 """The workflows: their tools find nothing, their actions are pinned, and their own commands do here what they do on GitHub."""
+
 from __future__ import annotations
 
 import os
@@ -17,8 +18,8 @@ from deploy.validate import checks, find
 from local.template import ROOT, Template
 from tests.unit.account import REGION, account
 
-FOLDER = ROOT / '.github' / 'workflows'
-WORKFLOWS = {path.name: path.read_text('utf-8') for path in FOLDER.glob('*.yml')}
+FOLDER = ROOT / ".github" / "workflows"
+WORKFLOWS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.yml")}
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -27,86 +28,145 @@ def workflow(name: str) -> dict[str, Any]:
 
 def runs(name: str, job: str) -> list[str]:
     """The commands of a job."""
-    return [step['run'] for step in workflow(name)['jobs'][job]['steps'] if 'run' in step]
+    return [step["run"] for step in workflow(name)["jobs"][job]["steps"] if "run" in step]
 
 
-@pytest.mark.parametrize('check', ['workflows', 'security of the workflows'])
+@pytest.mark.parametrize("check", ["workflows", "security of the workflows"])
 def test_the_workflows_have_no_findings(check: str) -> None:
     tool, *arguments = dict(checks())[check]
     command = find(tool)
     if command is None:
-        pytest.skip(f'{tool} is not installed: make validate installs it')
+        pytest.skip(f"{tool} is not installed: make validate installs it")
     finished = subprocess.run([command, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-@pytest.mark.parametrize('name', sorted(WORKFLOWS))
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
 def test_every_action_is_pinned_by_commit_with_its_version_beside_it(name: str) -> None:
-    used = [line.split('uses:')[1].strip() for line in WORKFLOWS[name].splitlines() if 'uses:' in line]
-    loose = [action for action in used if not action.startswith('./') and not re.fullmatch(r'[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+', action)]
+    used = [
+        line.split("uses:")[1].strip() for line in WORKFLOWS[name].splitlines() if "uses:" in line
+    ]
+    loose = [
+        action
+        for action in used
+        if not action.startswith("./")
+        and not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action)
+    ]
     assert used and loose == []
 
 
-@pytest.mark.parametrize('name', sorted(WORKFLOWS))
+@pytest.mark.parametrize("name", sorted(WORKFLOWS))
 def test_a_job_has_no_right_that_it_does_not_name(name: str) -> None:
-    assert workflow(name)['permissions'] == {}
-    rights = {right: level for job in workflow(name)['jobs'].values() for right, level in job['permissions'].items()}
-    assert rights == {'ci.yml': {'contents': 'read'}, 'deploy.yml': {'contents': 'read', 'id-token': 'write'}}[name]
+    assert workflow(name)["permissions"] == {}
+    rights = {
+        right: level
+        for job in workflow(name)["jobs"].values()
+        for right, level in job["permissions"].items()
+    }
+    assert (
+        rights
+        == {
+            "ci.yml": {"contents": "read"},
+            "deploy.yml": {"contents": "read", "id-token": "write"},
+        }[name]
+    )
 
 
 def test_the_tests_run_on_every_glue_version_that_the_template_allows() -> None:
-    matrix = workflow('ci.yml')['jobs']['test']['strategy']['matrix']['include']
-    assert sorted(entry['glue'] for entry in matrix) == sorted(Template.load().document['Parameters']['GlueVersion']['AllowedValues'])
-    assert {entry['glue']: entry['python'] for entry in matrix} == {'6.0': '3.13', '5.1': '3.11'}
-    assert {entry['requirements']: pinned(entry['requirements']) for entry in matrix} == {
-        'requirements.txt': {'pyspark': '4.1.1', 'delta-spark': '4.2.0'}, 'requirements-glue51.txt': {'pyspark': '3.5.6', 'delta-spark': '3.3.2'}}
+    matrix = workflow("ci.yml")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    assert sorted(entry["glue"] for entry in matrix) == sorted(
+        Template.load().document["Parameters"]["GlueVersion"]["AllowedValues"]
+    )
+    assert {entry["glue"]: entry["python"] for entry in matrix} == {"6.0": "3.13", "5.1": "3.11"}
+    assert {entry["requirements"]: pinned(entry["requirements"]) for entry in matrix} == {
+        "requirements.txt": {"pyspark": "4.1.1", "delta-spark": "4.2.0"},
+        "requirements-glue51.txt": {"pyspark": "3.5.6", "delta-spark": "3.3.2"},
+    }
 
 
 def pinned(requirements: str) -> dict[str, str]:
     """The pinned Spark and Delta of a requirements file."""
-    return dict(re.findall(r'^(pyspark|delta-spark)==(\S+)$', (ROOT / requirements).read_text('utf-8'), re.MULTILINE))
+    return dict(
+        re.findall(
+            r"^(pyspark|delta-spark)==(\S+)$",
+            (ROOT / requirements).read_text("utf-8"),
+            re.MULTILINE,
+        )
+    )
 
 
 def test_every_make_target_of_the_workflows_exists() -> None:
-    targets = set(re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text('utf-8'), re.MULTILINE))
-    called = {word for text in WORKFLOWS.values() for word in re.findall(r'run: make ([\w-]+)', text)}
-    called |= {entry['target'] for entry in workflow('ci.yml')['jobs']['test']['strategy']['matrix']['include']}
-    assert called >= {'lint', 'validate', 'test', 'test-glue51'} and called <= targets
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    called = {
+        word for text in WORKFLOWS.values() for word in re.findall(r"run: make ([\w-]+)", text)
+    }
+    called |= {
+        entry["target"]
+        for entry in workflow("ci.yml")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    }
+    assert called >= {"lint", "validate", "test", "test-glue51"} and called <= targets
 
 
 def test_nothing_is_deployed_that_did_not_pass_ci() -> None:
-    jobs = workflow('deploy.yml')['jobs']
-    assert jobs['ci']['uses'] == './.github/workflows/ci.yml'
-    assert jobs['smoke']['needs'] == 'ci' and 'ci' in jobs['deploy']['needs'] and "needs.ci.result == 'success'" in jobs['deploy']['if']
-    assert {jobs[job]['environment'] for job in ('smoke', 'deploy')} == {'production'}
+    jobs = workflow("deploy.yml")["jobs"]
+    assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert (
+        jobs["smoke"]["needs"] == "ci"
+        and "ci" in jobs["deploy"]["needs"]
+        and "needs.ci.result == 'success'" in jobs["deploy"]["if"]
+    )
+    assert {jobs[job]["environment"] for job in ("smoke", "deploy")} == {"production"}
 
 
-def test_every_command_of_the_deployer_is_one_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in [*runs('deploy.yml', 'smoke'), *runs('deploy.yml', 'deploy')]:
-        for line in re.findall(r'python -m deploy (.*)', text):
-            parser().parse_args(line.replace('"$ENVIRONMENT"', 'smoke1').replace('"${options[@]}"', '').split())
+def test_every_command_of_the_deployer_is_one_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for text in [*runs("deploy.yml", "smoke"), *runs("deploy.yml", "deploy")]:
+        for line in re.findall(r"python -m deploy (.*)", text):
+            parser().parse_args(
+                line.replace('"$ENVIRONMENT"', "smoke1").replace('"${options[@]}"', "").split()
+            )
 
 
 def test_what_the_workflow_installs_is_enough_to_deploy_with(tmp_path: Path) -> None:
     """The deployer is imported with Spark, moto and all the rest out of reach."""
-    install = next(text for text in runs('deploy.yml', 'deploy') if text.startswith('pip install'))
-    words = subprocess.run(['bash', '-c', f'pip() {{ echo "$@"; }}; {install}'], cwd=ROOT, capture_output=True, text=True).stdout.split()
-    assert sorted(word.partition('==')[0] for word in words if '==' in word) == ['PyYAML', 'boto3']
+    install = next(text for text in runs("deploy.yml", "deploy") if text.startswith("pip install"))
+    words = subprocess.run(
+        ["bash", "-c", f'pip() {{ echo "$@"; }}; {install}'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert sorted(word.partition("==")[0] for word in words if "==" in word) == ["PyYAML", "boto3"]
     out_of_reach = 'import sys\nfor name in ("pyspark", "moto", "deltalake", "duckdb", "pyarrow", "sqlglot", "rich"): sys.modules[name] = None\n'
-    finished = subprocess.run([sys.executable, '-c', out_of_reach + 'import deploy.__main__'], cwd=ROOT, capture_output=True, text=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", out_of_reach + "import deploy.__main__"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert finished.returncode == 0, finished.stderr
 
 
 def test_the_deployment_of_the_workflow_runs_here() -> None:
     """The workflow's own lines, in bash, against a moto server."""
-    command = runs('deploy.yml', 'deploy')[-1]
-    with account(PARAMETERS='AlertEmail=shop@example.com NumberOfWorkers=4') as environment:
-        assert main(['bootstrap']) == 0
-        path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-        finished = subprocess.run(['bash', '-eo', 'pipefail', '-c', command], cwd=ROOT, capture_output=True, text=True,
-                                  env={**os.environ, **environment, 'PATH': path})
+    command = runs("deploy.yml", "deploy")[-1]
+    with account(PARAMETERS="AlertEmail=shop@example.com NumberOfWorkers=4") as environment:
+        assert main(["bootstrap"]) == 0
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        finished = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", command],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment, "PATH": path},
+        )
         assert finished.returncode == 0, finished.stderr
-        stack, = boto3.client('cloudformation', region_name=REGION).describe_stacks(StackName='delta-lake-prod')['Stacks']
-    given = {parameter['ParameterKey']: parameter['ParameterValue'] for parameter in stack['Parameters']}
-    assert stack['StackStatus'] == 'CREATE_COMPLETE'
-    assert (given['AlertEmail'], given['NumberOfWorkers']) == ('shop@example.com', '4')
+        (stack,) = boto3.client("cloudformation", region_name=REGION).describe_stacks(
+            StackName="delta-lake-prod"
+        )["Stacks"]
+    given = {
+        parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack["Parameters"]
+    }
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    assert (given["AlertEmail"], given["NumberOfWorkers"]) == ("shop@example.com", "4")
