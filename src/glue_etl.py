@@ -1,27 +1,44 @@
 """The job `Lakehouse`: raw CSV exports become three trusted Delta tables.
 
-Inputs    every file below RAW_PATH: products, orders and order items as `.csv` or `.csv.gz`, in any order, late, twice or broken.
-Outputs   three Delta tables below LAKEHOUSE_PATH (`TABLES` declares them), the Delta tables `ingested_files` (the ledger) and
-          `etl_runs` beside them, `rejected_records` below REJECTED_PATH, and RUNS_PATH/<run id>/{manifest.jsonl,summary.json}.
+Inputs    every file below RAW_PATH: products, orders and order items as `.csv` or `.csv.gz`, in any
+          order, late, twice or broken.
+Outputs   three Delta tables below LAKEHOUSE_PATH (`TABLES` declares them), the Delta tables
+          `ingested_files` (the ledger) and `etl_runs` beside them, `rejected_records` below
+          REJECTED_PATH, and RUNS_PATH/<run id>/{manifest.jsonl,summary.json}.
+
+The run is five steps. Each takes the result of the one before and returns a frozen value.
+  discover  lists the raw zone once and looks at each file's header and at the ledger; no Spark
+  stage     reads the raw text once: every line becomes a typed row, or a row with reasons; a file
+            that has changed since the listing is left out whole; nobody reads the raw zone again
+  resolve   gives every row exactly one outcome and checks conservation, before anything is written
+  publish   rejects -> products -> orders -> order items -> settled parked rows, each held against
+            Delta's own metrics
+  record    ledger -> `etl_runs` -> manifest -> summary
 
 Guarantees
-  Conservation   rows_read + admitted = inserted + updated + unchanged + superseded + rejected + parked, for every file; where it
-                 does not hold the run fails before the ledger commits, and its files stay in the raw zone.
-  Invariance     the tables depend on what was delivered and in which order, not on how deliveries fell into runs or were repeated.
-  Late parents   an order item whose order or product has not come is parked, and admitted by itself in the run that brings it.
-  Repetition     the success markers (ledger, then manifest and summary) are written last; every step before can be repeated.
+  Conservation   rows_read + admitted = inserted + updated + unchanged + superseded + rejected +
+                 parked, for every file; where it does not hold the run fails before it writes.
+  Invariance     the tables depend on what was delivered and in which order, not on how deliveries
+                 fell into runs or were repeated.
+  Late parents   an order item whose order or product has not come is parked, and admitted by itself
+                 in the run that brings it.
+  Repetition     the success markers (ledger, then manifest and summary) are written last; every
+                 commit before them can be repeated, so the next run heals a crash.
 
-Which row wins: a row's precedence is (order_timestamp, delivery), a delivery being (LastModified, path, position in the file). A
-table holds for each key the row of highest precedence among those whose parents have come.
+Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, position in the file).
+A table holds for each key the row of highest precedence among those whose parents have come.
 
-Arguments  --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a folder) --RUN_ID [--FORCE true]
-Exit codes 0 done, or nothing new (then no Spark is started); 1 failed, with the cause in summary.json; 2 a wrong argument.
+Arguments   --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a
+            folder), --RUN_ID, and optionally --TempDir (scratch of large batches; `glue-temp/`
+            beside the tables), --FORCE true (load files that the ledger knows), --LOCAL true (plain
+            Python on a laptop: fetch Delta's jars from Maven Central).
+Exit codes  0 done, or nothing new (then no Spark is started); 1 failed, with the cause in
+            summary.json; 2 a wrong argument.
 """
 
 from __future__ import annotations
 
 import argparse
-import builtins
 import concurrent.futures
 import csv
 import datetime as dt
@@ -29,27 +46,28 @@ import functools
 import hashlib
 import io
 import json
+import logging
 import os
 import re
-import string
+import shutil
 import sys
 import time
-import traceback
 import urllib.parse
 import zlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Reason codes: why a row, or a whole file, is not in a table
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 ROW_REASONS = {
     "too_few_fields": "the row has fewer fields than the header of its file",
     "too_many_fields": "the row has more fields than the header of its file",
@@ -64,36 +82,32 @@ ROW_REASONS = {
     "orphan_product": "parked: the product of this item has not come yet",
 }
 FILE_REASONS = {
-    "unknown_dataset": "the path names no dataset: start it with products, orders or order_items and end it with .csv or .csv.gz",
+    "unknown_dataset": "the path names no dataset: start it with products, orders or order_items "
+    "and end it with .csv or .csv.gz",
     "empty_file": "the file holds no text",
     "no_header": "the first line names no column of the dataset",
     "missing_column": "the header lacks a column",
     "duplicate_column": "the header names a column twice",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
-    "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, or use Glue 6.0",
+    "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, "
+    "or use Glue 6.0",
     "truncated_gzip": "the gzip stream ends too early or is damaged: upload the file again",
 }
-INSERTED, UPDATED, UNCHANGED, SUPERSEDED, REJECTED, PARKED = OUTCOMES = (
-    "inserted",
-    "updated",
-    "unchanged",
-    "superseded",
-    "rejected",
-    "parked",
-)
+OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+INSERTED, UPDATED, UNCHANGED, SUPERSEDED, REJECTED, PARKED = OUTCOMES
+ADMITTED = "admitted"  # what a parked row becomes once it is in its table
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The tables: the customer's schema. A new column, rule or dataset is a few lines here and nowhere else
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# The tables: the customer's schema. A new column, rule or dataset is a few lines here, nowhere else
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Column:
     """One column of a table: its name, its Spark SQL type and what it means.
 
     required    a blank value rejects the row
-    identifier  a text that names something: an integer that a spreadsheet wrote as `123.0` is `123`
-    varied      most values are different: files get no dictionary of them
+    identifier  a text that names something: an integer written `123.0` by a spreadsheet is `123`
     """
 
     name: str
@@ -101,7 +115,6 @@ class Column:
     meaning: str
     required: bool = False
     identifier: bool = False
-    varied: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,17 +126,20 @@ class Parent:
     reason: str
 
 
+ColumnOf = Callable[[str], SparkColumn]
+
+
 @dataclass(frozen=True)
 class Rule:
-    """A check on a typed row; `broken(text_of, value_of)` is true where the row is to be rejected with `reason`."""
+    """A check on a typed row: `broken(text_of, value_of)` is true where `reason` rejects it."""
 
     reason: str
-    broken: Callable[[Callable[[str], SparkColumn], Callable[[str], SparkColumn]], SparkColumn]
+    broken: Callable[[ColumnOf, ColumnOf], SparkColumn]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table and the dataset of raw files that feeds it; `version` orders the versions of one key."""
+    """A Delta table and the dataset that feeds it; `version` orders the versions of one key."""
 
     dataset: str
     name: str
@@ -143,51 +159,33 @@ class Table:
         return ", ".join(f"`{column.name}` {column.type}" for column in self.columns)
 
     @property
+    def key_columns(self) -> list[str]:
+        """The key and the columns that hold parents' keys."""
+        return [self.key, *(parent.column for parent in self.parents)]
+
+    @property
     def statistics(self) -> str:
         """Columns with file statistics, by which files are skipped."""
         return ",".join(name for name in (self.key, self.version) if name)
 
-    @property
-    def keys(self) -> list[str]:
-        """The key and the columns that hold parents' keys."""
-        return [self.key, *(parent.column for parent in self.parents)]
 
-
-def _date_mismatch(
-    text: Callable[[str], SparkColumn], value: Callable[[str], SparkColumn]
-) -> SparkColumn:
+def _date_mismatch(text: ColumnOf, value: ColumnOf) -> SparkColumn:
     written = F.substring(text("order_timestamp"), 1, 10)
-    other_text = ~text("order_timestamp").startswith(
-        text("date")
-    )  # nearly all rows end here, at little cost
-    return (
-        other_text
-        & (value("date") != try_cast(written, "date"))
-        & (value("date") != F.to_date(value("order_timestamp")))
-    )
+    other_text = ~text("order_timestamp").startswith(text("date"))
+    other_day = value("date") != F.to_date(value("order_timestamp"))
+    return other_text & (value("date") != try_cast(written, "date")) & other_day
 
 
 DATE_RULE = Rule("date_mismatch", _date_mismatch)
+DATE_MEANING = "day of the order; taken from the timestamp in UTC where it is blank"
 
 PRODUCTS = Table(
     dataset="products",
     name="clean_products",
     key="product_id",
     columns=(
-        Column(
-            "product_id",
-            "STRING",
-            "the shop's number of the product",
-            required=True,
-            identifier=True,
-            varied=True,
-        ),
-        Column(
-            "department_id",
-            "STRING",
-            "number of the department; independent of its name",
-            identifier=True,
-        ),
+        Column("product_id", "STRING", "the shop's number of the product", True, True),
+        Column("department_id", "STRING", "number of the department, not of its name", False, True),
         Column("department", "STRING", "name of the department"),
         Column("product_name", "STRING", "name shown to customers"),
     ),
@@ -200,23 +198,11 @@ ORDERS = Table(
     partition="date",
     columns=(
         Column("order_num", "STRING", "a running number from 1 to 100; no key", identifier=True),
-        Column("order_id", "STRING", "the order", required=True, identifier=True, varied=True),
-        Column("user_id", "STRING", "the customer", identifier=True, varied=True),
-        Column(
-            "order_timestamp",
-            "TIMESTAMP",
-            "when the order was placed, UTC",
-            required=True,
-            varied=True,
-        ),
-        Column(
-            "total_amount",
-            "DOUBLE",
-            "sum of the order in the shop's currency; negative for a refund",
-        ),
-        Column(
-            "date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"
-        ),
+        Column("order_id", "STRING", "the order", required=True, identifier=True),
+        Column("user_id", "STRING", "the customer", identifier=True),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        Column("total_amount", "DOUBLE", "sum in the shop's currency; negative for a refund"),
+        Column("date", "DATE", DATE_MEANING),
     ),
     rules=(DATE_RULE,),
 )
@@ -227,30 +213,15 @@ ORDER_ITEMS = Table(
     version="order_timestamp",
     partition="date",
     columns=(
-        Column("id", "STRING", "the line of an order", required=True, identifier=True, varied=True),
-        Column(
-            "order_id",
-            "STRING",
-            "the order it belongs to",
-            required=True,
-            identifier=True,
-            varied=True,
-        ),
-        Column("user_id", "STRING", "the customer", identifier=True, varied=True),
+        Column("id", "STRING", "the line of an order", required=True, identifier=True),
+        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True),
+        Column("user_id", "STRING", "the customer", identifier=True),
         Column("days_since_prior_order", "INT", "days since the customer's order before"),
         Column("product_id", "STRING", "the product bought", required=True, identifier=True),
         Column("add_to_cart_order", "INT", "position in the cart, from 1"),
         Column("reordered", "BOOLEAN", "whether the customer had bought the product before"),
-        Column(
-            "order_timestamp",
-            "TIMESTAMP",
-            "when the order was placed, UTC",
-            required=True,
-            varied=True,
-        ),
-        Column(
-            "date", "DATE", "day of the order; taken from the timestamp in UTC where it is blank"
-        ),
+        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        Column("date", "DATE", DATE_MEANING),
     ),
     parents=(
         Parent("order_id", "orders", "orphan_order"),
@@ -258,42 +229,44 @@ ORDER_ITEMS = Table(
     ),
     rules=(DATE_RULE,),
 )
-TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order in which they are loaded
+TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order of loading: parents first
 
 REJECTED_DDL = (
-    "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, order_id STRING, product_id STRING, "
-    "file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP, line BIGINT, raw STRING, "
-    "fields MAP<STRING, STRING>, resolved_run_id STRING"
+    "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, "
+    "order_id STRING, product_id STRING, file_path STRING, file_etag STRING, file_size BIGINT, "
+    "file_modified TIMESTAMP, line BIGINT, raw STRING, fields MAP<STRING, STRING>, "
+    "resolved_run_id STRING"
 )
 LEDGER_DDL = (
-    "run_id STRING, dataset STRING, file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP, outcome STRING, "
-    "reason STRING, rows_read BIGINT, inserted BIGINT, updated BIGINT, unchanged BIGINT, superseded BIGINT, rejected BIGINT, "
-    "parked BIGINT, ingested_at TIMESTAMP"
+    "run_id STRING, dataset STRING, file_path STRING, file_etag STRING, file_size BIGINT, "
+    "file_modified TIMESTAMP, outcome STRING, reason STRING, rows_read BIGINT, inserted BIGINT, "
+    "updated BIGINT, unchanged BIGINT, superseded BIGINT, rejected BIGINT, parked BIGINT, "
+    "ingested_at TIMESTAMP"
 )
 RUNS_DDL = (
-    "run_id STRING, operation STRING, status STRING, started_at TIMESTAMP, finished_at TIMESTAMP, summary STRING, "
-    "table_versions MAP<STRING, BIGINT>"
+    "run_id STRING, operation STRING, status STRING, started_at TIMESTAMP, "
+    "finished_at TIMESTAMP, summary STRING, table_versions MAP<STRING, BIGINT>"
 )
+RECORD_TABLES = ("rejected_records", "ingested_files", "etl_runs")
+ROW_IDENTITY = ["file_path", "file_etag", "file_size", "line"]  # of a row in rejected_records
 
 TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.autoOptimize.optimizeWrite": "true",
     "delta.autoOptimize.autoCompact": "true",
     "delta.enableDeletionVectors": "false",
 }
-LARGE_BYTES = (
-    16 << 20
-)  # a batch of more is not held in memory but read again, and first decided in bulk, by blocks of keys
-INTERPRETED_BYTES = 32 << 20  # files and tables of less are read by interpreted plans
-PACKED = 8  # what a byte of a gzip file counts for
-FEW_ROWS = 200_000  # so many rows are joined by broadcast, and held as rows
-HEAD_BYTES = 1 << 16  # what is read of a file to know its header
-MOST_RANGES, MOST_DATES = 32, 400  # literals in a condition that prunes files
-MOST_COMMITS = 200  # so long a log is read as JSON, a longer one by Delta
+SCHEMA_VERSION = 1  # of summary.json; the state machine asks for it
+LARGE_BYTES = 32 << 20  # a batch with more text is staged in scratch files instead of memory
+BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
+GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
+HEAD_BYTES = 1 << 16  # what is read of a file to find its header
+MAX_RANGES, MAX_DATES = 32, 400  # literals in a condition that prunes files
+MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Errors and arguments
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Errors, arguments, progress
+# --------------------------------------------------------------------------------------------------
 class JobError(Exception):
     """The run cannot go on; the message says what happened and what to do."""
 
@@ -311,72 +284,131 @@ class JobArguments:
     rejected_path: str
     runs_path: str
     run_id: str
+    scratch_path: str
     force: bool = False
+    local: bool = False
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> JobArguments:
-        """Read the command line; unknown arguments (Glue adds its own) are ignored. Exits with 2 on a wrong one."""
-        parser = argparse.ArgumentParser(prog="glue_etl.py", allow_abbrev=False, add_help=True)
+        """Read the command line; ignores arguments it does not know (Glue adds its own).
+
+        Exits with 2 on a wrong argument.
+        """
+        parser = _Parser(prog="glue_etl.py", allow_abbrev=False)
         for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH", "RUN_ID"):
             parser.add_argument(f"--{name}", required=True)
-        parser.add_argument("--FORCE", nargs="?", const="true", default="false")
-        parser.error = _one_line_error  # type: ignore[method-assign]
+        parser.add_argument("--TempDir")
+        for name in ("FORCE", "LOCAL"):
+            parser.add_argument(f"--{name}", nargs="?", const="true", default="false")
         known, _ = parser.parse_known_args(argv)
-        if known.FORCE.lower() not in ("true", "false"):
-            _one_line_error(f"--FORCE is {known.FORCE!r}: say true or false")
+        for name in ("FORCE", "LOCAL"):
+            if getattr(known, name).lower() not in ("true", "false"):
+                parser.error(f"--{name} is {getattr(known, name)!r}: say true or false")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", known.RUN_ID):
-            _one_line_error(
+            parser.error(
                 f"--RUN_ID is {known.RUN_ID!r}: use letters, digits, '.', '_' and '-', 128 at most"
             )
-        paths = [
-            _folder(name, getattr(known, name))
+        raw, lakehouse, rejected, runs = (
+            parser.folder(name, getattr(known, name))
             for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH")
-        ]
-        return cls(*paths, run_id=known.RUN_ID, force=known.FORCE.lower() == "true")
+        )
+        scratch = known.TempDir or lakehouse.rstrip("/").rsplit("/", 1)[0] + "/glue-temp"
+        return cls(
+            raw,
+            lakehouse,
+            rejected,
+            runs,
+            known.RUN_ID,
+            parser.folder("TempDir", scratch),
+            known.FORCE.lower() == "true",
+            known.LOCAL.lower() == "true",
+        )
 
     def path_of(self, table: str) -> str:
         """Where a table lies."""
-        return (self.rejected_path if table == "rejected_records" else self.lakehouse_path) + table
+        root = self.rejected_path if table == "rejected_records" else self.lakehouse_path
+        return root + table
 
 
-def _one_line_error(message: str) -> None:
-    print(f"glue_etl.py: {message}", file=sys.stderr)
-    raise SystemExit(2)
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and exits with 2."""
+
+    def error(self, message: str) -> Any:
+        print(f"glue_etl.py: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def folder(self, name: str, path: str) -> str:
+        """A path that ends with `/`."""
+        if path.startswith("s3://"):
+            if not re.match(r"s3://[^/]+", path):
+                self.error(f"--{name} is {path!r}: write s3://bucket/prefix/")
+        elif "://" in path or not path:
+            self.error(f"--{name} is {path!r}: give s3://bucket/prefix/ or a folder")
+        else:
+            path = os.path.abspath(path)
+        return path.rstrip("/") + "/"
 
 
-def _folder(name: str, path: str) -> str:
-    if path.startswith("s3://"):
-        if not re.match(r"s3://[^/]+", path):
-            _one_line_error(f"--{name} is {path!r}: write s3://bucket/prefix/")
-    elif "://" in path or not path:
-        _one_line_error(f"--{name} is {path!r}: give s3://bucket/prefix/ or a folder")
-    else:
-        path = os.path.abspath(path)
-    return path.rstrip("/") + "/"
+LOG = logging.getLogger("glue_etl")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Column functions: text -> (value, what is wrong with it)
-# ---------------------------------------------------------------------------------------------------------------------
+def progress(step: str) -> None:
+    """Say which step is done; every commit of a run is followed by this call."""
+    LOG.info(step)
+
+
+def log_to_stdout(run_id: str) -> None:
+    """One line for each step: time, run id, step."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s [{run_id}] %(message)s", "%H:%M:%S"))
+    LOG.handlers, LOG.propagate = [handler], False
+    LOG.setLevel(logging.INFO)
+
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def map_concurrently(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 16
+) -> list[Result]:
+    """`function` of each item, in threads; the results in the items' order."""
+    items = list(items)
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with concurrent.futures.ThreadPoolExecutor(min(workers, len(items))) as pool:
+        return list(pool.map(function, items))
+
+
+def union(frames: Sequence[DataFrame]) -> DataFrame:
+    """All rows of frames with the same columns."""
+    return functools.reduce(DataFrame.unionByName, frames)
+
+
+def any_of(conditions: Iterable[SparkColumn]) -> SparkColumn:
+    return functools.reduce(lambda left, right: left | right, conditions)
+
+
+# --------------------------------------------------------------------------------------------------
+# Column functions: text -> value, and what is wrong with it
+# --------------------------------------------------------------------------------------------------
 TIMESTAMP_SHAPE = (
-    r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)? ?(Z|[+-]\d\d(:?\d\d)?)?$"
+    r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
+    r" ?(Z|[+-]\d\d(:?\d\d)?)?$"
 )
 DATE_SHAPE = r"^\d{4}-\d\d-\d\d$"
 MIDNIGHT_SHAPE = r"^\d{4}-\d\d-\d\d[T ]00:00(:00(\.0{1,9})?)?$"
 AMBIGUOUS_SHAPE = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}"
 INTEGER_SHAPE = r"^[+-]?\d+(\.0+)?$"
 NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-TRUE_WORDS, FALSE_WORDS = (
-    ("1", "true", "t", "yes", "y", "1.0"),
-    ("0", "false", "f", "no", "n", "0.0"),
-)
-
+TRUE_WORDS = ("1", "true", "t", "yes", "y", "1.0")
+FALSE_WORDS = ("0", "false", "f", "no", "n", "0.0")
+BLANKS = " \t\r\u00a0"
 
 SPARK_3 = not hasattr(SparkColumn, "try_cast")
 
 
 def try_cast(column: SparkColumn, type_name: str) -> SparkColumn:
-    """A cast that gives NULL where the text does not fit, with ANSI mode (Spark 4) and without (Spark 3)."""
+    """A cast that gives NULL where the text does not fit, on Spark 3.5 and 4.1 alike."""
     return column.cast(type_name) if SPARK_3 else column.try_cast(type_name)
 
 
@@ -387,17 +419,12 @@ def valid_utf8(text: SparkColumn) -> SparkColumn:
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
     """A name as text; `123.0`, as a spreadsheet writes an integer, is `123`."""
-    spreadsheet = text.contains(".0") & text.rlike(r"^\d+\.0+$")
-    return F.when(spreadsheet, F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
+    return F.when(text.rlike(r"^\d+\.0+$"), F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
 
 
 def parse_integer(text: SparkColumn) -> SparkColumn:
     """`3` and `3.0` are 3; `3.5`, `abc` and what leaves 32 bits are NULL."""
-    plain = try_cast(text, "int")
-    shaped = F.when(
-        text.rlike(INTEGER_SHAPE), try_cast(F.regexp_replace(text, r"\.0+$", ""), "int")
-    )
-    return F.when(plain.cast("string") == text, plain).otherwise(shaped)
+    return F.when(text.rlike(INTEGER_SHAPE), try_cast(F.regexp_replace(text, r"\.0+$", ""), "int"))
 
 
 def parse_number(text: SparkColumn) -> SparkColumn:
@@ -413,33 +440,20 @@ def parse_boolean(text: SparkColumn) -> SparkColumn:
 
 
 def parse_timestamp(text: SparkColumn) -> SparkColumn:
-    """ISO with `T` or a blank, seconds and fractions optional; an offset or `Z` is brought to UTC; year 1 to 9999."""
-    offset = F.regexp_replace(
-        F.regexp_replace(text, r" (?=Z|[+-])", ""), r"([+-]\d\d)(\d\d)$", "$1:$2"
-    )
-    with_seconds = F.regexp_replace(
-        offset, r"([T ]\d\d:\d\d)(?=Z|[+-])", "$1:00"
-    )  # the cast knows 11:27:00+02:00 only
-    plain = F.length(text).isin(16, 19) & (
-        (F.length(text) == 16) | (F.substring(text, 17, 1) == ":")
-    )
-    tight = F.when(plain, text).otherwise(with_seconds)
-    value = try_cast(tight, "timestamp")
+    """ISO with `T` or a blank, seconds and fractions optional, brought to UTC; year 1 to 9999."""
+    tight = F.regexp_replace(text, r" (?=Z|[+-])", "")
+    offset = F.regexp_replace(tight, r"([+-]\d\d)(\d\d)$", "$1:$2")
+    with_seconds = F.regexp_replace(offset, r"([T ]\d\d:\d\d)(?=Z|[+-])", "$1:00")
+    value = try_cast(with_seconds, "timestamp")  # the cast knows 11:27:00+02:00, not 11:27+0200
     in_range = ~text.startswith("0000") & F.year(value).between(1, 9999)
-    return F.when(
-        text.rlike(TIMESTAMP_SHAPE),
-        F.when(text.startswith("0") | text.startswith("9999"), F.when(in_range, value)).otherwise(
-            value
-        ),
-    )
+    return F.when(text.rlike(TIMESTAMP_SHAPE) & in_range, value)
 
 
 def parse_date(text: SparkColumn) -> SparkColumn:
     """ISO, or a timestamp at midnight as databases export a day; year 1 to 9999."""
     day = try_cast(F.substring(text, 1, 10), "date")
-    return F.when(
-        (text.rlike(DATE_SHAPE) | text.rlike(MIDNIGHT_SHAPE)) & ~text.startswith("0000"), day
-    )
+    shaped = text.rlike(DATE_SHAPE) | text.rlike(MIDNIGHT_SHAPE)
+    return F.when(shaped & ~text.startswith("0000"), day)
 
 
 PARSERS: dict[str, Callable[[SparkColumn], SparkColumn]] = {
@@ -452,117 +466,85 @@ PARSERS: dict[str, Callable[[SparkColumn], SparkColumn]] = {
 }
 
 
-def one_of(characters: str) -> str:
-    """A class of a regular expression with every character by name: Java looks those up in a table, and a range it compares."""
-    return (
-        "["
-        + "".join(
-            "\\" + character if character in r"[]\^&-" else character for character in characters
-        )
-        + "]"
-    )
-
-
-# What a value looks like that its type's plain cast reads as the parser above would: no blanks to trim, nothing to tidy up. A cast that
-# still fails sends its line to the parsers. A plain `*` is Java's fastest loop; the comma behind it keeps it from going back far
-PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
-PLAIN_WORD = r'[^,"\x00-\x20\x7f-\xa0\x{fffd}]++'
-PLAIN_VALUES = {
-    "INT": one_of("-0123456789") + "*",
-    "DOUBLE": one_of("-.0123456789") + "{0,40}+",
-    "BOOLEAN": one_of("01" + string.ascii_letters) + "*",
-    "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+",
-    "DATE": f"(?:{PLAIN_DATE})?+",
-    "STRING": rf"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+",
-}
-PLAIN_IDENTIFIER = (
-    one_of("".join(chr(code) for code in range(33, 127) if chr(code) not in '",.')) + "*"
-)
-UNUSED_VALUE = r'[^,"\x{fffd}]*'
-
-
-def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
-    """The typed value of a text that looks as `PLAIN_VALUES` says; NULL where it does not fit after all."""
-    value = text if column.type == "STRING" else try_cast(text, column.type)
-    if column.type == "BOOLEAN":
-        return (
-            F.when(text == "1", True).when(text == "0", False).otherwise(value)
-        )  # the cast looks a text up in two sets
-    return value + F.lit(0.0) if column.type == "DOUBLE" else value  # -0.0 is 0.0
-
-
 def parse(column: Column, text: SparkColumn) -> SparkColumn:
     """The typed value of a column's text; NULL where it is blank or does not fit."""
     return parse_identifier(text) if column.identifier else PARSERS[column.type](text)
 
 
-def column_reasons(
-    column: Column, text: SparkColumn, value: SparkColumn
-) -> list[tuple[str, SparkColumn]]:
-    """What can be wrong with one column: (reason code, true where it is so)."""
-    found: list[tuple[str, SparkColumn]] = []
-    if column.required:
-        found.append((f"missing_{column.name}", text.isNull()))
+def column_reasons(column: Column, text: SparkColumn, value: SparkColumn) -> dict[str, SparkColumn]:
+    """What can be wrong with one column: reason code -> true where it is so."""
+    found = {f"missing_{column.name}": text.isNull()} if column.required else {}
+    unread = text.isNotNull() & value.isNull()
     if column.type in ("TIMESTAMP", "DATE"):
         ambiguous = text.rlike(AMBIGUOUS_SHAPE)
-        found.append((f"ambiguous_{column.name}", text.isNotNull() & value.isNull() & ambiguous))
-        found.append((f"invalid_{column.name}", text.isNotNull() & value.isNull() & ~ambiguous))
+        found[f"ambiguous_{column.name}"] = unread & ambiguous
+        found[f"invalid_{column.name}"] = unread & ~ambiguous
     elif column.type != "STRING":
-        found.append((f"invalid_{column.name}", text.isNotNull() & value.isNull()))
+        found[f"invalid_{column.name}"] = unread
     return found
 
 
-def reasons_of(checks: Sequence[tuple[str, SparkColumn]]) -> SparkColumn:
-    """All reasons of a row as an array, or NULL where there is none; a check that is NULL is no reason."""
-    checks = [(reason, F.coalesce(broken, F.lit(False))) for reason, broken in checks]
-    bad = functools.reduce(lambda left, right: left | right, (broken for _, broken in checks))
-    codes = F.array(*[F.when(broken, F.lit(reason)) for reason, broken in checks])
-    return F.when(bad, F.filter(codes, lambda code: code.isNotNull()))
+def reasons_of(checks: Mapping[str, SparkColumn]) -> SparkColumn:
+    """All reasons of a row as an array, NULL where there is none; a check that is NULL is none."""
+    codes = F.array(*[F.when(broken, F.lit(reason)) for reason, broken in checks.items()])
+    found = F.filter(codes, lambda code: code.isNotNull())
+    return F.when(F.size(found) > 0, found)
 
 
-def key_number(key: SparkColumn, value: SparkColumn | None = None) -> SparkColumn:
-    """A number for a key: its own value where it is an integer of up to 18 digits without sign or leading zeros, so one to one, else a
-    negative one, a hash of 63 bits. `value` is the key's cast to BIGINT where it is at hand."""
-    number = try_cast(key, "bigint") if value is None else value
-    least = F.get(
-        F.expr(f"array({', '.join(f'{10**digits if digits else 0}L' for digits in range(18))})"),
-        F.octet_length(key) - 1,
-    )
-    return F.when(number >= least, number).otherwise(F.xxhash64(key).bitwiseOR(F.lit(-(2**63))))
+# The fast path: what a value looks like that its type's plain cast reads as the parser above would:
+# no blanks to trim, nothing to tidy up. A cast that still fails sends its line to the parser.
+# Java looks single characters of a class up in a table and compares ranges, so classes are spelled
+# out. A possessive quantifier keeps a long line from being tried again.
+def one_of(characters: str) -> str:
+    """A character class of a regular expression with each character named."""
+    escaped = ("\\" + one if one in r"[]\^&-" else one for one in characters)
+    return "[" + "".join(escaped) + "]"
 
 
-def key_place(number: SparkColumn) -> tuple[SparkColumn, SparkColumn]:
-    """The block of 64 neighbouring key numbers that holds a number, and the number's place in it as one bit of 64."""
-    bit = F.call_function(
-        "shiftleft", F.lit(1).cast("bigint"), number.bitwiseAND(F.lit(63)).cast("int")
-    )
-    return F.shiftright(number, 6).alias("_b"), bit.alias("_bit")
+PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
+PLAIN_WORD = (
+    r'[^,;|"\\\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u2060\u3000\ufeff\ufffd]++'
+)
+PLAIN_VALUES = {
+    "INT": one_of("-0123456789") + "{0,20}+",
+    "DOUBLE": one_of("-.0123456789") + "{0,40}+",
+    "BOOLEAN": one_of("01abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") + "{0,8}+",
+    "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+",
+    "DATE": f"(?:{PLAIN_DATE})?+",
+    "STRING": f"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+",
+}
+_PRINTABLE = [chr(code) for code in range(33, 127) if chr(code) not in '",;|.+=\\']
+PLAIN_IDENTIFIER = (  # one that starts as NULL, nan or #N/A may be none
+    f"(?:{one_of(''.join(one for one in _PRINTABLE if one not in 'nN#<'))}"
+    f"{one_of(''.join(_PRINTABLE))}*+)?+"
+)
+UNUSED_VALUE = r'[^,;|"\t\x00-\x08\x0b-\x1f\x{fffd}]*+'
 
 
-def row_hash(table: Table) -> SparkColumn:
-    """64 bits over all values of a row; NULL counts by its place (xxhash64 alone skips it, so (NULL, 5) would equal (5, NULL))."""
-    values = [F.col(name) for name in table.column_names]
-    nulls = functools.reduce(
-        lambda left, right: left + right,
-        (
-            F.when(value.isNull(), F.lit(1 << place)).otherwise(F.lit(0))
-            for place, value in enumerate(values)
-        ),
-    )
-    return F.xxhash64(nulls, *values)
+def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
+    """The value of a text that looks as `PLAIN_VALUES` says; NULL where it does not fit at all."""
+    value = text if column.type == "STRING" else try_cast(text, column.type)
+    if column.type == "BOOLEAN":
+        return F.when(text == "1", True).when(text == "0", False).otherwise(value)
+    return value + F.lit(0.0) if column.type == "DOUBLE" else value  # -0.0 is 0.0
+
+
+def integer_key(key: SparkColumn) -> SparkColumn:
+    """A key's number where it is an integer of up to 18 digits without sign and leading zeros."""
+    number = try_cast(key, "bigint")
+    least = ", ".join(f"{10**digits if digits else 0}L" for digits in range(18))
+    return F.when(number >= F.get(F.expr(f"array({least})"), F.octet_length(key) - 1), number)
 
 
 def same_values(table: Table, left: str, right: str) -> SparkColumn:
     """Whether two rows hold equal values, NULLs included."""
-    equal = (
-        F.col(f"{left}.{name}").eqNullSafe(F.col(f"{right}.{name}")) for name in table.column_names
-    )
+    equal = (F.col(f"{left}.{n}").eqNullSafe(F.col(f"{right}.{n}")) for n in table.column_names)
     return functools.reduce(lambda one, other: one & other, equal)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Storage: S3 or a folder, without Spark
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Storage: S3 or a folder, and Delta's log as JSON; without Spark
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class StoredObject:
     """One object of a listing: its path below the listed prefix and what tells its version."""
@@ -575,34 +557,42 @@ class StoredObject:
     @property
     def text_bytes(self) -> int:
         """The size of the text in it, as far as its name tells."""
-        return self.size * (PACKED if self.path.lower().endswith(".gz") else 1)
+        return self.size * (GZIP_RATIO if self.path.lower().endswith(".gz") else 1)
+
+
+class Storage(Protocol):
+    """Objects below a prefix. `chunks` raises FileNotFoundError where the object is not there."""
+
+    bucket: str | None
+
+    def key(self, path: str) -> str: ...
+    def list(self, prefix: str = "") -> Sequence[StoredObject]: ...
+    def with_etag(self, stored: StoredObject) -> StoredObject: ...
+    def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]: ...
+    def write_text(self, path: str, text: str) -> None: ...
+    def remove(self, prefix: str) -> None: ...
 
 
 class FolderStorage:
-    """Objects in a folder; the ETag is the SHA-1 of the bytes."""
+    """Objects in a folder; the ETag is the SHA-1 of the bytes, which `with_etag` reads."""
+
+    bucket = None
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.bucket: str | None = None
 
     def key(self, path: str) -> str:
         return self.root + path
 
-    def list(self, prefix: str = "") -> builtins.list[StoredObject]:
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
         found = []
         for folder, _, names in os.walk(self.root + prefix):
             for name in names:
                 full = os.path.join(folder, name)
                 stat = os.stat(full)
                 modified = dt.datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, dt.UTC)
-                found.append(
-                    StoredObject(
-                        os.path.relpath(full, self.root).replace(os.sep, "/"),
-                        "",
-                        stat.st_size,
-                        modified,
-                    )
-                )
+                path = os.path.relpath(full, self.root).replace(os.sep, "/")
+                found.append(StoredObject(path, "", stat.st_size, modified))
         return found
 
     def with_etag(self, stored: StoredObject) -> StoredObject:
@@ -623,6 +613,10 @@ class FolderStorage:
         part.write_text(text, encoding="utf-8")
         part.replace(target)
 
+    def remove(self, prefix: str) -> None:
+        for path in Path(self.root).glob(f"{prefix}*"):
+            shutil.rmtree(path)
+
 
 class S3Storage:
     """Objects below an S3 prefix."""
@@ -631,16 +625,13 @@ class S3Storage:
         import boto3
 
         self.bucket, _, self.prefix = root[len("s3://") :].partition("/")
-        self.client = boto3.client(
-            "s3",
-            endpoint_url=os.environ.get("AWS_ENDPOINT_URL_S3")
-            or os.environ.get("AWS_ENDPOINT_URL"),
-        )
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        self.client = boto3.client("s3", endpoint_url=endpoint)
 
     def key(self, path: str) -> str:
         return self.prefix + path
 
-    def list(self, prefix: str = "") -> builtins.list[StoredObject]:
+    def list(self, prefix: str = "") -> Sequence[StoredObject]:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix + prefix
         )
@@ -663,33 +654,23 @@ class S3Storage:
         try:
             body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
         except self.client.exceptions.NoSuchKey:
-            raise FileNotFoundError(
-                f"s3://{self.bucket}/{self.key(path)} is no longer there"
-            ) from None
-        try:
+            where = f"s3://{self.bucket}/{self.key(path)}"
+            raise FileNotFoundError(f"{where} is no longer there") from None
+        with closing(body):
             while chunk := body.read(size):
                 yield chunk
-        finally:
-            body.close()
 
     def write_text(self, path: str, text: str) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=text.encode("utf-8"))
 
+    def remove(self, prefix: str) -> None:
+        for stored in self.list(prefix):
+            self.client.delete_object(Bucket=self.bucket, Key=self.key(stored.path))
 
-def storage(path: str) -> Any:
+
+def storage(path: str) -> Storage:
     """The storage below a path that ends with `/`."""
     return S3Storage(path) if path.startswith("s3://") else FolderStorage(path)
-
-
-def in_threads(
-    function: Callable[[Any], Any], items: Iterable[Any], workers: int = 16
-) -> list[Any]:
-    """`function` of each item, side by side, in the items' order."""
-    items = list(items)
-    if len(items) < 2:
-        return [function(item) for item in items]
-    with concurrent.futures.ThreadPoolExecutor(min(workers, len(items))) as pool:
-        return list(pool.map(function, items))
 
 
 @dataclass(frozen=True)
@@ -698,15 +679,10 @@ class LogCommit:
 
     version: int
     operation: str
-    user_metadata: str | None
+    stamp: dict[str, Any]  # what the run that made it wrote into it; empty where it wrote nothing
     added: dict[str, int | None]  # path of a data file, and its rows where the log has statistics
     removed: tuple[str, ...]
     metrics: dict[str, str]
-
-    @property
-    def stamp(self) -> dict[str, Any]:
-        """What the run that made it wrote into it; empty where it wrote nothing."""
-        return json.loads(self.user_metadata or "{}")
 
 
 class DeltaLog:
@@ -721,79 +697,85 @@ class DeltaLog:
         names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list("_delta_log/"))
         return sorted(int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name))
 
-    def table_bytes(self) -> int:
-        """Size of the table's data, by the checksum file that Delta writes beside each commit; boundless where the last one is missing."""
-        version = max(self.versions(), default=-1)
-        if version < 0:
-            return 0
-        try:
-            return int(
-                json.loads(b"".join(self.storage.chunks(f"_delta_log/{version:020d}.crc")))[
-                    "tableSizeBytes"
-                ]
-            )
-        except (FileNotFoundError, ValueError, KeyError):
-            return sys.maxsize
+    def latest(self) -> int:
+        """The latest version, -1 where there is no table."""
+        return max(self.versions(), default=-1)
 
     def commit(self, version: int) -> LogCommit:
         if version not in self._commits:
-            lines = (
-                b"".join(self.storage.chunks(f"_delta_log/{version:020d}.json"))
-                .decode("utf-8")
-                .splitlines()
-            )
-            actions = [json.loads(line) for line in lines if line]
-            info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-            self._commits[version] = LogCommit(
-                version,
-                info.get("operation", ""),
-                info.get("userMetadata"),
-                {
-                    action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get(
-                        "numRecords"
-                    )
-                    for action in actions
-                    if "add" in action
-                },
-                tuple(action["remove"]["path"] for action in actions if "remove" in action),
-                info.get("operationMetrics", {}),
-            )
+            text = b"".join(self.storage.chunks(f"_delta_log/{version:020d}.json"))
+            self._commits[version] = _log_commit(version, text)
         return self._commits[version]
 
     def commits(self, after: int = -1) -> list[LogCommit]:
-        return in_threads(self.commit, [version for version in self.versions() if version > after])
+        return map_concurrently(self.commit, [one for one in self.versions() if one > after])
 
-    def run_ids(self, latest: int) -> set:
+    def run_ids(self, latest: int) -> set[str]:
         """Ids of the runs that made the latest commits."""
-        commits = in_threads(self.commit, self.versions()[-latest:])
-        return {commit.stamp.get("run_id") for commit in commits}
+        commits = map_concurrently(self.commit, self.versions()[-latest:])
+        return {commit.stamp.get("run_id", "") for commit in commits}
 
-    def file_ids(self) -> tuple[set, bool]:
-        """Ids of the files named in the commits, and whether the log is whole and nothing but appends, so that no id is missing."""
+    def file_ids(self) -> tuple[set[str], bool]:
+        """Ids of the files named in the commits, and whether the log is whole, so none is missing.
+
+        A log is whole if no commit was cleaned away and nobody but the job has written to it.
+        """
         commits = self.commits()
-        ids = set()
-        for commit in commits:
-            ids.update(commit.stamp.get("files", ()))
+        ids = {one for commit in commits for one in commit.stamp.get("files", ())}
         whole = [commit.version for commit in commits] == list(range(len(commits)))
-        return ids, whole and all(
-            commit.operation in ("WRITE", "OPTIMIZE", "MERGE") for commit in commits
-        )
+        ours = all(commit.operation in ("WRITE", "OPTIMIZE", "MERGE") for commit in commits)
+        return ids, whole and ours
+
+    def files(self) -> dict[str, int | None] | None:
+        """The table's data files and their rows; None where the log is long or not whole."""
+        versions = self.versions()
+        if len(versions) > MAX_LOG_COMMITS or versions != list(range(len(versions))):
+            return None
+        files: dict[str, int | None] = {}
+        for commit in self.commits():
+            files.update(commit.added)
+            for path in commit.removed:
+                files.pop(path, None)
+        return files
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Raw files: listing, dataset, header
-# ---------------------------------------------------------------------------------------------------------------------
+def _log_commit(version: int, text: bytes) -> LogCommit:
+    actions = [json.loads(line) for line in text.decode("utf-8").splitlines() if line]
+    info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    added = {
+        action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get("numRecords")
+        for action in actions
+        if "add" in action
+    }
+    return LogCommit(
+        version,
+        info.get("operation", ""),
+        json.loads(info.get("userMetadata") or "{}"),
+        added,
+        tuple(action["remove"]["path"] for action in actions if "remove" in action),
+        info.get("operationMetrics", {}),
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Step 1, discover: what is there, and what each file is
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layout:
-    """The first line of a file and the column names in it, in lower case."""
+    """The header of a file: its first line as it stands, its names in lower case, the delimiter."""
 
     line: str
     names: tuple[str, ...]
+    delimiter: str = ","
 
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file of the raw zone, and what became of it."""
+    """One file of the raw zone, and what became of it.
+
+    outcome  loaded, duplicate, set_aside or changed
+    known    whether the ledger has it
+    """
 
     stored: StoredObject
     dataset: str | None = None
@@ -803,26 +785,88 @@ class RawFile:
     detail: str | None = None
     ignored_columns: tuple[str, ...] = ()
     known: bool = False
-    rows_read: int = 0
 
     @property
     def id(self) -> str:
         """The file's identity in the ledger: path, content and size."""
-        return hashlib.sha256(
-            f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}".encode()
-        ).hexdigest()[:24]
+        text = f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}"
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     @property
     def destination(self) -> str:
-        return {"loaded": "archive", "duplicate": "archive", "set_aside": "rejected"}.get(
-            self.outcome, "raw"
-        )
+        """Where the archiver moves it: archive, rejected, or not at all (raw)."""
+        moves = {"loaded": "archive", "duplicate": "archive", "set_aside": "rejected"}
+        return moves.get(self.outcome, "raw")
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """The files of a run in the order of delivery."""
+
+    files: tuple[RawFile, ...]
+
+    @property
+    def to_load(self) -> tuple[RawFile, ...]:
+        return tuple(raw for raw in self.files if raw.outcome == "loaded")
+
+    @property
+    def anything_new(self) -> bool:
+        return any(raw.outcome == "loaded" or not raw.known for raw in self.files)
+
+
+def discover(arguments: JobArguments, session: Callable[[], SparkSession]) -> Discovered:
+    """List the raw zone once, look at each file's header and at the ledger.
+
+    `session` is called only where the ledger's log is not whole any more, so that the table itself
+    has to be asked.
+    """
+    store = storage(arguments.raw_path)
+    listed = sorted(store.list(), key=lambda stored: (stored.modified, stored.path))
+    looked_at = map_concurrently(functools.partial(inspect, store), listed)
+    files = [raw for raw in looked_at if raw is not None]
+    known = known_files(arguments, session, {raw.id for raw in files}) if files else set()
+    return Discovered(tuple(_judge(raw, raw.id in known, arguments.force) for raw in files))
+
+
+def _judge(raw: RawFile, known: bool, force: bool) -> RawFile:
+    """A file with what the ledger says of it."""
+    if known and raw.outcome == "loaded" and not force:
+        detail = f"{raw.stored.path}: these bytes were loaded before"
+        return replace(raw, known=True, outcome="duplicate", detail=detail)
+    return replace(raw, known=known)
+
+
+def known_files(
+    arguments: JobArguments, session: Callable[[], SparkSession], ids: set[str]
+) -> set[str]:
+    """Which of the files are in the ledger."""
+    path = arguments.path_of("ingested_files")
+    found, whole = DeltaLog(path).file_ids()
+    if whole or ids <= found:
+        return found & ids
+    ledger = session().read.format("delta").load(path)
+    rows = ledger.select("file_path", "file_etag", "file_size").distinct().toLocalIterator()
+    epoch = dt.datetime.fromtimestamp(0, dt.UTC)
+    return {RawFile(StoredObject(row[0], row[1], row[2], epoch)).id for row in rows} & ids
+
+
+def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
+    """What a file is by its path and header; None where it has gone since the listing.
+
+    It goes if the archive of the run before is still at work.
+    """
+    try:
+        stored = store.with_etag(stored)
+        return with_header(store, RawFile(stored, dataset_of(stored.path)))
+    except FileNotFoundError:
+        return None
 
 
 def dataset_of(path: str) -> str | None:
     """The dataset that a path below the raw prefix names; `order_items` is tried before `orders`."""
     name = path.lower()
-    if not re.search(r"\.csv(\.gz)?$", name) or path.rsplit("/", 1)[-1].startswith(("_", ".")):
+    hidden = path.rsplit("/", 1)[-1].startswith(("_", "."))
+    if hidden or not re.search(r"\.csv(\.gz)?\Z", name):
         return None
     for table in sorted(TABLES, key=lambda table: -len(table.dataset)):
         if re.match(re.escape(table.dataset) + r"(?![a-z0-9])", name):
@@ -830,307 +874,517 @@ def dataset_of(path: str) -> str | None:
     return None
 
 
-def read_head(store: Any, stored: StoredObject) -> bytes:
-    """The first bytes of a file, unpacked, at least its first line. A gzip stream is read whole, so that a broken one is known."""
-    chunks = store.chunks(stored.path, HEAD_BYTES)
-    if not stored.path.lower().endswith(".gz"):
-        return _until_line(chunks)
-    unpacked = _gunzip(chunks)
-    head = _until_line(unpacked)
-    for _ in unpacked:
-        pass
-    return head
+def set_aside(raw: RawFile, reason: str, found: str = "") -> RawFile:
+    """A file that cannot be loaded as a whole; `found` says what was seen in it."""
+    detail = f"{raw.stored.path}: {FILE_REASONS[reason]}" + (f" ({found})" if found else "")
+    return replace(raw, outcome="set_aside", reason=reason, detail=detail)
 
 
-def _until_line(chunks: Iterator[bytes]) -> bytes:
+def with_header(store: Storage, raw: RawFile) -> RawFile:
+    """A file with its layout, or set aside with the reason."""
+    name = raw.stored.path
+    if raw.dataset is None:
+        return set_aside(raw, "unknown_dataset")
+    if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
+        return set_aside(raw, "gzip_name")
+    try:
+        head = read_head(store, raw.stored)
+    except zlib.error as error:
+        return set_aside(raw, "truncated_gzip", str(error))
+    zeros = head.count(b"\0") / max(len(head), 1)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < zeros < 0.8:
+        return set_aside(raw, "utf16")
+    if zeros:
+        return set_aside(raw, "binary")
+    return _with_names(raw, head)
+
+
+def read_head(store: Storage, stored: StoredObject) -> bytes:
+    """The first HEAD_BYTES from the first line that is not blank on, unpacked.
+
+    A gzip stream is read whole, so that a broken one is known.
+    """
+    with closing(store.chunks(stored.path, HEAD_BYTES)) as chunks:
+        if not stored.path.lower().endswith(".gz"):
+            return _first_text(chunks)
+        unpacked = unpack_gzip(chunks)
+        head = _first_text(unpacked)
+        for _ in unpacked:
+            pass
+        return head
+
+
+def _first_text(chunks: Iterator[bytes]) -> bytes:
     head = b""
     for chunk in chunks:
-        head += chunk
-        if len(head) >= HEAD_BYTES and re.search(rb"[^\s\xef\xbb\xbf][^\r\n]*[\r\n]", head):
+        head = (head + chunk).lstrip(b" \t\r\n")
+        if len(head) >= HEAD_BYTES:
             break
-    return head
+    return head[:HEAD_BYTES]
 
 
-def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def unpack_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Unpack all members of a gzip stream; zlib.error where it is damaged or ends too early."""
     unpacker = zlib.decompressobj(31)
     for chunk in chunks:
         while chunk:
             yield unpacker.decompress(chunk)
             chunk = unpacker.unused_data
-            if unpacker.eof and chunk:
-                unpacker = zlib.decompressobj(31)
-            elif not unpacker.eof:
+            if not unpacker.eof:
                 break
+            if chunk:
+                unpacker = zlib.decompressobj(31)
     if not unpacker.eof:
         raise zlib.error("the gzip stream ends too early")
 
 
-def inspect(store: Any, stored: StoredObject) -> RawFile:
-    """What a file is by its path and first line: a file to load with its header, or one to set aside with the reason."""
-    stored = store.with_etag(stored)
-    dataset = dataset_of(stored.path)
-
-    def aside(reason: str, detail: str = "") -> RawFile:
-        said = f"{stored.path}: {FILE_REASONS[reason]}" + (f" ({detail})" if detail else "")
-        return RawFile(stored, dataset, outcome="set_aside", reason=reason, detail=said)
-
-    if dataset is None:
-        return aside("unknown_dataset")
-    if SPARK_3 and stored.path.lower().endswith(".gz") and not stored.path.endswith(".gz"):
-        return aside("gzip_name")
-    try:
-        head = read_head(store, stored)
-    except zlib.error as error:
-        return aside("truncated_gzip", str(error))
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return aside("utf16")
-    if b"\0" in head[:HEAD_BYTES]:
-        zeros = head[:HEAD_BYTES].count(b"\0") / len(head[:HEAD_BYTES])
-        return aside("utf16" if 0.3 < zeros < 0.8 else "binary")
-    return _with_header(RawFile(stored, dataset), head, aside)
-
-
-def inspect_if_there(store: Any, stored: StoredObject) -> RawFile | None:
-    """What a listed file is; None where it has gone since: the archive of the run before may still be at work."""
-    try:
-        return inspect(store, stored)
-    except FileNotFoundError:
-        return None
-
-
-def _with_header(raw: RawFile, head: bytes, aside: Callable[..., RawFile]) -> RawFile:
-    text = head.decode("utf-8", errors="replace").lstrip("\ufeff")
-    line = next((line for line in re.split(r"\r\n|\n|\r", text) if line.strip()), None)
-    if line is None:
-        return aside("empty_file")
-    names = tuple(
-        name.strip().lower() for name in next(csv.reader(io.StringIO(line), skipinitialspace=True))
-    )
+def _with_names(raw: RawFile, head: bytes) -> RawFile:
+    text = head.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip(BLANKS + "\n")
+    if not text:
+        return set_aside(raw, "empty_file")
+    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
+    names = tuple(name.strip().lower() for name in next(csv.reader([line], skipinitialspace=True)))
     wanted = next(table for table in TABLES if table.dataset == raw.dataset).column_names
     missing = [name for name in wanted if name not in names]
     if len(missing) == len(wanted):
-        return (
-            aside("binary") if "\ufffd" in line else aside("no_header", f"it reads {line[:80]!r}")
-        )
+        garbled = "\ufffd" in line
+        return set_aside(raw, "binary") if garbled else set_aside(raw, "no_header", repr(line[:80]))
     if missing:
-        return aside("missing_column", "without " + ", ".join(missing))
+        return set_aside(raw, "missing_column", "without " + ", ".join(missing))
     twice = [name for name, count in Counter(names).items() if count > 1 and name in wanted]
     if twice:
-        return aside("duplicate_column", ", ".join(twice))
+        return set_aside(raw, "duplicate_column", ", ".join(twice))
+    ignored = tuple(name for name in names if name not in wanted)
+    return replace(raw, layout=Layout(line, names), ignored_columns=ignored)
+
+
+# --------------------------------------------------------------------------------------------------
+# The edges: Spark, and the tables as the run finds them
+# --------------------------------------------------------------------------------------------------
+SPARK_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
+    "spark.sql.parquet.compression.codec": "zstd",  # half of snappy's bytes, which Athena bills
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",  # Spark 3.5 stops at days before 1582
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method
+    "spark.sql.adaptive.enabled": "false",  # sizes are known: planning again costs more than it finds
+    "spark.databricks.delta.snapshotPartitions": "2",
+    # No list of all files and no histogram of sizes beside each commit: a query each, read by nobody
+    "spark.databricks.delta.allFilesInCrc.enabled": "false",
+    "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",
+    # autoCompact by its threshold of small files; its shortcut rewrites every partition touched
+    "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
+    "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
+}
+DELTA_SETTINGS = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
+
+
+def spark_session(text_bytes: int = 0, local: bool = False) -> SparkSession:
+    """The session of Glue or of `spark-submit`; with `local` one with Delta's jars from Maven.
+
+    text_bytes  size of the batch, by which shuffles are partitioned
+    """
+    builder = SparkSession.builder.appName("Lakehouse").config(
+        "spark.python.sql.dataFrameDebugging.enabled",
+        "false",  # six calls to Java for each column
+    )
+    if local:
+        from delta import configure_spark_with_delta_pip
+
+        for name, value in DELTA_SETTINGS.items():
+            builder = builder.config(name, value)
+        builder = configure_spark_with_delta_pip(builder)
+    spark = builder.getOrCreate()
+    for name, value in SPARK_SETTINGS.items():
+        spark.conf.set(name, value)
+    cores = spark.sparkContext.defaultParallelism
+    spark.conf.set("spark.sql.files.minPartitionNum", str(cores))
+    partitions = max(cores, min(400, text_bytes // (48 << 20)))
+    spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
+    return spark
+
+
+def local_frame(spark: SparkSession, rows: Sequence[Mapping[str, Any]], ddl: str) -> DataFrame:
+    """A few rows that this process knows, as a frame that needs no Python worker.
+
+    `rows` hold what JSON can say, and times in ISO form.
+    """
+    texts = F.from_json(F.lit(json.dumps(rows)), f"ARRAY<STRUCT<{ddl}>>")
+    frame = spark.sql("SELECT 1").select(F.inline(texts))
+    return frame if rows else frame.where(F.lit(False))
+
+
+@dataclass(frozen=True)
+class LakeTable:
+    """A Delta table as the run finds it: its version (-1 for none) and its rows at that version."""
+
+    spark: SparkSession
+    path: str
+    log: DeltaLog
+    before: int
+    frame: DataFrame | None
+
+    @property
+    def exists(self) -> bool:
+        return self.before >= 0
+
+    def append(
+        self, rows: DataFrame, stamp: str, partition: str | None = None, **more: str
+    ) -> None:
+        """Append in one commit; the first append creates the table with its properties."""
+        options = {"userMetadata": stamp, **more}
+        if not self.exists:
+            options |= TABLE_PROPERTIES
+        writer = rows.write.format("delta").mode("append").options(**options)
+        (writer.partitionBy(partition) if partition else writer).save(self.path)
+
+    def append_records(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        ddl: str,
+        stamp: str,
+        partition: str | None = None,
+    ) -> None:
+        """Append a few rows that this process knows, or none."""
+        frame = local_frame(self.spark, rows, ddl)
+        self.append(frame, stamp, partition, optimizeWrite="false")  # one file needs no shuffle
+
+    def merge(self, rows: DataFrame, condition: str, clauses: str, stamp: str) -> None:
+        """MERGE rows (alias s) into the table (alias t) by SQL, in one commit."""
+        rows.createOrReplaceTempView("lakehouse_merge_source")
+        self.spark.conf.set(COMMIT_STAMP, stamp)
+        try:
+            self.spark.sql(
+                f"MERGE INTO delta.`{self.path}` t USING lakehouse_merge_source s "
+                f"ON {condition} {clauses}"
+            )
+        finally:
+            self.spark.conf.unset(COMMIT_STAMP)
+            self.spark.catalog.dropTempView("lakehouse_merge_source")
+
+    def summary(self) -> dict[str, Any]:
+        """What the run did to the table, as the summary tells it."""
+        commits = self.log.commits(after=self.before)
+        version = max([self.before, *(commit.version for commit in commits)])
+        added = [path for commit in commits for path in commit.added]
+        days = {
+            match.group(1) for match in (re.match(r"date=([^/]+)/", one) for one in added) if match
+        }
+        widened = any(commit.operation == "ADD COLUMNS" for commit in commits)
+        return {
+            "version": version if version >= 0 else None,
+            "rows": self._rows() if version >= 0 else 0,
+            "schema_changed": widened or (not self.exists and version >= 0),
+            "files_added": len(added),
+            "files_removed": sum(len(commit.removed) for commit in commits),
+            "dates": sorted(days),
+        }
+
+    def _rows(self) -> int:
+        """Rows of the table: by the log's statistics where it has them, else Delta counts."""
+        rows = list((self.log.files() or {"": None}).values())
+        if None in rows:
+            return self.spark.read.format("delta").load(self.path).count()
+        return sum(count or 0 for count in rows)
+
+
+Lake = Mapping[str, LakeTable]
+
+
+def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
+    """All tables; columns that are declared but not in a table yet are added to it."""
+    declared: dict[str, Table | None] = {table.name: table for table in TABLES}
+    declared |= dict.fromkeys(RECORD_TABLES)
+
+    def open_table(name: str) -> LakeTable:
+        path = arguments.path_of(name)
+        log = DeltaLog(path)
+        before = log.latest()
+        if before < 0:
+            return LakeTable(spark, path, log, before, None)
+        frame = spark.read.format("delta").load(path)
+        table = declared[name]
+        missing = [one for one in table.columns if one.name not in frame.columns] if table else []
+        if missing:
+            added = ", ".join(f"`{column.name}` {column.type}" for column in missing)
+            spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({added})")
+            frame = spark.read.format("delta").load(path)
+        return LakeTable(spark, path, log, before, frame)
+
+    return dict(zip(declared, map_concurrently(open_table, declared), strict=True))
+
+
+# --------------------------------------------------------------------------------------------------
+# Step 2, stage: the raw text, read once, as typed rows and rows with reasons
+#
+# Columns of the job's own, beside the table's:
+#   _file      STRING   the file, as Spark names it
+#   _split     BIGINT   where the input split of the file starts that holds the line
+#   _mid       BIGINT   monotonically_increasing_id: rises within a split, line by line
+#   _line      BIGINT   the line in the file; NULL until it is asked for (`located`)
+#   _layout    INT      which of the batch's layouts the file has
+#   _raw       STRING   the line as it stands, or all lines of a quoted record
+#   _kind      INT      RECORD, BLANK or HEADER; NULL where the fast path leaves it to the parser
+#   _reasons   ARRAY    why a record is rejected; NULL for a valid row
+#   _fields    MAP      the texts of a rejected row by column; NULL where they could not be told
+# --------------------------------------------------------------------------------------------------
+RECORD, BLANK, HEADER = 0, 1, 2
+PLACE = ["_file", "_split", "_mid", "_line", "_layout", "_raw"]
+STAGED_DDL = (
+    "_file STRING, _split BIGINT, _mid BIGINT, _line BIGINT, _layout INT, _raw STRING, _kind INT, "
+    "_reasons ARRAY<STRING>, _fields MAP<STRING, STRING>, "
+)
+# A path is a path: no wildcards in names, and no partitions guessed from `date=...` folders
+PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
+FAST_LAYOUTS = 4  # so many layouts of a batch have a fast path
+LINE_BREAK = r"\r\n|\n|\r"
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Where a step keeps frames that are read more than once: in memory, or in Parquet files."""
+
+    spark: SparkSession
+    path: str
+    on_disk: bool
+
+    def materialize(self, frame: DataFrame, name: str) -> DataFrame:
+        """Compute a frame once. In memory that happens when it is first read."""
+        if not self.on_disk:
+            return frame.localCheckpoint(eager=False)
+        path = self.path + name
+        frame.write.mode("overwrite").option("compression", "lz4_raw").parquet(path)
+        return self.spark.read.schema(frame.schema).parquet(path)
+
+    def remove(self) -> None:
+        if self.on_disk:
+            storage(self.path).remove("")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One input split of a file and its lines."""
+
+    file: str
+    start: int
+    first_mid: int
+    lines: int
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """What was read of one file: its rows, and how many of them are rejected."""
+
+    rows: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class StagedDataset:
+    """All lines of a dataset's files.
+
+    rows      a row for each line, columns as above and the table's; None where no file has come
+    files     Spark's name of a file -> the file
+    counts    file id -> its rows
+    key_span  key column -> lowest and highest key as numbers; absent where not all are integers
+    """
+
+    table: Table
+    scratch: Scratch
+    rows: DataFrame | None = None
+    files: Mapping[str, RawFile] = field(default_factory=dict)
+    splits: tuple[Split, ...] = ()
+    counts: Mapping[str, RowCounts] = field(default_factory=dict)
+    key_span: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    repeated_headers: int = 0
+
+    @property
+    def large(self) -> bool:
+        return self.scratch.on_disk
+
+    @property
+    def valid(self) -> DataFrame:
+        """The rows without a reason to reject them."""
+        rows = self.rows
+        if rows is None:
+            rows = local_frame(self.scratch.spark, [], STAGED_DDL + self.table.ddl)
+        return rows.where((F.col("_kind") == RECORD) & F.col("_reasons").isNull())
+
+    @property
+    def valid_rows(self) -> int:
+        return sum(count.rows - count.rejected for count in self.counts.values())
+
+    def without(self, ids: set[str]) -> StagedDataset:
+        """The same without some files."""
+        if not ids & {raw.id for raw in self.files.values()}:
+            return self
+        files = {name: raw for name, raw in self.files.items() if raw.id not in ids}
+        rows = self.rows.where(F.col("_file").isin(list(files))) if self.rows and files else None
+        counts = {one: count for one, count in self.counts.items() if one not in ids}
+        return replace(self, rows=rows, files=files, counts=counts)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What the run has read: the datasets by name, and the files with what became of them."""
+
+    files: tuple[RawFile, ...]
+    datasets: Mapping[str, StagedDataset]
+
+
+def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
+    """Read every file to load once, then leave out those that changed while they were read."""
+    large = sum(raw.stored.text_bytes for raw in found.to_load) > LARGE_BYTES
+    scratch = arguments.scratch_path + "run="
+    if large:
+        storage(scratch).remove("")  # what a killed run has left
+
+    def stage_table(table: Table) -> StagedDataset:
+        path = f"{scratch}{arguments.run_id}/{table.dataset}/"
+        files = [raw for raw in found.to_load if raw.dataset == table.dataset]
+        empty = StagedDataset(table, Scratch(spark, path, large and bool(files)))
+        return stage_files(empty, arguments.raw_path, files) if files else empty
+
+    datasets = map_concurrently(stage_table, TABLES)
+    gone = changed_files(storage(arguments.raw_path), found.to_load)
+    files = tuple(_mark_changed(raw) if raw.id in gone else raw for raw in found.files)
+    return Staged(files, {one.table.dataset: one.without(gone) for one in datasets})
+
+
+def _mark_changed(raw: RawFile) -> RawFile:
+    detail = "overwritten or deleted while the run read it; it stays for the next run"
+    return replace(raw, outcome="changed", detail=f"{raw.stored.path}: {detail}")
+
+
+def changed_files(store: Storage, raws: Iterable[RawFile]) -> set[str]:
+    """Ids of files that are no longer what was listed."""
+    now = {stored.path: stored for stored in store.list()}
+
+    def same(raw: RawFile) -> bool:
+        other = now.get(raw.stored.path)
+        if other is None or other.size != raw.stored.size:
+            return False
+        same_bytes = other.etag == raw.stored.etag
+        return same_bytes if other.etag else other.modified == raw.stored.modified
+
+    return {raw.id for raw in raws if not same(raw)}
+
+
+# -- lines -----------------------------------------------------------------------------------------
+def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -> StagedDataset:
+    """Stage the files of one dataset: the fast path first, the parser for what it leaves."""
+    table, scratch = empty.table, empty.scratch
+    layouts = [one for one, _ in Counter(raw.layout for raw in files).most_common()]
+    lines = read_lines(scratch.spark, raw_path, files, layouts)
+    fast = scratch.materialize(fast_path(lines, table, layouts), "fast")
+    profiled = profile(fast, table).collect()
+    names = _file_names(raw_path, files, {row["_file"] for row in profiled}, table)
+    multi_line = sorted({row["_file"] for row in profiled if row["multi_line"]})
+    single = ~F.col("_file").isin(multi_line) if multi_line else F.lit(True)
+    parts, profiles = [fast.where(F.col("_kind").isNotNull() & single)], []
+    if any(row["unparsed"] and not row["multi_line"] for row in profiled):
+        rest = fast.where(F.col("_kind").isNull() & single).select(PLACE)
+        parts.append(scratch.materialize(parse_lines(rest, table, layouts), "parsed"))
+    if multi_line:
+        records = join_quoted_lines(fast.where(~single).select(PLACE), layouts)
+        parts.append(scratch.materialize(parse_lines(records, table, layouts), "records"))
+    for part in parts[1:]:
+        profiles += profile(part, table).collect()
+    profiles += [row for row in profiled if row["_file"] not in multi_line]
     return replace(
-        raw,
-        layout=Layout(line, names),
-        ignored_columns=tuple(name for name in names if name not in wanted),
+        empty,
+        rows=functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts),
+        files=names,
+        splits=tuple(
+            Split(row["_file"], row["_split"], row["first_mid"], row["lines"]) for row in profiled
+        ),
+        counts=_row_counts(profiles, names),
+        key_span=key_span(profiles, table),
+        repeated_headers=sum(row["headers"] for row in profiles) - len(names),
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pure transforms, in the order in which they run. Columns of the job's own start with `_`:
-#   _file BIGINT hash of the path, _layout INT which header its file has, _block BIGINT and _mid BIGINT the place in the file,
-#   _line BIGINT (files read record by record)
-#   _kind INT 0 record, 1 blank line, 2 header line, NULL not read yet; _reasons ARRAY<STRING> NULL for a valid row; _raw STRING;
-#   _fields MAP; _odd BOOLEAN
-# ---------------------------------------------------------------------------------------------------------------------
-RECORD, BLANK, HEADER, FAULTY = 0, 1, 2, 3
-QUOTED_FIELD = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"'
-CLOSED_FIELD = rf"{QUOTED_FIELD}[ \t]*+(?=[,\r\n]|\z)"
-RECORD_PATTERN = (
-    rf"((?:{CLOSED_FIELD}|[^,\r\n]*+)(?:,(?:{CLOSED_FIELD}|[^,\r\n]*+))*+)(?:\r\n|\n|\r|\z)"
-)
-CLOSED_PATTERN = rf'^(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+)(?:,(?:{QUOTED_FIELD}[ \t]*+|(?![ \t]*")[^,]*+))*+$'
-# A path is a path: no wildcards in names, and no partitions guessed from `date=…` folders (which reads every other file several times)
-PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
-MOST_COLUMNS = 20_000  # the CSV parser's limit; a longer quoted row has too many fields anyway
+def _file_names(
+    raw_path: str, files: Sequence[RawFile], names: set[str], table: Table
+) -> dict[str, RawFile]:
+    """The files by the names that Spark has for them, which are URL-encoded."""
+
+    def bare(path: str) -> str:
+        return re.sub(r"^\w+:/*|^/+", "", path)
+
+    by_path = {bare(raw_path + raw.stored.path): raw for raw in files}
+    found = {name: by_path.get(bare(urllib.parse.unquote(name))) for name in names}
+    strange = [name for name, raw in found.items() if raw is None]
+    if strange:
+        raise JobError(
+            f"Spark read {strange[0]} for {table.dataset}, which the listing does not name; run again"
+        )
+    return {name: raw for name, raw in found.items() if raw is not None}
 
 
-def physical_lines(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-    """One row for each line of plain files: _text, _file, _block, _mid, _line (NULL)."""
-    reader = spark.read.options(**PLAIN_PATHS)
-    return reader.text(list(paths)).select(
-        F.col("value").alias("_text"),
-        F.xxhash64(F.input_file_name()).alias("_file"),
-        F.input_file_block_start().alias("_block"),
+def _row_counts(profiles: Iterable[Any], names: Mapping[str, RawFile]) -> dict[str, RowCounts]:
+    """The rows of each file; a header that stands once more is a rejected row."""
+    rows, rejected, headers = Counter[str](), Counter[str](), Counter[str]()
+    for row in profiles:
+        file = names[row["_file"]].id
+        rows[file] += row["records"]
+        rejected[file] += row["rejected"]
+        headers[file] += row["headers"]
+    again = {file: max(count - 1, 0) for file, count in headers.items()}
+    return {
+        file: RowCounts(rows[file] + again[file], rejected[file] + again[file]) for file in rows
+    }
+
+
+def read_lines(
+    spark: SparkSession, raw_path: str, files: Sequence[RawFile], layouts: Sequence[Layout]
+) -> DataFrame:
+    """One row for each line of the files: PLACE."""
+    paths = [raw_path + raw.stored.path for raw in files]
+    lines = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(paths)
+    lines = lines.select(
+        F.col("_metadata.file_path").alias("_file"),
+        F.col("_metadata.file_block_start").alias("_split"),
         F.monotonically_increasing_id().alias("_mid"),
         F.lit(None).cast("bigint").alias("_line"),
+        F.lit(0).alias("_layout"),
+        F.col("value").alias("_raw"),
     )
-
-
-def quoted_records(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-    """One row for each record of files in which a quoted field holds a line break: as `physical_lines`, with _line."""
-    reader = spark.read.options(**PLAIN_PATHS)
-    files = reader.text(list(paths), wholetext=True).select(
-        F.xxhash64(F.input_file_name()).alias("_file"),
-        F.regexp_replace("value", "^\ufeff", "").alias("_all"),
-    )
-    records = files.select(
-        "_file",
-        F.posexplode(F.regexp_extract_all("_all", F.lit(f"(?s){RECORD_PATTERN}"), F.lit(1))).alias(
-            "_mid", "_text"
-        ),
-    )
-    breaks = F.size(F.split("_text", r"\r\n|\n|\r")).cast("bigint")
-    before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
-    return records.select(
-        "_text",
-        "_file",
-        F.lit(0).cast("bigint").alias("_block"),
-        F.col("_mid").cast("bigint").alias("_mid"),
-        (F.coalesce(F.sum(breaks).over(before), F.lit(0)) + 1).alias("_line"),
+    if len(layouts) == 1:
+        return lines
+    of_file = [
+        {"path": re.sub(r"^\w+:/*|^/+", "", path), "place": layouts.index(raw.layout)}
+        for path, raw in zip(paths, files, strict=True)
+    ]
+    places = F.broadcast(local_frame(spark, of_file, "path STRING, place INT"))
+    decoded = F.url_decode(F.replace(F.col("_file"), F.lit("+"), F.lit("%2B")))
+    lines = lines.withColumn("path", F.regexp_replace(decoded, r"^\w+:/*|^/+", ""))
+    return (
+        lines.join(places, "path", how="left").withColumn("_layout", F.col("place")).select(PLACE)
     )
 
 
 def by_layout(values: Sequence[Any]) -> SparkColumn:
-    """The value that belongs to a row's layout: a literal where all are equal, so that the usual case costs nothing."""
+    """The value of a row's layout; a literal where all are equal."""
     if len(set(values)) == 1:
         return F.lit(values[0])
     return F.element_at(F.array(*[F.lit(value) for value in values]), F.col("_layout") + 1)
 
 
-def split_fields(lines: DataFrame, layouts: Sequence[Layout], table: Table) -> DataFrame:
-    """Add _kind, _odd, _broken (why the record has not the header's shape, or NULL) and `_c_<column>`, the text of each column.
-
-    `lines` holds _layout INT, the place of its file's layout among `layouts`: all files of a dataset go one way, whatever their headers.
-    """
-    wide, widest = (
-        by_layout([len(layout.names) for layout in layouts]),
-        max(len(layout.names) for layout in layouts),
-    )
-    schema = ", ".join(f"c{place} STRING" for place in range(widest)) + ", _corrupt STRING"
-    options = {
-        "columnNameOfCorruptRecord": "_corrupt",
-        "escape": '"',
-        "mode": "PERMISSIVE",
-        "ignoreLeadingWhiteSpace": "true",
-        "ignoreTrailingWhiteSpace": "true",
-        "maxColumns": str(max(MOST_COLUMNS, widest) + 1),
-    }
-    text = F.col("_text")
-    commas = F.length(text) - F.length(F.replace(text, F.lit(","), F.lit("")))
-    lines = lines.select("*", text.contains('"').alias("_quoted"))
-    lines = lines.select(
-        "*",
-        F.when(F.col("_quoted") & (commas < MOST_COLUMNS), F.from_csv(text, schema, options)).alias(
-            "_parsed"
-        ),
-        F.when(~F.col("_quoted"), F.split(text, ",", -1)).alias("_split"),
-    )
-    header_line = by_layout([layout.line for layout in layouts])
-    kind = (
-        F.when(~text.contains(",") & ~text.rlike(r"[^ \t\r\x{a0}]"), BLANK)
-        .when(text == header_line, HEADER)
-        .otherwise(RECORD)
-    )
-    outside = F.regexp_replace(text, r'"[^"]*"?', "")
-    fields = F.when(
-        F.col("_quoted"),
-        F.length(outside) - F.length(F.replace(outside, F.lit(","), F.lit(""))) + 1,
-    ).otherwise(F.size("_split"))
-    quotes = F.length(text) - F.length(F.replace(text, F.lit('"'), F.lit("")))
-    unread = F.col("_quoted") & (
-        F.col("_parsed").isNull() | (F.col("_parsed._corrupt").isNotNull() & (wide == widest))
-    )
-    broken = (
-        F.when(~valid_utf8(text), "invalid_utf8")
-        .when(F.col("_quoted") & ~text.rlike(f"(?s){CLOSED_PATTERN}"), "unclosed_quote")
-        .when(fields < wide, "too_few_fields")
-        .when((fields > wide) | unread, "too_many_fields")
-    )
-    parsed = F.array(*[F.col(f"_parsed.c{place}") for place in range(widest)])
-    lines = lines.select(
-        "*",
-        kind.alias("_kind"),
-        (F.col("_quoted") & (quotes % 2 == 1)).alias("_odd"),
-        broken.alias("_broken"),
-        F.when(F.col("_quoted"), parsed).otherwise(F.col("_split")).alias("_cells"),
-    )
-    odd_blank = (text.contains("\t") | text.contains("\u00a0")).alias("_odd_blank")
-    cells = [
-        F.get("_cells", by_layout([layout.names.index(name) for layout in layouts])).alias(
-            f"_c_{name}"
-        )
-        for name in table.column_names
-    ]
-    return lines.select(
-        "_file", "_block", "_mid", "_line", "_text", "_kind", "_odd", "_broken", odd_blank, *cells
-    )
+def without_line_end(raw: SparkColumn) -> SparkColumn:
+    """A line without the carriage return of a Windows line end."""
+    return F.when(raw.endswith("\r"), F.regexp_replace(raw, r"\r\z", "")).otherwise(raw)
 
 
-def typed(
-    rows: DataFrame,
-    table: Table,
-    text: dict[str, SparkColumn],
-    keep: Sequence[SparkColumn],
-    broken: SparkColumn,
-) -> DataFrame:
-    """Parse and check the columns of a table: `keep`, the typed columns, _reasons, and _fields, the texts of a row that has reasons.
-
-    text    for each column of the table its trimmed text, NULL where blank
-    broken  the reason for which the whole record could not be read, or NULL
-    """
-    rows = rows.select(
-        *keep,
-        broken.alias("_broken"),
-        *[text[name].alias(f"_t_{name}") for name in table.column_names],
-    )
-    written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
-    values = {column.name: parse(column, written[column.name]) for column in table.columns}
-    rows = rows.select("*", *[value.alias(name) for name, value in values.items()])
-    checks = [
-        check
-        for column in table.columns
-        for check in column_reasons(column, written[column.name], F.col(column.name))
-    ]
-    checks += [
-        (rule.reason, rule.broken(lambda name: written[name], F.col)) for rule in table.rules
-    ]
-    reasons = F.when(F.col("_broken").isNotNull(), F.array("_broken")).otherwise(reasons_of(checks))
-    kept = [
-        name
-        for name in rows.columns
-        if name.startswith("_") and not name.startswith("_t_") and name != "_broken"
-    ]
-    rows = rows.select("*", reasons.alias("_reasons"))
-    fields = F.create_map(
-        *[part for name in table.column_names for part in (F.lit(name), written[name])]
-    )
-    fields = F.when(F.col("_broken").isNull() & F.col("_reasons").isNotNull(), fields)
-    return rows.select(*kept, "_reasons", fields.alias("_fields"), *table_values(table))
-
-
-def stage(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
-    """Every line as a typed row; `_raw` if rejected or perhaps to be parked, `_fields` if rejected."""
-    rows = split_fields(lines, layouts, table)
-    cells = {name: F.col(f"_c_{name}") for name in table.column_names}
-    text = {
-        name: F.when(F.col("_odd_blank"), F.btrim(cell, F.lit(" \t\u00a0"))).otherwise(F.trim(cell))
-        for name, cell in cells.items()
-    }
-    text = {name: F.when(cell != "", cell) for name, cell in text.items()}
-    keep = [F.col(name) for name in ("_file", "_block", "_mid", "_line", "_text", "_kind", "_odd")]
-    rows = typed(rows, table, text, keep, F.col("_broken"))
-    is_record = F.col("_kind") == RECORD
-    wanted = F.lit(bool(table.parents)) | F.col("_reasons").isNotNull() | (F.col("_kind") == HEADER)
-    as_bytes = F.decode(
-        F.col("_text").cast("binary"), "ISO-8859-1"
-    )  # one character a byte: nothing is lost, and every reader can read it
-    readable = F.when(F.element_at("_reasons", 1) == "invalid_utf8", as_bytes).otherwise(
-        F.col("_text")
-    )
-    return rows.select(
-        "_file",
-        "_block",
-        "_mid",
-        "_line",
-        "_kind",
-        "_odd",
-        F.when(is_record, F.col("_reasons")).alias("_reasons"),
-        F.when(wanted, readable).alias("_raw"),
-        F.when(is_record, F.col("_fields")).alias("_fields"),
-        *table.column_names,
-    )
-
-
+# -- the fast path ---------------------------------------------------------------------------------
 def plain_line(layout: Layout, table: Table) -> str:
     """A regular expression for the lines of a layout all of whose values are plain."""
     values = {
@@ -1140,418 +1394,542 @@ def plain_line(layout: Layout, table: Table) -> str:
     return "^" + ",".join(values.get(name, UNUSED_VALUE) for name in layout.names) + r"\z"
 
 
-def once(column: SparkColumn) -> SparkColumn:
-    """A column that Spark computes once, where it stands: what is not deterministic is never copied into the filters and columns above it."""
-    return F.when(F.monotonically_increasing_id() >= 0, column)
+def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
+    """Nearly all lines, by one regular expression and plain casts: PLACE, _kind, typed columns.
 
-
-def stage_plain(
-    lines: DataFrame, table: Table, layouts: Sequence[Layout], trusted: bool = False
-) -> DataFrame:
-    """Nearly all lines by a short way, as `stage`: _kind is NULL where a line needs that, for it is not plain, or a check may fail; _raw is the
-    text of every line. `trusted` lines have all been found plain before. With one layout `lines` need no _layout.
+    _kind is NULL where a value is not plain or a check may fail; the parser takes those lines. What
+    is taken here, the parser would read alike.
     """
-    text, keep = (
-        F.col("_text"),
-        ["_file", "_block", "_mid", "_text", *(["_layout"] if len(layouts) > 1 else [])],
-    )
-    taken = text
-    if not trusted:
-        plain = text.rlike(plain_line(layouts[0], table))
-        for place, layout in enumerate(layouts[1:], 1):
-            plain = F.when(
-                F.col("_layout") == place, text.rlike(plain_line(layout, table))
-            ).otherwise(plain)
-        taken = F.when(plain, text)
+    text = F.col("_text")
+    lines = lines.select(*PLACE, without_line_end(F.col("_raw")).alias("_text"))
+    plain = text.rlike(plain_line(layouts[0], table))
+    if len(layouts) > 1:
+        plain = F.when(F.col("_layout") == 0, plain)
+        for place, layout in enumerate(layouts[1:FAST_LAYOUTS], 1):
+            plain = plain.when(F.col("_layout") == place, text.rlike(plain_line(layout, table)))
     header = text == by_layout([layout.line for layout in layouts])
-    lines = lines.select(*keep, header.alias("_header"), F.split(taken, ",", -1).alias("_cells"))
-    cells = {
+    cells = F.split(F.when(plain, text), ",", -1)
+    lines = lines.select(*PLACE, header.alias("_header"), cells.alias("_cells"))
+    found = {
         name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts]))
         for name in table.column_names
     }
-    lines = lines.select(
-        "_file",
-        "_block",
-        "_mid",
-        "_text",
-        "_header",
-        F.col("_cells").isNotNull().alias("_plain"),
-        *[F.when(cell != "", cell).alias(f"_t_{name}") for name, cell in cells.items()],
-    )
+    texts = [F.when(cell != "", cell).alias(f"_t_{name}") for name, cell in found.items()]
+    lines = lines.select(*PLACE, "_header", F.col("_cells").isNotNull().alias("_plain"), *texts)
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
-    lines = lines.select(
-        "*",
-        *[plain_value(column, written[column.name]).alias(column.name) for column in table.columns],
-    )
-    good = F.col("_plain")
-    if not trusted:
-        doubts = [
-            F.col(column.name).isNull()
-            & (F.lit(column.required) | written[column.name].isNotNull())
-            for column in table.columns
-            if column.required or column.type != "STRING"
-        ]
-        doubts += [
-            F.coalesce(rule.broken(lambda name: written[name], F.col), F.lit(False))
-            for rule in table.rules
-        ]
-        good = functools.reduce(lambda left, right: left & ~right, doubts, good)
-    kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
-    empty = [
-        F.expr(f"CAST(NULL AS {type_name}) AS {name}")
-        for name, type_name in (
-            ("_line", "BIGINT"),
-            ("_reasons", "ARRAY<STRING>"),
-            ("_fields", "MAP<STRING, STRING>"),
-        )
+    values = [plain_value(one, written[one.name]).alias(one.name) for one in table.columns]
+    lines = lines.select("*", *values)
+    doubts = [
+        F.col(one.name).isNull() & (F.lit(one.required) | written[one.name].isNotNull())
+        for one in table.columns
+        if one.required or one.type != "STRING"
     ]
+    doubts += [
+        F.coalesce(rule.broken(written.__getitem__, F.col), F.lit(False)) for rule in table.rules
+    ]
+    good = F.col("_plain") & ~any_of(doubts)
+    kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
     return lines.select(
-        "_file",
-        "_block",
-        "_mid",
-        once(kind).alias("_kind"),
-        F.lit(False).alias("_odd"),
-        F.col("_text").alias("_raw"),
-        *empty,
+        *PLACE,
+        kind.alias("_kind"),
+        F.expr("CAST(NULL AS ARRAY<STRING>)").alias("_reasons"),
         *table_values(table),
     )
 
 
 def table_values(table: Table) -> list[SparkColumn]:
-    """The typed columns, a missing partition taken from the version's day."""
-    columns = [F.col(name) for name in table.column_names]
+    """The typed columns; a missing partition is taken from the version's day."""
+    columns = {name: F.col(name) for name in table.column_names}
     if table.partition and table.version:
-        columns[table.column_names.index(table.partition)] = F.coalesce(
-            F.col(table.partition), F.to_date(table.version)
-        ).alias(table.partition)
-    return columns
+        day = F.to_date(table.version)
+        columns[table.partition] = F.coalesce(table.partition, day).alias(table.partition)
+    return list(columns.values())
 
 
-def valid_rows(staged: DataFrame) -> DataFrame:
-    """The records without a reason to reject them."""
-    return staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNull())
+# -- the parser ------------------------------------------------------------------------------------
+QUOTED = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"[ \t]*+'
 
 
-def tally(staged: DataFrame, table: Table, with_hash: bool) -> DataFrame:
-    """One row for each line and key column of the table (`Table.keys`), to be counted by `profile` or `key_blocks`: _file, _block, _mid,
-    _odd, _column INT, _class (_kind, or FAULTY for a rejected record), _b and _bit of a valid row's key, _day its partition, _hash of its values."""
-    row_class = F.when(
-        (F.col("_kind") == RECORD) & F.col("_reasons").isNotNull(), FAULTY
-    ).otherwise(F.col("_kind"))
-    values = [
-        try_cast(F.col(name), "bigint").alias(f"_v{place}") for place, name in enumerate(table.keys)
-    ]
-    rows = staged.select("*", row_class.alias("_class"), *values)
-    valid = F.col("_class") == RECORD
-    day = F.col(table.partition) if table.partition else F.lit(None).cast("date")
-    numbers = [
-        F.when(valid, key_number(F.col(name), F.col(f"_v{place}"))).alias(f"_n{place}")
-        for place, name in enumerate(table.keys)
-    ]
-    kept = ("_file", "_block", "_mid", "_odd", "_class", "_day", "_hash")
-    rows = rows.select(
-        "_file",
-        "_block",
-        "_mid",
-        "_odd",
-        "_class",
-        F.when(valid, day).alias("_day"),
-        (row_hash(table) if with_hash else F.expr("0L")).alias("_hash"),
-        *numbers,
-    )
-    stack = ", ".join(f"{place}, _n{place}" for place in range(len(numbers)))
-    rows = rows.select(*kept, F.expr(f"stack({len(numbers)}, {stack})").alias("_column", "_n"))
-    return rows.select(*kept, "_column", *key_place(F.col("_n")))
+def record_pattern(delimiter: str = ",") -> str:
+    """A record and its line end, quoted fields with line breaks included."""
+    closed = rf"{QUOTED}(?=[{delimiter}\r\n]|\z)"
+    one = rf"(?:{closed}|[^{delimiter}\r\n]*+)"
+    return rf"({one}(?:[{delimiter}]{one})*+)(?:{LINE_BREAK}|\z)"
 
 
-PROFILE = ["_file", "_block", "_column", "_class"]
+def closed_pattern(delimiter: str = ",") -> str:
+    """A record all of whose quoted fields are closed, with nothing behind their quotes."""
+    one = rf'(?:{QUOTED}|(?![ \t]*")[^{delimiter}]*+)'
+    return rf"^{one}(?:[{delimiter}]{one})*+\z"
 
 
-def profile(tallied: DataFrame) -> DataFrame:
-    """Per file, block of the file, key column and class: _n rows, _first _mid, _odds, _low_b and _high_b, _low_day and _high_day."""
-    return tallied.groupBy(*PROFILE).agg(
-        F.count(F.lit(1)).alias("_n"),
-        F.min("_mid").alias("_first"),
-        F.count(F.when(F.col("_odd"), 1)).alias("_odds"),
-        F.min("_b").alias("_low_b"),
-        F.max("_b").alias("_high_b"),
-        F.min("_day").alias("_low_day"),
-        F.max("_day").alias("_high_day"),
-    )
+def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
+    """PLACE for each record of files in which a quoted field holds a line break.
 
-
-def key_blocks(tallied: DataFrame) -> DataFrame:
-    """The same by block of keys (_b) as well, with _bits, the keys of the block, and _xor, the XOR of the rows' hashes."""
-    return tallied.groupBy(*PROFILE, "_b").agg(
-        F.count(F.lit(1)).alias("_n"),
-        F.min("_mid").alias("_first"),
-        F.count(F.when(F.col("_odd"), 1)).alias("_odds"),
-        F.min("_day").alias("_low_day"),
-        F.max("_day").alias("_high_day"),
-        F.bit_or("_bit").alias("_bits"),
-        F.bit_xor("_hash").alias("_xor"),
-    )
-
-
-def profile_of_blocks(blocks: DataFrame) -> DataFrame:
-    """`profile` of rows that `key_blocks` has counted, and _keys, how many different keys they have, with the _low and the _high one."""
-    zeros = (
-        F.expr("bit_count((_bits & -_bits) - 1)"),
-        F.expr("64 - length(bin(_bits))"),
-    )  # behind the last bit, and before the first
-    return blocks.groupBy(*PROFILE).agg(
-        F.sum("_n").alias("_n"),
-        F.min("_first").alias("_first"),
-        F.sum("_odds").alias("_odds"),
-        F.min("_b").alias("_low_b"),
-        F.max("_b").alias("_high_b"),
-        F.min("_low_day").alias("_low_day"),
-        F.max("_high_day").alias("_high_day"),
-        F.sum(F.bit_count("_bits")).alias("_keys"),
-        F.min(F.shiftleft("_b", 6) + zeros[0]).alias("_low"),
-        F.max(F.shiftleft("_b", 6) + 63 - zeros[1]).alias("_high"),
-    )
-
-
-@dataclass
-class Block:
-    """What is known of one block of a file: its lines by class, and the spans of its valid rows' keys and days."""
-
-    file: int
-    block: int
-    first: int = 2**63 - 1  # _mid of its first line
-    odd: int = 0  # records with an odd number of quotes
-    classes: Counter = field(default_factory=Counter)
-    keys: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # a column's lowest and highest _b, below 0 where keys are no plain integers
-    days: tuple[dt.date, dt.date] | None = None
-    spans: list[tuple[int, int, bool]] = field(
-        default_factory=list
-    )  # its valid rows' lowest and highest `key_number`, and whether all differ
-
-    @property
-    def lines(self) -> int:
-        return sum(self.classes.values())
-
-    @property
-    def records(self) -> int:
-        return self.classes[RECORD] + self.classes[FAULTY]
-
-
-def blocks_of(profiled: Iterable[Any], table: Table) -> list[Block]:
-    """The blocks of files by the rows of `profile`."""
-    blocks: dict[tuple[int, int], Block] = {}
-    for row in profiled:
-        block = blocks.setdefault((row["_file"], row["_block"]), Block(row["_file"], row["_block"]))
-        if row["_low_b"] is not None:
-            name = table.keys[row["_column"]]
-            block.keys[name] = span(block.keys.get(name), (row["_low_b"], row["_high_b"]))
-        if row["_column"] == 0:
-            block.classes[row["_class"]] += row["_n"]
-            block.first, block.odd = min(block.first, row["_first"]), block.odd + row["_odds"]
-            block.days = (
-                block.days
-                if row["_low_day"] is None
-                else span(block.days, (row["_low_day"], row["_high_day"]))
-            )
-            if row["_class"] == RECORD and "_keys" in row:
-                block.spans.append((row["_low"], row["_high"], row["_keys"] == row["_n"]))
-    return list(blocks.values())
-
-
-def all_different(blocks: Iterable[Block]) -> bool:
-    """Whether it is certain that no key comes twice: none within one span of rows, and the spans, of plain integers, do not overlap."""
-    spans = sorted(one for block in blocks for one in block.spans)
-    return all(low >= 0 and differ for low, _, differ in spans) and all(
-        one[1] < other[0] for one, other in zip(spans, spans[1:])
-    )
-
-
-def span(one: tuple[Any, Any] | None, other: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The least span that holds two others."""
-    return other if one is None else (min(one[0], other[0]), max(one[1], other[1]))
-
-
-def number_ranges(spans: Iterable[tuple[int, int]]) -> list[tuple[str, str]]:
-    """Text ranges that hold every plain integer of the spans: numbers of equal length sort as their text does."""
-    texts = []
-    for low, high in spans:
-        for digits in range(len(str(low)), len(str(high)) + 1):
-            texts.append(
-                (
-                    str(max(low, 10 ** (digits - 1) if digits > 1 else 0)),
-                    str(min(high, 10**digits - 1)),
-                )
-            )
-    merged: list[tuple[str, str]] = []
-    for low_text, high_text in sorted(texts):
-        if merged and low_text <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], high_text))
-        else:
-            merged.append((low_text, high_text))
-    return (
-        merged if len(merged) <= MOST_RANGES else [(merged[0][0], max(high for _, high in merged))]
-    )
-
-
-def within(column: str, ranges: Sequence[tuple[str, str]]) -> SparkColumn:
-    """A condition with literals, by which Delta skips files; always true where there are no ranges."""
-    if not ranges:
-        return F.lit(True)
-    return functools.reduce(
-        lambda left, right: left | right, (F.col(column).between(low, high) for low, high in ranges)
-    )
-
-
-def key_bits(rows: DataFrame, key: SparkColumn, *more: SparkColumn) -> DataFrame:
-    """Rows with `_b` and `_bit` of a key, see `key_place`."""
-    numbered = rows.select(key_number(key).alias("_n"), *more)
-    return numbered.select(
-        *key_place(F.col("_n")), *[name for name in numbered.columns if name != "_n"]
-    )
-
-
-DOUBTFUL = "doubtful"
-
-
-def classify_blocks(blocks: DataFrame, target: DataFrame | None, table: Table) -> DataFrame:
-    """Decide whole blocks of keys at once: _b, _rows (an array of _file and _n, its rows) and _class inserted, unchanged or doubtful.
-
-    `blocks` are the batch's `key_blocks`. One of them is inserted where its keys are all different and none is in the table (exact: the
-    bits of two different keys differ), unchanged where keys and the XOR of the 64-bit row hashes equal the table's (a false one has the
-    odds 1 in 2^64), and doubtful otherwise: its rows are decided one by one. Neighbouring keys come together, so that little is shuffled.
+    `lines` are all lines of these files. A record whose quotes do not close is one line.
     """
-    new = blocks.where((F.col("_column") == 0) & (F.col("_class") == RECORD))
-    sides = new.select(
-        "_b",
-        F.struct("_file", "_n").alias("_rows"),
-        "_bits",
-        "_n",
-        "_xor",
-        F.lit(True).alias("_new"),
+    in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
+    text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
+    files = lines.groupBy("_file", "_layout").agg(text.alias("_all"))
+    found = F.regexp_extract_all(F.col("_all"), F.lit(record_pattern()), F.lit(1))
+    records = files.select("_file", "_layout", F.posexplode(found).alias("_mid", "_raw"))
+    before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
+    lines_before = F.sum(F.size(F.split("_raw", LINE_BREAK))).over(before)
+    return records.select(
+        "_file",
+        F.lit(0).cast("bigint").alias("_split"),
+        F.col("_mid").cast("bigint").alias("_mid"),
+        (F.coalesce(lines_before, F.lit(0)) + 1).cast("bigint").alias("_line"),
+        "_layout",
+        "_raw",
     )
-    if target is not None:
-        old = (
-            key_bits(target, F.col(table.key), row_hash(table).alias("_hash"))
-            .groupBy("_b")
-            .agg(
-                F.bit_or("_bit").alias("_bits"),
-                F.count(F.lit(1)).alias("_n"),
-                F.bit_xor("_hash").alias("_xor"),
-            )
-        )
-        none = F.lit(None).cast("struct<_file:bigint,_n:bigint>")
-        sides = sides.unionByName(
-            old.select("_b", none.alias("_rows"), "_bits", "_n", "_xor", F.lit(False).alias("_new"))
-        )
 
-    def of(side: bool, measure: Callable[[SparkColumn], SparkColumn], name: str) -> SparkColumn:
-        return measure(F.when(F.col("_new") == side, F.col(name))).alias(
-            f"{name}_{'new' if side else 'old'}"
-        )
 
-    both = sides.groupBy("_b").agg(
-        F.collect_list("_rows").alias("_rows"),
+def parse_lines(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
+    """Every line (PLACE) as a typed row or a row with reasons: the staged columns."""
+    rows = split_fields(lines, table, layouts)
+    cells = {name: F.btrim(f"_c_{name}", F.lit(BLANKS)) for name in table.column_names}
+    texts = {name: F.when(cell != "", cell) for name, cell in cells.items()}
+    rows = rows.select(
+        *PLACE, "_kind", "_broken", *[text.alias(f"_t_{name}") for name, text in texts.items()]
+    )
+    written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
+    rows = rows.select(
+        "*", *[parse(column, written[column.name]).alias(column.name) for column in table.columns]
+    )
+    checks: dict[str, SparkColumn] = {}
+    for column in table.columns:
+        checks |= column_reasons(column, written[column.name], F.col(column.name))
+    for rule in table.rules:
+        checks[rule.reason] = rule.broken(written.__getitem__, F.col)
+    reasons = F.when(F.col("_broken").isNotNull(), F.array("_broken")).otherwise(reasons_of(checks))
+    rows = rows.select("*", F.when(F.col("_kind") == RECORD, reasons).alias("_reasons"))
+    named = [part for name in table.column_names for part in (F.lit(name), written[name])]
+    fields = F.when(F.col("_broken").isNull() & F.col("_reasons").isNotNull(), F.create_map(*named))
+    return rows.select(*PLACE, "_kind", "_reasons", fields.alias("_fields"), *table_values(table))
+
+
+def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
+    """Add _kind, _broken (why the record has not the header's shape) and `_c_<column>`, its text."""
+    text = F.col("_text")
+    lines = lines.select(*PLACE, without_line_end(F.col("_raw")).alias("_text"))
+    quoted_cells = F.transform(
+        F.regexp_extract_all(F.concat(F.lit(","), text), F.lit(f",({QUOTED}|[^,]*+)"), F.lit(1)),
+        _unquoted,
+    )
+    closed = text.rlike(closed_pattern())
+    cells = F.when(~text.contains('"'), F.split(text, ",", -1)).when(closed, quoted_cells)
+    lines = lines.select(*PLACE, "_text", cells.alias("_cells"))
+    columns = {
+        name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts]))
+        for name in table.column_names
+    }
+    header = F.lit(True)
+    for name, cell in columns.items():
+        header &= F.lower(F.btrim(cell, F.lit(BLANKS + "\ufeff"))) == name
+    blank = ~text.contains(",") & (F.btrim(text, F.lit(BLANKS)) == "")
+    kind = F.when(blank, BLANK).when(F.coalesce(header, F.lit(False)), HEADER).otherwise(RECORD)
+    wide = by_layout([len(layout.names) for layout in layouts])
+    broken = (
+        F.when(~valid_utf8(text), "invalid_utf8")
+        .when(F.col("_cells").isNull(), "unclosed_quote")
+        .when(F.size("_cells") < wide, "too_few_fields")
+        .when(F.size("_cells") > wide, "too_many_fields")
+    )
+    texts = [cell.alias(f"_c_{name}") for name, cell in columns.items()]
+    return lines.select(*PLACE, kind.alias("_kind"), broken.alias("_broken"), *texts)
+
+
+def _unquoted(cell: SparkColumn) -> SparkColumn:
+    bare = F.btrim(cell, F.lit(" \t"))
+    inner = F.substr(bare, F.lit(2), F.length(bare) - 2)
+    return F.when(bare.startswith('"'), F.replace(inner, F.lit('""'), F.lit('"'))).otherwise(cell)
+
+
+# -- what was read ---------------------------------------------------------------------------------
+def profile(staged: DataFrame, table: Table) -> DataFrame:
+    """Per file and split: lines, first_mid, unparsed, multi_line, records, rejected, headers, and
+    for each key column the lowest and highest number, and how many keys are no integers."""
+    kind, raw = F.col("_kind"), F.col("_raw")
+    quotes = F.length(raw) - F.length(F.replace(raw, F.lit('"'), F.lit("")))
+    broken_line = (quotes % 2 == 1) | without_line_end(raw).contains("\r")
+    multi_line = kind.isNull() & broken_line
+    record = kind == RECORD
+    valid = record & F.col("_reasons").isNull()
+    numbers = [integer_key(F.col(name)).alias(f"_n_{name}") for name in table.key_columns]
+    measured = staged.select(
+        "_file", "_split", "_mid", "_kind", "_reasons", multi_line.alias("_multi"), *numbers
+    )
+    spans = [
+        measure.alias(f"{label}_{name}")
+        for name in table.key_columns
+        for label, measure in (
+            ("low", F.min(F.when(valid, F.col(f"_n_{name}")))),
+            ("high", F.max(F.when(valid, F.col(f"_n_{name}")))),
+            ("texts", F.count(F.when(valid & F.col(f"_n_{name}").isNull(), 1))),
+        )
+    ]
+    return measured.groupBy("_file", "_split").agg(
+        F.count(F.lit(1)).alias("lines"),
+        F.min("_mid").alias("first_mid"),
+        F.count(F.when(kind.isNull(), 1)).alias("unparsed"),
+        F.coalesce(F.max("_multi"), F.lit(False)).alias("multi_line"),
+        F.count(F.when(record, 1)).alias("records"),
+        F.count(F.when(record & F.col("_reasons").isNotNull(), 1)).alias("rejected"),
+        F.count(F.when(kind == HEADER, 1)).alias("headers"),
+        *spans,
+    )
+
+
+def key_span(profiles: Sequence[Any], table: Table) -> dict[str, tuple[int, int]]:
+    """Lowest and highest key of each key column whose keys are all plain integers."""
+    spans = {}
+    for name in table.key_columns:
+        counted = [row for row in profiles if row[f"low_{name}"] is not None]
+        if counted and not any(row[f"texts_{name}"] for row in profiles):
+            low = min(row[f"low_{name}"] for row in counted)
+            spans[name] = (low, max(row[f"high_{name}"] for row in counted))
+    return spans
+
+
+# --------------------------------------------------------------------------------------------------
+# Step 3, resolve: exactly one outcome for each row
+#
+# More columns of the job's own:
+#   _late      BOOLEAN  a row that was parked in an earlier run
+#   _source    STRUCT   of a late row: path, etag, size, modified, line; NULL for a staged one
+#   _replayed  BOOLEAN  from a file that the ledger knows: it never wins a tie against the table
+#   _lacks     ARRAY    the parents that have not come, each `reason:key`
+#   _outcome   STRING   one of OUTCOMES
+#   _old_day   DATE     the partition in which the table holds the key now
+# --------------------------------------------------------------------------------------------------
+CANDIDATE = ["_file", "_split", "_mid", "_line", "_raw", "_late", "_source", "_replayed"]
+SOURCE_DDL = "struct<path:string,etag:string,size:bigint,modified:timestamp,line:bigint>"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The outcomes of one dataset.
+
+    decided       rows with _outcome; the table's columns hold values where something is written
+    appended      valid staged rows that are all inserted, and not in `decided`
+    counts        file id -> rows by outcome, and `rows_read`
+    admitted      outcomes of the rows that were parked before
+    old_days      partitions that hold rows to be updated, '' for none
+    accepted      keys (column `key`) that are in the table after the run, beside those before it
+    """
+
+    table: Table
+    staged: StagedDataset
+    decided: DataFrame | None
+    appended: DataFrame | None
+    counts: Mapping[str, Counter[str]]
+    admitted: Counter[str]
+    old_days: frozenset[str]
+    accepted: DataFrame
+
+    @property
+    def totals(self) -> Counter[str]:
+        """Rows by outcome, those of the files and those admitted, and rows_read."""
+        return sum(self.counts.values(), Counter(self.admitted))
+
+    @property
+    def changes(self) -> DataFrame | None:
+        """The rows to write, with the table's columns."""
+        names = self.table.column_names
+        frames = [self.appended.select(names)] if self.appended is not None else []
+        if self.decided is not None:
+            written = F.col("_outcome").isin(INSERTED, UPDATED)
+            frames.append(self.decided.where(written).select(names))
+        return union(frames) if frames else None
+
+
+def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
+    """Every dataset's outcomes, parents first; raises ConservationError where a row is lost."""
+    parked = parked_rows(staged, lake["rejected_records"])
+    done: dict[str, Resolved] = {}
+    while len(done) < len(TABLES):
+        ready = [
+            table
+            for table in TABLES
+            if table.dataset not in done and all(one.dataset in done for one in table.parents)
+        ]
+        results = map_concurrently(
+            lambda table: resolve_dataset(staged.datasets[table.dataset], lake, parked, done), ready
+        )
+        done |= {one.table.dataset: one for one in results}
+    for one in done.values():
+        check_conservation(one)
+    return {table.dataset: done[table.dataset] for table in TABLES}
+
+
+def resolve_dataset(
+    staged: StagedDataset, lake: Lake, parked: DataFrame | None, done: Mapping[str, Resolved]
+) -> Resolved:
+    """One dataset's outcomes."""
+    table, target = staged.table, lake[staged.table.name]
+    late = late_rows(staged, parked, done)
+    if staged.rows is None and late is None:
+        nothing = staged.valid.select(F.col(table.key).alias("key"))
+        return Resolved(table, staged, None, None, {}, Counter(), frozenset(), nothing)
+    rows = candidates(staged)
+    rows = rows if late is None else rows.unionByName(late)
+    missing = {
+        parent.dataset: missing_parents(
+            parent, rows, staged, lake, done[parent.dataset], prune=late is None
+        )
+        for parent in table.parents
+    }
+    contested = contested_keys(rows, table) if staged.large else None
+    doubtful: DataFrame | None = rows
+    appended = None
+    if staged.large and not target.exists:
+        doubtful, appended = split_certain(rows, table, missing, contested, late)
+    decided = None
+    if doubtful is not None:
+        marked = mark_beaten(mark_missing(doubtful, table, missing), staged, contested)
+        existing = existing_rows(staged, marked, target, prune=late is None)
+        outcomes = with_written_values(against_table(marked, table, existing), table)
+        decided = staged.scratch.materialize(outcomes, "decided")
+    return count_outcomes(staged, decided, appended)
+
+
+def candidates(staged: StagedDataset) -> DataFrame:
+    """The valid staged rows, in the shape of candidates for their keys."""
+    known = [name for name, raw in staged.files.items() if raw.known]
+    return staged.valid.select(
+        "_file",
+        "_split",
+        "_mid",
+        "_line",
+        "_raw",
+        F.lit(False).alias("_late"),
+        F.lit(None).cast(SOURCE_DDL).alias("_source"),
+        (F.col("_file").isin(known) if known else F.lit(False)).alias("_replayed"),
+        *staged.table.column_names,
+    )
+
+
+# -- rows that wait for a parent -------------------------------------------------------------------
+def parked_rows(staged: Staged, rejected: LakeTable) -> DataFrame | None:
+    """Rows that wait for a parent, without those that this batch reads again; None for none."""
+    files = rejected.log.files()
+    partition = f"status={PARKED}/"
+    if rejected.frame is None or (files is not None and not any(partition in one for one in files)):
+        return None
+    waiting = rejected.frame.where(F.col("status") == PARKED)
+    return waiting.where(~in_batch(staged)).localCheckpoint(eager=False)
+
+
+def in_batch(staged: Staged) -> SparkColumn:
+    """Whether a row of rejected_records comes from a file of this batch."""
+    loaded = [raw.stored for raw in staged.files if raw.outcome == "loaded"]
+    place = F.concat_ws("\n", "file_path", "file_etag")
+    return place.isin([f"{one.path}\n{one.etag}" for one in loaded]) if loaded else F.lit(False)
+
+
+def late_rows(
+    staged: StagedDataset, parked: DataFrame | None, done: Mapping[str, Resolved]
+) -> DataFrame | None:
+    """Parked rows whose key, or whose parent, this batch brings, as candidates; None for none."""
+    table = staged.table
+    if not table.parents or parked is None:
+        return None
+    source = F.struct("file_path", "file_etag", "file_size", "file_modified", "line")
+    waiting = parked.where(F.col("dataset") == table.dataset).select(
+        F.lit(None).cast("string").alias("_file"),
+        F.lit(0).cast("bigint").alias("_split"),
+        F.col("line").alias("_mid"),
+        F.col("line").alias("_line"),
+        F.col("raw").alias("_raw"),
+        F.lit(True).alias("_late"),
+        source.cast(SOURCE_DDL).alias("_source"),
+        F.lit(False).alias("_replayed"),
         *[
-            of(side, measure, name)
-            for side in (True, False)
-            for measure, name in ((F.bit_or, "_bits"), (F.sum, "_n"), (F.bit_xor, "_xor"))
+            try_cast(F.col("fields").getItem(column.name), column.type).alias(column.name)
+            for column in table.columns
         ],
     )
-    distinct = F.bit_count("_bits_new") == F.col("_n_new")
-    absent = F.coalesce(F.col("_bits_old").bitwiseAND(F.col("_bits_new")) == 0, F.lit(True))
-    equal = (
-        (F.col("_bits_old") == F.col("_bits_new"))
-        & (F.col("_n_old") == F.col("_n_new"))
-        & (F.col("_xor_old") == F.col("_xor_new"))
-    )
-    verdict = (
-        F.when(~distinct, DOUBTFUL)
-        .when(absent, INSERTED)
-        .when(F.coalesce(equal, F.lit(False)), UNCHANGED)
-        .otherwise(DOUBTFUL)
-    )
-    return both.where("_n_new > 0").select("_b", "_rows", verdict.alias("_class"))
-
-
-def lacking_parents(wanted: DataFrame, held: DataFrame) -> DataFrame:
-    """The parents' keys that are wanted and not held: _column, _b and the bits _lacking; both frames hold _column, _b and _bits, any number
-    of times."""
-    sides = wanted.withColumn("_held", F.lit(False)).unionByName(
-        held.withColumn("_held", F.lit(True))
-    )
-    bits = [
-        F.coalesce(
-            F.bit_or(F.when(F.col("_held") == side, F.col("_bits"))), F.lit(0).cast("bigint")
-        )
-        for side in (False, True)
-    ]
-    return (
-        sides.groupBy("_column", "_b")
-        .agg(bits[0].bitwiseAND(F.bitwise_not(bits[1])).alias("_lacking"))
-        .where("_lacking <> 0")
-    )
-
-
-def decide(
-    rows: DataFrame, table: Table, parents: dict[str, DataFrame], target: DataFrame | None
-) -> DataFrame:
-    """Give every row its one outcome by the rule of precedence.
-
-    rows     typed rows with _file, _block, _mid, _late (BOOLEAN, a parked row), _replayed (BOOLEAN), _modified, _path, _line
-    parents  for each parent's dataset the keys (column `key`, distinct) that have come
-    target   the table's rows with these keys, or None where there is no table
-    Adds _lacks ARRAY<STRING> (missing parents), _outcome, and _old_partition (where the table holds the key now).
-    """
-    lacks = []
+    arrivals = {table.key: staged.valid.select(table.key)}
     for parent in table.parents:
-        known = parents[parent.dataset].select(
-            F.col("key").alias(parent.column), F.lit(True).alias(f"_has_{parent.dataset}")
+        arrivals[parent.column] = done[parent.dataset].accepted.withColumnRenamed(
+            "key", parent.column
         )
-        rows = rows.join(known, parent.column, how="left")
-        lacks.append(
-            F.when(
-                F.col(f"_has_{parent.dataset}").isNull(),
-                F.concat_ws(":", F.lit(parent.reason), F.col(parent.column)),
-            )
-        )
-    missing = (
-        F.filter(F.array(*lacks), lambda name: name.isNotNull())
-        if lacks
-        else F.array().cast("array<string>")
+    concerned = union(
+        [
+            waiting.join(keys, name, how="left_semi").select(table.key)
+            for name, keys in arrivals.items()
+        ]
     )
-    rows = rows.select("*", missing.alias("_lacks"))
+    late = waiting.join(concerned.distinct(), table.key, how="left_semi")
+    late = late.localCheckpoint(eager=False)
+    return None if late.isEmpty() else late
+
+
+# -- parents ---------------------------------------------------------------------------------------
+def missing_parents(
+    parent: Parent,
+    rows: DataFrame,
+    staged: StagedDataset,
+    lake: Lake,
+    brought: Resolved,
+    prune: bool,
+) -> DataFrame | None:
+    """Parents' keys, in the column of the reference, that rows refer to and that have not come.
+
+    None where a large batch is known to lack none.
+    """
+    name, key = parent.column, brought.table.key
+    referenced = rows.select(name).distinct()
+    existing = brought.accepted.select(F.col("key").alias(name))
+    table = lake[brought.table.name].frame
+    if table is not None:
+        pruned = table.where(within(key, staged.key_span.get(name) if prune else None))
+        existing = existing.unionByName(pruned.select(F.col(key).alias(name)))
+    if not staged.large:
+        existing = F.broadcast(existing.join(F.broadcast(referenced), name, how="left_semi"))
+        return F.broadcast(referenced.join(existing, name, how="left_anti"))
+    return few_or_none(referenced.join(existing, name, how="left_anti"))
+
+
+def few_or_none(keys: DataFrame) -> DataFrame | None:
+    """Keys computed once: None where there are none, to be broadcast where there are few."""
+    keys = keys.localCheckpoint(eager=False)
+    count = keys.count()
+    return (F.broadcast(keys) if count <= BROADCAST_ROWS else keys) if count else None
+
+
+def within(column: str, span: tuple[int, int] | None) -> SparkColumn:
+    """A condition with literals, by which Delta skips files; true where the span is not known.
+
+    Numbers of equal length sort as their text does, so it takes one range of text for each length.
+    """
+    if span is None:
+        return F.lit(True)
+    low, high = span
+    ranges = []
+    for digits in range(len(str(low)), len(str(high)) + 1):
+        least = 10 ** (digits - 1) if digits > 1 else 0
+        ranges.append((str(max(low, least)), str(min(high, 10**digits - 1))))
+    return any_of(F.col(column).between(*one) for one in ranges)
+
+
+def mark_missing(
+    rows: DataFrame, table: Table, missing: Mapping[str, DataFrame | None]
+) -> DataFrame:
+    """Add _lacks: the parents of a row that have not come, each as `reason:key`."""
+    codes = []
+    for parent in table.parents:
+        keys = missing[parent.dataset]
+        if keys is None:
+            continue
+        flag = f"_no_{parent.dataset}"
+        rows = rows.join(keys.withColumn(flag, F.lit(True)), parent.column, how="left")
+        code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
+        codes.append(F.when(F.col(flag), code))
+    lacks = F.filter(F.array(*codes), lambda code: code.isNotNull()) if codes else F.array()
+    return rows.select(*CANDIDATE, *table.column_names, lacks.cast("array<string>").alias("_lacks"))
+
+
+# -- rows of one batch against each other ----------------------------------------------------------
+def contested_keys(rows: DataFrame, table: Table) -> DataFrame | None:
+    """Keys that more than one row of a large batch has; None where there is none."""
+    counted = rows.groupBy(table.key).agg(F.count(F.lit(1)).alias("_rows"))
+    return few_or_none(counted.where("_rows > 1").select(table.key))
+
+
+def split_certain(
+    rows: DataFrame,
+    table: Table,
+    missing: Mapping[str, DataFrame | None],
+    contested: DataFrame | None,
+    late: DataFrame | None,
+) -> tuple[DataFrame | None, DataFrame]:
+    """Of a large batch for a table that does not exist yet: rows to decide, rows all inserted.
+
+    A row is certain where its key comes once and its parents are there.
+    """
+    doubtful = [one.select(table.key) for one in (contested, late) if one is not None]
+    for parent in table.parents:
+        keys = missing[parent.dataset]
+        if keys is not None:
+            doubtful.append(rows.join(keys, parent.column, how="left_semi").select(table.key))
+    found = few_or_none(union(doubtful).distinct()) if doubtful else None
+    if found is None:
+        return None, rows
+    certain = rows.join(found, table.key, how="left_anti")
+    return rows.join(found, table.key, how="left_semi"), certain
+
+
+def mark_beaten(rows: DataFrame, staged: StagedDataset, contested: DataFrame | None) -> DataFrame:
+    """Add _beaten: a row of higher precedence has the key, and waits for no other parent."""
+    table, apart = staged.table, None
+    if staged.large:
+        apart = rows.withColumn("_beaten", F.lit(False))
+        if contested is None:
+            return apart
+        apart = apart.join(contested, table.key, how="left_anti")
+        rows = rows.join(contested, table.key, how="left_semi")
+    delivered = [
+        {"_file": name, "_path": raw.stored.path, "_modified": raw.stored.modified.isoformat()}
+        for name, raw in staged.files.items()
+    ]
+    ddl = "_file STRING, _path STRING, _modified TIMESTAMP"
+    rows = rows.join(
+        F.broadcast(local_frame(staged.scratch.spark, delivered, ddl)), "_file", "left"
+    )
     order = [F.col(table.version).desc()] if table.version else []
     order += [
         F.col("_replayed").asc(),
-        F.col("_modified").desc(),
-        F.col("_path").desc(),
-        F.col("_block").desc(),
+        F.coalesce("_source.modified", "_modified").desc(),
+        F.coalesce("_source.path", "_path").desc(),
+        F.col("_split").desc(),
         F.col("_mid").desc(),
     ]
-    better = F.collect_list("_lacks").over(
-        Window.partitionBy(table.key).orderBy(*order).rowsBetween(Window.unboundedPreceding, -1)
-    )
-    rows = rows.select("*", better.alias("_better"))
-    beaten = F.exists("_better", lambda other: F.size(F.array_except(other, F.col("_lacks"))) == 0)
-    rows = rows.select("*", beaten.alias("_beaten")).alias("s")
+    versions = Window.partitionBy(table.key).orderBy(*order)
+    if table.parents:
+        better = versions.rowsBetween(Window.unboundedPreceding, -1)
+        rows = rows.withColumn("_better", F.collect_set("_lacks").over(better))
+        covered = F.exists("_better", lambda one: F.size(F.array_except(one, F.col("_lacks"))) == 0)
+        rows = rows.withColumn("_beaten", covered)
+    else:
+        rows = rows.withColumn("_beaten", F.row_number().over(versions) > 1)
+    rows = rows.select(*CANDIDATE, *table.column_names, "_lacks", "_beaten")
+    return rows if apart is None else rows.unionByName(apart)
+
+
+# -- rows against the table ------------------------------------------------------------------------
+def existing_rows(
+    staged: StagedDataset, rows: DataFrame, target: LakeTable, prune: bool
+) -> DataFrame | None:
+    """The table's rows with the keys of the batch, and perhaps others; None without a table."""
+    if target.frame is None:
+        return None
+    key = staged.table.key
+    existing = target.frame.where(within(key, staged.key_span.get(key) if prune else None))
+    if staged.large:
+        return existing
+    keys = F.broadcast(rows.select(key).distinct())
+    return F.broadcast(existing.join(keys, key, how="left_semi"))
+
+
+def against_table(rows: DataFrame, table: Table, existing: DataFrame | None) -> DataFrame:
+    """Give every row (CANDIDATE, typed columns, _lacks, _beaten) its _outcome, and _old_day."""
     parked = F.size("_lacks") > 0
-    if target is None:
-        outcome = F.when(F.col("_beaten"), SUPERSEDED).when(parked, PARKED).otherwise(INSERTED)
-        return rows.select(
-            "s.*", outcome.alias("_outcome"), F.lit(None).cast("date").alias("_old_partition")
-        )
-    joined = rows.join(
-        target.alias("t"), F.col(f"s.{table.key}") == F.col(f"t.{table.key}"), how="left"
-    )
+    beaten = F.col("_beaten")
+    if existing is None:
+        outcome = F.when(beaten, SUPERSEDED).when(parked, PARKED).otherwise(INSERTED)
+        no_day = F.lit(None).cast("date").alias("_old_day")
+        return rows.select("*", outcome.alias("_outcome"), no_day)
+    same_key = F.col(f"s.{table.key}") == F.col(f"t.{table.key}")
+    joined = rows.alias("s").join(existing.alias("t"), same_key, how="left")
     absent = F.col(f"t.{table.key}").isNull()
     wins = ~F.col("s._replayed")
     if table.version:
         new, old = F.col(f"s.{table.version}"), F.col(f"t.{table.version}")
         wins = (new > old) | ((new == old) & wins)
     outcome = (
-        F.when(F.col("_beaten"), SUPERSEDED)
+        F.when(beaten, SUPERSEDED)
         .when(parked & (absent | wins), PARKED)
         .when(parked, SUPERSEDED)
         .when(absent, INSERTED)
@@ -1559,1311 +1937,581 @@ def decide(
         .when(wins, UPDATED)
         .otherwise(SUPERSEDED)
     )
-    old_partition = F.col(f"t.{table.partition}") if table.partition else F.lit(None).cast("date")
-    return joined.select("s.*", outcome.alias("_outcome"), old_partition.alias("_old_partition"))
+    old_day = F.col(f"t.{table.partition}") if table.partition else F.lit(None).cast("date")
+    return joined.select("s.*", outcome.alias("_outcome"), old_day.alias("_old_day"))
 
 
-def rejected_frame(
+def with_written_values(rows: DataFrame, table: Table) -> DataFrame:
+    """Decided rows without the values of those for which nothing is written: most, if forced."""
+    outcome = F.col("_outcome")
+    written = outcome.isin(INSERTED, UPDATED, PARKED)
+    values = [F.when(written, F.col(name)).alias(name) for name in table.column_names]
+    raw = F.when(outcome == PARKED, F.col("_raw")).alias("_raw")
+    kept = [
+        "_file",
+        "_split",
+        "_mid",
+        "_line",
+        "_late",
+        "_source",
+        "_lacks",
+        "_outcome",
+        "_old_day",
+    ]
+    return rows.select(*kept, raw, *values)
+
+
+# -- counts ----------------------------------------------------------------------------------------
+def count_outcomes(
+    staged: StagedDataset, decided: DataFrame | None, appended: DataFrame | None
+) -> Resolved:
+    """Count the outcomes by file; `appended` rows are all inserted."""
+    table = staged.table
+    counts = {file: Counter({REJECTED: one.rejected}) for file, one in staged.counts.items()}
+    admitted, old_days = Counter[str](), set()
+    if appended is not None and decided is None:
+        for file, one in staged.counts.items():
+            counts[file][INSERTED] += one.rows - one.rejected
+    elif appended is not None:
+        for row in appended.groupBy("_file").count().collect():
+            counts[staged.files[row["_file"]].id][INSERTED] += row["count"]
+    for row in _groups(decided) if decided is not None else []:
+        old_days |= set(row["old_days"])
+        if not row["_late"]:
+            counts[staged.files[row["_file"]].id][row["_outcome"]] += row["rows"]
+        elif row["_outcome"] != PARKED:
+            admitted[row["_outcome"]] += row["rows"]
+    for file, one in staged.counts.items():
+        counts[file]["rows_read"] = one.rows
+    accepted = staged.valid if not table.parents else None
+    if accepted is None:
+        names = [table.key]
+        frames = [appended.select(names)] if appended is not None else []
+        if decided is not None:
+            into = F.col("_outcome").isin(INSERTED, UPDATED)
+            frames.append(decided.where(into).select(names))
+        accepted = union(frames)
+    keys = accepted.select(F.col(table.key).alias("key"))
+    return Resolved(table, staged, decided, appended, counts, admitted, frozenset(old_days), keys)
+
+
+def _groups(decided: DataFrame) -> list[Any]:
+    """Rows by file, _late and outcome, and the days in which the table holds those to update."""
+    update = F.col("_outcome") == UPDATED
+    day = F.coalesce(F.col("_old_day").cast("string"), F.lit(""))
+    return (
+        decided.groupBy("_file", "_late", "_outcome")
+        .agg(F.count(F.lit(1)).alias("rows"), F.collect_set(F.when(update, day)).alias("old_days"))
+        .collect()
+    )
+
+
+def check_conservation(resolved: Resolved) -> None:
+    """Raise where the rows of a file are not the sum of their outcomes."""
+    for raw in resolved.staged.files.values():
+        counts = resolved.counts[raw.id]
+        outcomes = {name: counts[name] for name in OUTCOMES}
+        if counts["rows_read"] != sum(outcomes.values()):
+            raise ConservationError(
+                f"{raw.stored.path}: {counts['rows_read']} rows were read, but their outcomes add "
+                f"up to {sum(outcomes.values())}: {outcomes}. Nothing of this run is written, and "
+                "the file stays in the raw zone; run again, and report this if it comes back"
+            )
+
+
+# --------------------------------------------------------------------------------------------------
+# Step 4, publish: the commits, in the order that makes a crash between any two harmless
+# --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Published:
+    """What the commits of rejects tell: rows by dataset and reason, and an example of each."""
+
+    reasons: Mapping[str, Mapping[str, int]]
+    examples: tuple[Mapping[str, Any], ...]
+
+
+def stamp(arguments: JobArguments, **more: Any) -> str:
+    """What a commit's userMetadata says of the run that made it."""
+    return json.dumps({"run_id": arguments.run_id, **more})
+
+
+def publish(
+    arguments: JobArguments,
+    staged: Staged,
+    resolved: Mapping[str, Resolved],
+    lake: Lake,
+    timed: Timings,
+) -> Published:
+    """rejects -> the tables, parents first -> settled parked rows."""
+    ids = [raw.id for raw in staged.files if raw.outcome == "loaded"]
+    seen = seen_before(staged, lake["rejected_records"], ids)
+    with timed("committed rejected_records"):
+        published = write_rejects(arguments, staged, resolved, lake["rejected_records"], seen, ids)
+    for one in resolved.values():
+        with timed(f"committed {one.table.name}"):
+            commit(one, lake[one.table.name], stamp(arguments))
+    with timed("settled parked rows"):
+        settle_parked(arguments, staged, resolved, lake["rejected_records"], seen)
+    return published
+
+
+def seen_before(staged: Staged, rejected: LakeTable, ids: Sequence[str]) -> bool:
+    """Whether a file of this batch may have rows in rejected_records from an earlier run."""
+    recorded, whole = rejected.log.file_ids()
+    again = bool(recorded & set(ids)) or any(
+        raw.known for raw in staged.files if raw.outcome == "loaded"
+    )
+    return rejected.exists and (not whole or again)
+
+
+# -- rejected rows ---------------------------------------------------------------------------------
+def located(rows: DataFrame, staged: StagedDataset) -> DataFrame:
+    """Staged rows with their file (_path, _etag, _size, _modified) and _line."""
+    before: Counter[str] = Counter()
+    places = []
+    for split in sorted(staged.splits, key=lambda one: (one.file, one.start)):
+        raw = staged.files.get(split.file)
+        if raw is not None:
+            places.append(
+                {
+                    "_file": split.file,
+                    "_split": split.start,
+                    "_offset": before[split.file] + 1 - split.first_mid,
+                    "_path": raw.stored.path,
+                    "_etag": raw.stored.etag,
+                    "_size": raw.stored.size,
+                    "_modified": raw.stored.modified.isoformat(),
+                }
+            )
+        before[split.file] += split.lines
+    ddl = (
+        "_file STRING, _split BIGINT, _offset BIGINT, _path STRING, _etag STRING, _size BIGINT, "
+        "_modified TIMESTAMP"
+    )
+    known = F.broadcast(local_frame(staged.scratch.spark, places, ddl))
+    line = F.coalesce(F.col("_line"), F.col("_mid") + F.col("_offset"))
+    return rows.join(known, ["_file", "_split"]).withColumn("_line", line)
+
+
+def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
+    """Rejected and newly parked rows of a dataset, in the shape of rejected_records."""
+    staged, table, frames = resolved.staged, resolved.table, []
+    totals = resolved.totals
+    if staged.rows is not None and totals[REJECTED]:
+        bad = (F.col("_kind") == RECORD) & F.col("_reasons").isNotNull()
+        frames.append(staged.rows.where(bad))
+        if staged.repeated_headers > 0:
+            order = Window.partitionBy("_file").orderBy("_split", "_mid")
+            headers = staged.rows.where(F.col("_kind") == HEADER)
+            again = headers.withColumn("_nth", F.row_number().over(order)).where("_nth > 1")
+            reason = F.array(F.lit("repeated_header"))
+            frames.append(again.withColumn("_reasons", reason).drop("_nth"))
+        rows = located(union(frames), staged)
+        frames = [reject_rows(rows, table, run_id, REJECTED, F.col("_reasons"))]
+    if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
+        named = [
+            part
+            for name in table.column_names
+            for part in (F.lit(name), F.col(name).cast("string"))
+        ]
+        waiting = resolved.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
+        rows = located(waiting.withColumn("_fields", F.create_map(*named)), staged)
+        reasons = F.transform("_lacks", lambda one: F.substring_index(one, ":", 1))
+        frames.append(reject_rows(rows, table, run_id, PARKED, reasons))
+    return frames
+
+
+def reject_rows(
     rows: DataFrame, table: Table, run_id: str, status: str, reasons: SparkColumn
 ) -> DataFrame:
-    """Rows in the shape of `rejected_records`; `rows` joined with their file (_path, _etag, _size, _modified) and `_line`."""
+    """Located rows in the shape of rejected_records."""
 
-    def of(name: str) -> SparkColumn:
-        return (
-            F.col("_fields").getItem(name)
-            if name in table.column_names
-            else F.lit(None).cast("string")
-        )
+    def text_of(name: str) -> SparkColumn:
+        known = name in table.column_names
+        return F.col("_fields").getItem(name) if known else F.lit(None).cast("string")
 
+    raw = without_line_end(F.col("_raw"))
+    as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
+    readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
     return rows.select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),
         F.lit(status).alias("status"),
         reasons.alias("reasons"),
-        F.coalesce(F.col(table.key), of(table.key)).alias("record_key"),
-        of("order_id").alias("order_id"),
-        of("product_id").alias("product_id"),
+        F.coalesce(F.col(table.key), text_of(table.key)).alias("record_key"),
+        text_of("order_id").alias("order_id"),
+        text_of("product_id").alias("product_id"),
         F.col("_path").alias("file_path"),
         F.col("_etag").alias("file_etag"),
         F.col("_size").alias("file_size"),
         F.col("_modified").alias("file_modified"),
-        F.col("_line").cast("bigint").alias("line"),
-        F.col("_raw").alias("raw"),
+        F.col("_line").alias("line"),
+        readable.alias("raw"),
         F.col("_fields").alias("fields"),
         F.lit(None).cast("string").alias("resolved_run_id"),
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The edges: Spark session, tables
-# ---------------------------------------------------------------------------------------------------------------------
-SPARK_SETTINGS = {
-    "spark.sql.session.timeZone": "UTC",
-    "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
-    "spark.sql.inMemoryColumnarStorage.compressed": "false",  # the staged rows are read twice: packing them costs more than it saves
-    "spark.sql.parquet.compression.codec": "zstd",  # half of snappy's bytes, which Athena bills, in the same time
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # 8 bytes with statistics; INT96 is what Spark writes for old Hive
-    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",  # days before 1582 as they are; Spark 3.5 would stop at one
-    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
-    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
-    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
-    "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method, so a long plan does better in parts
-    "spark.sql.adaptive.enabled": "false",  # to plan a query again after each of its stages costs more than it finds
-    "spark.sql.lightweightPlanChangeValidation": "false",  # Spark's check on its own optimizer, after each of its steps
-    "spark.sql.ui.explainMode": "simple",  # how Spark's UI shows a plan, written out for every query
-    "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.databricks.delta.allFilesInCrc.enabled": "false",  # a list of all files beside each commit, which takes a query and nobody reads
-    "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",  # nor a histogram of their sizes
-    # autoCompact by its documented threshold of small files; its shortcut takes every partition that a fresh driver touches for one to rewrite
-    "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
-    "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
-}
-DELTA_SETTINGS = {
-    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-}
+def write_rejects(
+    arguments: JobArguments,
+    staged: Staged,
+    resolved: Mapping[str, Resolved],
+    rejected: LakeTable,
+    seen: bool,
+    ids: Sequence[str],
+) -> Published:
+    """Append the rejected and newly parked rows that are not recorded yet; count their reasons."""
+    frames = [frame for one in resolved.values() for frame in rejects_of(one, arguments.run_id)]
+    if not frames:
+        if not rejected.exists:
+            rejected.append_records([], REJECTED_DDL, stamp(arguments), "status")
+        return Published({}, ())
+    rows = union(frames).localCheckpoint(eager=False)
+    published = count_reasons(rows)
+    if seen and rejected.frame is not None:
+        recorded = rejected.frame.where(in_batch(staged)).select(*ROW_IDENTITY)
+        rows = rows.join(recorded, ROW_IDENTITY, how="left_anti").select(rows.columns)
+        rows = rows.localCheckpoint(eager=False)
+        if rows.isEmpty():
+            return published
+    rejected.append(rows, stamp(arguments, files=ids), "status")
+    return published
 
 
-COMPILED = {"spark.sql.codegen.wholeStage": "true", "spark.sql.codegen.factoryMode": "FALLBACK"}
-INTERPRETED = {
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-}
-
-
-def spark_session(raw_bytes: int, lake_bytes: int) -> SparkSession:
-    """The session of Glue or of `spark-submit`; under plain Python one with Delta's jars from Maven Central.
-
-    Where files and tables are small, plans are interpreted: to compile them takes longer than to run them.
-    """
-    builder = SparkSession.builder.appName("Lakehouse").config(
-        "spark.python.sql.dataFrameDebugging.enabled", "false"
-    )  # the place in this script of every column costs six calls to Java
-    if (
-        "PYSPARK_GATEWAY_PORT" not in os.environ
-        and "PYSPARK_SUBMIT_ARGS" not in os.environ
-        and SparkSession.getActiveSession() is None
-    ):
-        from delta import configure_spark_with_delta_pip
-
-        for name, value in DELTA_SETTINGS.items():
-            builder = builder.config(name, value)
-        builder = configure_spark_with_delta_pip(builder)
-    spark = builder.getOrCreate()
-    plans = COMPILED if raw_bytes + lake_bytes > INTERPRETED_BYTES else INTERPRETED
-    for name, value in {**SPARK_SETTINGS, **plans, **without_dictionary()}.items():
-        spark.conf.set(name, value)
-    cores = spark.sparkContext.defaultParallelism
-    spark.conf.set(
-        "spark.sql.files.minPartitionNum", str(cores)
-    )  # a second look at a file finds its lines at the same places
-    spark.conf.set(
-        "spark.sql.shuffle.partitions", str(max(cores, min(400, raw_bytes // (48 << 20))))
+def count_reasons(rows: DataFrame) -> Published:
+    """Rows of rejected_records by dataset, status and reason, each with its first row."""
+    place = F.struct("file_path", "line", "raw").alias("place")
+    groups = (
+        rows.select("dataset", "status", F.explode("reasons").alias("reason"), place)
+        .groupBy("dataset", "status", "reason")
+        .agg(F.count(F.lit(1)).alias("rows"), F.min("place").alias("first"))
+        .orderBy("dataset", "reason")
+        .collect()
     )
-    java = spark.sparkContext._jvm
-    for name in (
-        "functions",
-        "org.apache.spark.sql.functions",
-        "PythonUtils",
-    ):  # looked up by name for every column that is built
-        if not isinstance(getattr(java, name), Remembered):
-            setattr(java, name, Remembered(getattr(java, name)))
-    return spark
-
-
-class Remembered:
-    """A Java class whose members are asked for once: Java searches all jars for a class, and all its methods for a member, each time."""
-
-    def __init__(self, java_class: Any) -> None:
-        self._java_class = java_class
-
-    def __getattr__(self, name: str) -> Any:
-        member = getattr(self._java_class, name)
-        setattr(self, name, member)
-        return member
-
-
-def without_dictionary() -> dict[str, str]:
-    """Settings that spare Parquet a dictionary of columns whose values hardly repeat in any table."""
-    columns = [column for table in TABLES for column in table.columns]
-    varied = {column.name for column in columns} - {
-        column.name for column in columns if not column.varied
-    }
-    return {f"parquet.enable.dictionary#{name}": "false" for name in sorted(varied)}
-
-
-def hold(frame: DataFrame, small: bool = True) -> DataFrame:
-    """Keep a frame that is read several times. A small one forgets how it was made, so that what follows has a short plan to compile;
-    a large one is cached by columns, and made again where a worker is lost (a small one then fails the run, and the next run heals it)."""
-    return frame.localCheckpoint(eager=False) if small else frame.persist()
-
-
-def local_frame(spark: SparkSession, rows: Sequence[dict[str, Any]], ddl: str) -> DataFrame:
-    """A few rows that this process knows, as a frame that needs no Python worker; `rows` hold what JSON can say, and times in ISO form."""
-    texts = F.from_json(F.lit(json.dumps(rows)), f"ARRAY<STRUCT<{ddl}>>")
-    frame = spark.sql("SELECT 1").select(F.inline(texts))
-    return frame if rows else frame.where(F.lit(False))
-
-
-@dataclass
-class LakeTable:
-    """A Delta table as this run finds and leaves it."""
-
-    spark: SparkSession
-    path: str
-    log: DeltaLog = field(init=False)
-    before: int = field(init=False)
-    dates: list[str] = field(default_factory=list)
-    widened: bool = False
-    _frame: DataFrame | None = None
-
-    def __post_init__(self) -> None:
-        self.log = DeltaLog(self.path)
-        self.before = max(self.log.versions(), default=-1)
-
-    @property
-    def exists(self) -> bool:
-        return self.before >= 0
-
-    def read(self) -> DataFrame | None:
-        """The table as this run finds it."""
-        if self.exists and self._frame is None:
-            self._frame = self.spark.read.format("delta").load(self.path)
-        return self._frame
-
-    def files(self) -> dict[str, int | None] | None:
-        """The table's data files now and their rows, by its log; None where the log is not whole or long, so that Delta has to say it."""
-        versions = self.log.versions()
-        if len(versions) > MOST_COMMITS or versions != list(range(len(versions))):
-            return None
-        files: dict[str, int | None] = {}
-        for commit in self.log.commits():
-            files = {
-                path: rows
-                for path, rows in {**files, **commit.added}.items()
-                if path not in commit.removed
-            }
-        return files
-
-    def append(
-        self, frame: DataFrame, partition: str | None = None, statistics: str = "", **options: str
-    ) -> None:
-        """Append rows in one commit; the first append creates the table with its properties and the columns that get statistics."""
-        if not self.exists:
-            options.update(
-                TABLE_PROPERTIES,
-                **({"delta.dataSkippingStatsColumns": statistics} if statistics else {}),
-            )
-        writer = frame.write.format("delta").mode("append").options(**options)
-        (writer.partitionBy(partition) if partition else writer).save(self.path)
-
-    def note(
-        self, rows: Sequence[dict[str, Any]], ddl: str, partition: str | None = None, **options: str
-    ) -> None:
-        """Append a few rows that this process knows, or none: one file needs no shuffle to be written."""
-        self.append(local_frame(self.spark, rows, ddl), partition, optimizeWrite="false", **options)
-
-    def take_back(self) -> None:
-        """Bring the table back to what this run found. Nobody else writes to it: the job runs once at a time."""
-        from delta.tables import DeltaTable
-
-        table = DeltaTable.forPath(self.spark, self.path)
-        table.restoreToVersion(self.before) if self.exists else table.delete()
-
-    def widen(self, table: Table) -> None:
-        """Add the columns that are declared but not in the table yet; rows from before have NULL there."""
-        found = self.read()
-        missing = [
-            column
-            for column in table.columns
-            if found is not None and column.name not in found.columns
-        ]
-        if missing:
-            self.spark.sql(
-                f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({', '.join(f'`{one.name}` {one.type}' for one in missing)})"
-            )
-            self.widened, self._frame = True, None
-
-    def _rows(self) -> int:
-        """Rows of the table: by the log's own statistics where it has them, else Delta counts."""
-        files = self.files()
-        if files is None or None in files.values():
-            return self.spark.read.format("delta").load(self.path).count()
-        return sum(files.values())
-
-    def summary(self) -> dict[str, Any]:
-        """What this run did to the table, as the summary tells it."""
-        commits = self.log.commits(after=self.before)
-        version = max([self.before, *(commit.version for commit in commits)])
-        return {
-            "version": version if version >= 0 else None,
-            "rows": self._rows() if version >= 0 else 0,
-            "schema_changed": self.widened or (not self.exists and version >= 0),
-            "files_added": sum(len(commit.added) for commit in commits),
-            "files_removed": sum(len(commit.removed) for commit in commits),
-            "dates": self.dates,
+    reasons: dict[str, dict[str, int]] = {}
+    for group in groups:
+        if group["status"] == REJECTED:
+            reasons.setdefault(group["dataset"], {})[group["reason"]] = group["rows"]
+    examples = tuple(
+        {
+            "dataset": group["dataset"],
+            "reason": group["reason"],
+            "rows": group["rows"],
+            **group["first"].asDict(),
         }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# One dataset in one run
-# ---------------------------------------------------------------------------------------------------------------------
-@dataclass
-class Part:
-    """Lines of one dataset that were read in one way; `keys` are their `key_blocks` where the batch is large."""
-
-    staged: DataFrame
-    keys: DataFrame | None
-
-
-@dataclass
-class Load:
-    """The way of one dataset through one run: staged, decided, committed. Counts are by file (id of the RawFile).
-
-    large  whether there are files, of a batch that is too much to be held
-    """
-
-    run: Run
-    table: Table
-    files: list[RawFile]
-    large: bool = False
-    parts: list[Part] = field(default_factory=list)
-    blocks: list[Block] = field(default_factory=list)
-    by_hash: dict[int, RawFile] = field(default_factory=dict)
-    decided: DataFrame | None = None
-    bulk: DataFrame | None = None
-    late: DataFrame | None = None
-    counts: dict[str, Counter] = field(default_factory=lambda: defaultdict(Counter))
-    admitted: Counter = field(default_factory=Counter)
-    still_parked: int = 0
-    old_dates: list[dt.date] = field(default_factory=list)
-    reasons: dict[str, int] = field(default_factory=dict)
-
-    @functools.cached_property
-    def text_bytes(self) -> int:
-        return sum(raw.stored.text_bytes for raw in self.files)
-
-    def stage(self) -> None:
-        """Read, type and count every line; only files with quoted line breaks are read again, record by record.
-
-        Before that the table gets the columns that are declared and not in it: while others stage, and before anything reads a table.
-        """
-        self.run.lake[self.table.name].widen(self.table)
-        if not self.files:
-            return
-        self._read(self.files, quoted=False)
-        odd = {self.by_hash[block.file].id for block in self.blocks if block.odd}
-        if odd:
-            self._drop(odd)
-            self._read([raw for raw in self.files if raw.id in odd], quoted=True)
-        gone = self.run.changed(self.files)
-        if gone:
-            self._drop(gone)
-            self.files = [raw for raw in self.files if raw.id not in gone]
-
-    def _read(self, raws: list[RawFile], quoted: bool) -> None:
-        """Stage files, line by line or record by record, and count their lines."""
-        spark, paths = self.run.spark, [self.run.raw_path(raw) for raw in raws]
-        lines = quoted_records(spark, paths) if quoted else physical_lines(spark, paths)
-        by_hash = self.run.by_hash(raws)
-        layouts = list(dict.fromkeys(raw.layout for raw in raws))
-        which = F.lit(0)
-        for place, layout in enumerate(layouts[1:], 1):
-            of_layout = [number for number, raw in by_hash.items() if raw.layout == layout]
-            which = F.when(F.col("_file").isin(of_layout), place).otherwise(which)
-        if quoted:
-            profiled = self._add(
-                hold(stage(lines.withColumn("_layout", which), self.table, layouts), not self.large)
-            )
-        else:
-            profiled = self._read_lines(lines, layouts, which)
-        blocks = blocks_of(profiled, self.table)
-        if {block.file for block in blocks} - set(by_hash):
-            raise JobError(
-                f"Spark read files of {self.table.dataset} that the listing does not name; run again"
-            )
-        self.by_hash.update(by_hash)
-        self.blocks += blocks
-
-    def _read_lines(self, lines: DataFrame, layouts: list[Layout], which: SparkColumn) -> list[Any]:
-        """Stage lines: all by the short way, and those that are not plain by the long one; returns the rows of their profiles."""
-        if len(layouts) > 1:
-            lines = lines.withColumn("_layout", which)
-        plain = stage_plain(lines, self.table, layouts)
-        plain = plain if self.large else hold(plain)
-        profiled = self._add(plain)
-        unread = sum(row["_n"] for row in profiled if row["_class"] is None and row["_column"] == 0)
-        if not unread:
-            if self.large:
-                self.parts[-1].staged = stage_plain(lines, self.table, layouts, trusted=True)
-            return profiled
-        self.parts[-1].staged = plain.where(F.col("_kind").isNotNull())
-        rest = plain.where(F.col("_kind").isNull()).select(
-            "_file", "_block", "_mid", "_line", F.col("_raw").alias("_text"), which.alias("_layout")
-        )
-        return [row for row in profiled if row["_class"] is not None] + self._add(
-            hold(stage(rest, self.table, layouts), unread < FEW_ROWS)
-        )
-
-    def _add(self, staged: DataFrame) -> list[Any]:
-        """Take a part of the staged lines; returns the rows of its profile."""
-        tallied = tally(
-            staged, self.table, with_hash=self.large and self.run.lake[self.table.name].exists
-        )
-        keys = key_blocks(tallied).persist() if self.large else None
-        self.parts.append(Part(staged, keys))
-        return (profile(tallied) if keys is None else profile_of_blocks(keys)).collect()
-
-    def _drop(self, ids: set) -> None:
-        """Forget the rows of some files."""
-        self.blocks = [block for block in self.blocks if self.by_hash[block.file].id not in ids]
-        others = ~F.col("_file").isin(
-            [number for number, raw in self.by_hash.items() if raw.id in ids]
-        )
-        self.parts = [
-            Part(part.staged.where(others), None if part.keys is None else part.keys.where(others))
-            for part in self.parts
-        ]
-
-    # -- what is staged ------------------------------------------------------------------------------------------------
-    @property
-    def staged(self) -> DataFrame:
-        """All lines."""
-        return functools.reduce(DataFrame.unionByName, (part.staged for part in self.parts))
-
-    @property
-    def valid(self) -> DataFrame:
-        """The rows without a reason to reject them."""
-        return (
-            functools.reduce(
-                DataFrame.unionByName, (valid_rows(part.staged) for part in self.parts)
-            )
-            if self.parts
-            else self.run.empty_stage(self.table)
-        )
-
-    @property
-    def keys(self) -> DataFrame:
-        """The `key_blocks` of a large batch."""
-        return functools.reduce(DataFrame.unionByName, (part.keys for part in self.parts))
-
-    def total(self, row_class: int) -> int:
-        return sum(block.classes[row_class] for block in self.blocks)
-
-    def ranges(self, column: str) -> list[tuple[str, str]]:
-        """Text ranges that hold the batch's keys in `column`; none where a key is no plain integer, or the batch is larger than all tables."""
-        spans = [block.keys[column] for block in self.blocks if column in block.keys]
-        if (
-            self.late is not None
-            or any(low < 0 for low, _ in spans)
-            or self.text_bytes > self.run.lake_bytes
-        ):
-            return []
-        return number_ranges((low << 6, (high << 6) + 63) for low, high in spans)
-
-    @functools.cached_property
-    def places(self) -> DataFrame:
-        """For each file and block what its rows need to know: _path, _etag, _size, _modified, _replayed, _first, _before (lines)."""
-        rows, before = [], Counter()
-        for block in sorted(self.blocks, key=lambda block: (block.file, block.block)):
-            raw = self.by_hash[block.file]
-            rows.append(
-                {
-                    "_file": block.file,
-                    "_block": block.block,
-                    "_path": raw.stored.path,
-                    "_etag": raw.stored.etag,
-                    "_size": raw.stored.size,
-                    "_modified": raw.stored.modified.isoformat(),
-                    "_replayed": raw.known,
-                    "_first": block.first,
-                    "_before": before[raw.id],
-                }
-            )
-            before[raw.id] += block.lines
-        ddl = (
-            "_file BIGINT, _block BIGINT, _path STRING, _etag STRING, _size BIGINT, _modified TIMESTAMP, _replayed BOOLEAN, "
-            "_first BIGINT, _before BIGINT"
-        )
-        return F.broadcast(local_frame(self.run.spark, rows, ddl))
-
-    def placed(self, rows: DataFrame) -> DataFrame:
-        """Rows with their file and physical line."""
-        line = F.coalesce("_line", F.col("_mid") - F.col("_first") + F.col("_before") + 1)
-        return (
-            rows.join(self.places, ["_file", "_block"])
-            .withColumn("_line", line)
-            .drop("_first", "_before")
-        )
-
-    # -- deciding ------------------------------------------------------------------------------------------------------
-    def decide(self) -> None:
-        """Find the outcome of every valid row, and of the parked rows that this batch may concern."""
-        self.late = self.run.parked_rows(self)
-        if not self.blocks and self.late is None:
-            return
-        target = self.run.lake[self.table.name].read()
-        rows, few = self._decide_in_bulk(target) if self.large else (self.valid, True)
-        if rows is None and self.late is None:
-            return
-        candidates = self.placed(
-            rows if rows is not None else self.run.empty_stage(self.table)
-        ).withColumn("_late", F.lit(False))
-        if self.late is not None:
-            candidates = candidates.unionByName(self.late)
-        if target is not None:
-            keys = candidates.select(self.table.key).distinct()
-            target = target.where(within(self.table.key, self.ranges(self.table.key)))
-            target = target.join(
-                F.broadcast(keys) if few else keys, self.table.key, how="left_semi"
-            )
-        parents = {
-            parent.dataset: self.run.parent_keys(parent, candidates, self)
-            for parent in self.table.parents
-        }
-        self.decided = hold(decide(candidates, self.table, parents, target), few)
-        self._count_decided()
-
-    def _count_decided(self) -> None:
-        groups = (
-            self.decided.groupBy("_file", "_late", "_outcome")
-            .agg(
-                F.count(F.lit(1)).alias("rows"),
-                F.collect_set(F.when(F.col("_outcome") == UPDATED, F.col("_old_partition"))).alias(
-                    "old"
-                ),
-            )
-            .collect()
-        )
-        for group in groups:
-            if group["_late"] and group["_outcome"] == PARKED:
-                self.still_parked += group["rows"]
-            elif group["_late"]:
-                self.admitted[group["_outcome"]] += group["rows"]
-            else:
-                self.counts[self.by_hash[group["_file"]].id][group["_outcome"]] += group["rows"]
-            self.old_dates += group["old"]
-
-    def _decide_in_bulk(self, target: DataFrame | None) -> tuple[DataFrame | None, bool]:
-        """Decide by blocks of keys what needs no closer look; returns the rows that do, or None, and whether they are few."""
-        if (
-            target is None
-            and self.late is None
-            and all_different(self.blocks)
-            and not self.orphan_blocks
-        ):
-            for block in self.blocks:
-                self.counts[self.by_hash[block.file].id][INSERTED] += block.classes[RECORD]
-            self.bulk = self.valid if self.total(RECORD) else None
-            return None, True
-        if target is not None:
-            target = target.where(within(self.table.key, self.ranges(self.table.key)))
-        blocks = classify_blocks(self.keys, target, self.table).persist()
-        counts = self._verdicts(blocks)
-        doubtful = [self._late_blocks()] if self.late is not None else []
-        if any(
-            verdict != UNCHANGED for _, verdict in counts
-        ):  # what the table holds already came with its parents
-            doubtful += self.orphan_blocks
-        if doubtful:
-            found = (
-                functools.reduce(DataFrame.unionByName, doubtful)
-                .distinct()
-                .withColumn("_doubt", F.lit(True))
-            )
-            verdict = F.when(F.col("_doubt"), DOUBTFUL).otherwise(F.col("_class"))
-            blocks = (
-                blocks.join(found, "_b", how="left")
-                .select("_b", "_rows", verdict.alias("_class"))
-                .persist()
-            )
-            counts = self._verdicts(blocks)
-        verdicts: Counter = Counter()
-        for (file, verdict), rows in counts.items():
-            verdicts[verdict] += rows
-            if verdict != DOUBTFUL:
-                self.counts[self.by_hash[file].id][verdict] += rows
-        if verdicts[INSERTED]:
-            self.bulk = self._in_blocks(blocks, INSERTED, verdicts)
-        return self._in_blocks(blocks, DOUBTFUL, verdicts) if verdicts[
-            DOUBTFUL
-        ] else None, verdicts[DOUBTFUL] < FEW_ROWS
-
-    @staticmethod
-    def _verdicts(blocks: DataFrame) -> dict[tuple[int, str], int]:
-        """Rows by file and verdict."""
-        groups = (
-            blocks.select("_class", F.inline("_rows"))
-            .groupBy("_file", "_class")
-            .agg(F.sum("_n").alias("rows"))
-            .collect()
-        )
-        return {(group["_file"], group["_class"]): group["rows"] for group in groups}
-
-    def _in_blocks(self, blocks: DataFrame, verdict: str, verdicts: Counter) -> DataFrame:
-        """The valid rows of the blocks with a verdict."""
-        if verdicts[verdict] == sum(verdicts.values()):
-            return self.valid
-        keep = verdicts[verdict] * 2 <= sum(verdicts.values())
-        chosen = blocks.where((F.col("_class") == verdict) == F.lit(keep)).select("_b")
-        numbered = self.valid.withColumn("_b", F.shiftright(key_number(F.col(self.table.key)), 6))
-        return numbered.join(chosen, "_b", how="left_semi" if keep else "left_anti").drop("_b")
-
-    @functools.cached_property
-    def orphan_blocks(self) -> list[DataFrame]:
-        """Blocks of keys (_b) that hold a row whose parent has not come; none where all parents have."""
-        parents = self.table.parents
-        if not parents:
-            return []
-        wanted = self.keys.where((F.col("_column") > 0) & (F.col("_class") == RECORD)).select(
-            "_column", "_b", "_bits"
-        )
-        held = [
-            self.run.parent_bits(parent, self).select(F.lit(place).alias("_column"), "_b", "_bits")
-            for place, parent in enumerate(parents, 1)
-        ]
-        lacking = lacking_parents(wanted, functools.reduce(DataFrame.unionByName, held)).persist()
-        return [
-            self._blocks_that_name(
-                parents[row["_column"] - 1], lacking.where(F.col("_column") == row["_column"])
-            )
-            for row in lacking.select("_column").distinct().collect()
-        ]
-
-    def _blocks_that_name(self, parent: Parent, lacking: DataFrame) -> DataFrame:
-        """Blocks of keys that hold a row with a parent's key which is lacking."""
-        named = (
-            key_bits(self.valid, F.col(parent.column), F.col(self.table.key))
-            .join(lacking, "_b")
-            .where("(_bit & _lacking) <> 0")
-        )
-        return key_bits(named, F.col(self.table.key)).select("_b").distinct()
-
-    def _late_blocks(self) -> DataFrame:
-        return key_bits(self.late, F.col(self.table.key)).select("_b").distinct()
-
-    def bits(self) -> DataFrame:
-        """The keys of the batch as blocks (_b) of _bits."""
-        if self.large:
-            return self.keys.where((F.col("_column") == 0) & (F.col("_class") == RECORD)).select(
-                "_b", "_bits"
-            )
-        return key_bits(self.valid, F.col(self.table.key)).select(
-            "_b", F.col("_bit").alias("_bits")
-        )
-
-    # -- outcomes --------------------------------------------------------------------------------------------------
-    def check_conservation(self) -> None:
-        """Raise where the rows of a file are not the sum of their outcomes."""
-        records, rejected, headers = Counter(), Counter(), Counter()
-        for block in self.blocks:
-            file = self.by_hash[block.file].id
-            records[file] += block.records
-            rejected[file] += block.classes[FAULTY]
-            headers[file] += block.classes[HEADER]
-        for file, count in headers.items():
-            records[file], rejected[file] = (
-                records[file] + count - 1,
-                rejected[file] + count - 1,
-            )  # a header that stands once more is a row
-        for raw in self.files:
-            self.counts[raw.id][REJECTED] = rejected[raw.id]
-            outcomes = {name: self.counts[raw.id][name] for name in OUTCOMES}
-            if records[raw.id] != sum(outcomes.values()):
-                raise ConservationError(
-                    f"{raw.stored.path}: {records[raw.id]} rows were read, but their outcomes add up to {sum(outcomes.values())}: {outcomes}. "
-                    "Nothing of this run is in the ledger, and the file stays in the raw zone; run again, and report this if it comes back"
-                )
-            self.counts[raw.id]["rows_read"] = records[raw.id]
-
-    @property
-    def totals(self) -> Counter:
-        """Rows by outcome, those of the files and those admitted, and rows_read."""
-        return functools.reduce(
-            lambda total, counter: total + counter, self.counts.values(), Counter(self.admitted)
-        )
-
-    def measures(self) -> dict[str, Any]:
-        """The dataset's numbers for the summary."""
-        total = self.totals
-        numbers: dict[str, Any] = {
-            "rows_read": total["rows_read"],
-            "admitted": sum(self.admitted.values()),
-        }
-        numbers.update({name: total[name] for name in OUTCOMES})
-        numbers["rejected_by_reason"] = dict(sorted(self.reasons.items()))
-        if numbers["rows_read"] + numbers["admitted"] != sum(numbers[name] for name in OUTCOMES):
-            raise ConservationError(
-                f"{self.table.dataset}: rows_read + admitted differ from the sum of the outcomes: {numbers}"
-            )
-        return numbers
-
-    def rejects(self) -> DataFrame | None:
-        """Rejected and newly parked rows in the shape of `rejected_records`."""
-        frames, run_id = [], self.run.arguments.run_id
-        if self.total(FAULTY):
-            bad = self.staged.where((F.col("_kind") == RECORD) & F.col("_reasons").isNotNull())
-            frames.append(
-                rejected_frame(self.placed(bad), self.table, run_id, REJECTED, F.col("_reasons"))
-            )
-        if self.total(HEADER) > len({block.file for block in self.blocks}):
-            order = Window.partitionBy("_file").orderBy("_block", "_mid")
-            again = (
-                self.staged.where(F.col("_kind") == HEADER)
-                .withColumn("_nth", F.row_number().over(order))
-                .where("_nth > 1")
-                .drop("_nth")
-            )
-            frames.append(
-                rejected_frame(
-                    self.placed(again),
-                    self.table,
-                    run_id,
-                    REJECTED,
-                    F.array(F.lit("repeated_header")),
-                )
-            )
-        if any(counter[PARKED] for counter in self.counts.values()):
-            fields = F.create_map(
-                *[
-                    part
-                    for name in self.table.column_names
-                    for part in (F.lit(name), F.col(name).cast("string"))
-                ]
-            )
-            waiting = self.decided.where(
-                (F.col("_outcome") == PARKED) & ~F.col("_late")
-            ).withColumn("_fields", fields)
-            reasons = F.transform("_lacks", lambda name: F.substring_index(name, ":", 1))
-            frames.append(rejected_frame(waiting, self.table, run_id, PARKED, reasons))
-        return functools.reduce(DataFrame.unionByName, frames) if frames else None
-
-    def changes(self) -> tuple[DataFrame | None, int, int]:
-        """Rows to write with the table's columns, and how many are inserted and updated."""
-        total = self.totals
-        frames = [self.bulk.select(self.table.column_names)] if self.bulk is not None else []
-        if self.decided is not None:
-            winners = self.decided.where(F.col("_outcome").isin(INSERTED, UPDATED))
-            frames.append(winners.select(self.table.column_names))
-        return (
-            (functools.reduce(DataFrame.unionByName, frames) if frames else None),
-            total[INSERTED],
-            total[UPDATED],
-        )
-
-    def commit(self) -> None:
-        """Write what changed in one commit: an append where all rows are new, else a MERGE; nothing where nothing changed."""
-        lake = self.run.lake[self.table.name]
-        changes, inserted, updated = self.changes()
-        if not lake.exists or (inserted and not updated):
-            frame = changes if inserted else local_frame(self.run.spark, [], self.table.ddl)
-            shuffle = {"optimizeWrite": "false"} if self._comes_by_partition() else {}
-            lake.append(
-                frame,
-                self.table.partition,
-                self.table.statistics,
-                userMetadata=self.run.stamp(),
-                **shuffle,
-            )
-        elif updated:
-            self._merge(lake, changes)
-        self._check_commit(lake, inserted, updated)
-        if self.large and (inserted or updated):
-            self._check_files_again(lake)
-        if self.table.partition and (inserted or updated):
-            lake.dates = sorted(
-                {
-                    path.split("=", 1)[1].split("/", 1)[0]
-                    for commit in lake.log.commits(after=lake.before)
-                    for path in commit.added
-                    if path.startswith(f"{self.table.partition}=")
-                }
-            )
-
-    def _comes_by_partition(self) -> bool:
-        """Whether a large batch lies by days already, so that Delta need not shuffle it to write few files: each block of a file holds few."""
-        if self.bulk is None or self.decided is not None or not self.table.partition:
-            return False
-        spans = [block.days for block in self.blocks if block.days is not None]
-        days = {
-            low + dt.timedelta(days=number)
-            for low, high in spans
-            for number in range(min((high - low).days, MOST_DATES) + 1)
-        }
-        return sum((high - low).days + 1 for low, high in spans) <= 2 * len(days)
-
-    def _merge(self, lake: LakeTable, changes: DataFrame) -> None:
-        from delta.tables import DeltaTable
-
-        condition = f"t.`{self.table.key}` = s.`{self.table.key}`"
-        dates = sorted({date for date in self.old_dates if date is not None})
-        if self.table.partition and None not in self.old_dates and len(dates) <= MOST_DATES:
-            condition += f" AND t.`{self.table.partition}` IN ({', '.join(f'''DATE '{date}' ''' for date in dates)})"
-        values = {f"`{name}`": f"s.`{name}`" for name in self.table.column_names}
-        self.run.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", self.run.stamp())
-        try:
-            merge = (
-                DeltaTable.forPath(self.run.spark, lake.path)
-                .alias("t")
-                .merge(changes.alias("s"), condition)
-            )
-            merge.whenMatchedUpdate(set=values).whenNotMatchedInsert(values=values).execute()
-        finally:
-            self.run.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
-
-    def _check_files_again(self, lake: LakeTable) -> None:
-        """A large batch was read once to decide and once to write: where a file has changed in between, take the commit back and fail."""
-        changed = self.run.changed(self.files)
-        if changed:
-            lake.take_back()
-            names = ", ".join(raw.stored.path for raw in self.files if raw.id in changed)
-            raise JobError(
-                f"{names}: overwritten or deleted while {self.table.name} was written; the table is as it was before. Run again"
-            )
-
-    def _check_commit(self, lake: LakeTable, inserted: int, updated: int) -> None:
-        """Hold the commit's own metrics against the decided counts."""
-        commits = [
-            commit
-            for commit in lake.log.commits(after=lake.before)
-            if commit.operation in ("WRITE", "MERGE")
-        ]
-        metrics = commits[0].metrics if commits else {}
-        wrote = (
-            int(metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))),
-            int(metrics.get("numTargetRowsUpdated", 0)),
-        )
-        if wrote != (inserted, updated):
-            raise ConservationError(
-                f"{self.table.name}: {inserted} rows were to be inserted and {updated} updated, but Delta wrote {wrote}"
-            )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The run
-# ---------------------------------------------------------------------------------------------------------------------
-RECORD_TABLES = ("rejected_records", "ingested_files", "etl_runs")
-ROW_IDENTITY = ("file_path", "file_etag", "file_size", "line")
-
-
-def progress(step: str) -> None:
-    """Say which step is done; every commit of a run is followed by this call."""
-    print(f"{dt.datetime.now(dt.UTC):%H:%M:%S} {step}", flush=True)
-
-
-@dataclass
-class Run:
-    """One execution of the job."""
-
-    arguments: JobArguments
-    started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
-    files: list[RawFile] = field(default_factory=list)
-    loads: dict[str, Load] = field(default_factory=dict)
-    lake: dict[str, LakeTable] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    spark: Any = None
-    lake_bytes: int = 0  # size of all tables when Spark was started
-    crossed: bool = (
-        False  # whether a file of this batch may have rows in rejected_records from before
+        for group in groups
     )
+    return Published(reasons, examples)
 
-    # -- before Spark --------------------------------------------------------------------------------------------------
-    def claim(self) -> bool:
-        """List the raw zone once, look at each file's first line and at the ledger; true where there is something to do."""
-        self.store = storage(self.arguments.raw_path)
-        listed = sorted(self.store.list(), key=lambda stored: (stored.modified, stored.path))
-        self.files = [
-            raw
-            for raw in in_threads(functools.partial(inspect_if_there, self.store), listed)
-            if raw is not None
-        ]
-        known = self._known([raw.id for raw in self.files]) if self.files else set()
-        self.files = [self._judged(raw, raw.id in known) for raw in self.files]
-        return any(raw.outcome == "loaded" or not raw.known for raw in self.files)
 
-    def _judged(self, raw: RawFile, known: bool) -> RawFile:
-        """A file with what the ledger says of it."""
-        if known and raw.outcome == "loaded" and not self.arguments.force:
-            return replace(
-                raw,
-                known=True,
-                outcome="duplicate",
-                detail=f"{raw.stored.path}: these bytes were loaded before",
+# -- the tables ------------------------------------------------------------------------------------
+def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
+    """Write what changed in one commit: an append where all rows are new, else a MERGE; nothing
+    where nothing changed."""
+    table, changes, totals = resolved.table, resolved.changes, resolved.totals
+    inserted, updated = totals[INSERTED], totals[UPDATED]
+    if not target.exists or (inserted and not updated):
+        rows = changes
+        if rows is None or not inserted:
+            rows = local_frame(target.spark, [], table.ddl)
+        options = {} if target.exists else {"delta.dataSkippingStatsColumns": table.statistics}
+        target.append(rows, stamp_text, table.partition, **options)
+    elif updated and changes is not None:
+        condition = f"t.`{table.key}` = s.`{table.key}`"
+        if table.partition and "" not in resolved.old_days and len(resolved.old_days) <= MAX_DATES:
+            days = ", ".join(f"DATE '{day}'" for day in sorted(resolved.old_days))
+            condition += f" AND t.`{table.partition}` IN ({days})"
+        clauses = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        target.merge(changes, condition, clauses, stamp_text)
+    reconcile(target, inserted, updated)
+
+
+def reconcile(target: LakeTable, inserted: int, updated: int) -> None:
+    """Hold the commit's own metrics against the resolved counts."""
+    commits = target.log.commits(after=target.before)
+    writes = [one for one in commits if one.operation in ("WRITE", "MERGE")]
+    metrics = writes[0].metrics if writes else {}
+    new_rows = metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))
+    wrote = (int(new_rows), int(metrics.get("numTargetRowsUpdated", 0)))
+    if wrote != (inserted, updated):
+        raise ConservationError(
+            f"{target.path}: {inserted} rows were to be inserted and {updated} updated, but Delta "
+            f"wrote {wrote[0]} and {wrote[1]}"
+        )
+
+
+def settle_parked(
+    arguments: JobArguments,
+    staged: Staged,
+    resolved: Mapping[str, Resolved],
+    rejected: LakeTable,
+    seen: bool,
+) -> None:
+    """Mark the parked rows that were admitted or superseded.
+
+    It comes after the commits of their tables, so that none can be lost.
+    """
+    frames = []
+    for one in resolved.values():
+        if one.admitted and one.decided is not None:
+            left = one.decided.where(F.col("_late") & (F.col("_outcome") != PARKED))
+            status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise(ADMITTED)
+            frames.append(left.select(*_identity(F.col("_source")), status.alias("status")))
+    if seen and rejected.frame is not None:
+        frames.append(_read_again(staged, resolved, rejected.frame))
+    settled = union(frames).localCheckpoint(eager=False) if frames else None
+    if settled is None or settled.isEmpty():
+        return
+    same = " AND ".join(f"t.{name} = s.{name}" for name in ROW_IDENTITY)
+    clauses = (
+        "WHEN MATCHED THEN UPDATE SET t.status = s.status, "
+        f"t.resolved_run_id = '{arguments.run_id}'"
+    )
+    rejected.merge(settled, f"t.status = '{PARKED}' AND {same}", clauses, stamp(arguments))
+
+
+def _identity(source: SparkColumn) -> list[SparkColumn]:
+    fields = ("path", "etag", "size", "line")
+    pairs = zip(fields, ROW_IDENTITY, strict=True)
+    return [source.getField(name).alias(column) for name, column in pairs]
+
+
+def _read_again(staged: Staged, resolved: Mapping[str, Resolved], recorded: DataFrame) -> DataFrame:
+    """Parked rows of files that this batch reads again and that are not parked once more."""
+    rows = recorded.where((F.col("status") == PARKED) & in_batch(staged)).select(*ROW_IDENTITY)
+    for one in resolved.values():
+        if one.table.parents and one.decided is not None:
+            again = one.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
+            places = located(again, one.staged).select(
+                F.col("_path").alias("file_path"), F.col("_line").alias("line")
             )
-        return replace(raw, known=known)
+            rows = rows.join(places, ["file_path", "line"], how="left_anti")
+    return rows.select(*ROW_IDENTITY, F.lit(ADMITTED).alias("status"))
 
-    def _known(self, ids: list[str]) -> set:
-        """Which of the files are in the ledger: by its log where that is whole, else by the table itself."""
-        path = self.arguments.path_of("ingested_files")
-        found, whole = DeltaLog(path).file_ids()
-        if whole or set(ids) <= found:
-            return found & set(ids)
-        self.start_spark()
-        ledger = (
-            self.spark.read.format("delta")
-            .load(path)
-            .select("file_path", "file_etag", "file_size")
-            .distinct()
-        )
-        stored = (
-            StoredObject(row[0], row[1], row[2], self.started) for row in ledger.toLocalIterator()
-        )
-        return {RawFile(one).id for one in stored} & set(ids)
 
-    def changed(self, raws: list[RawFile]) -> set:
-        """Ids of files that are no more what was listed; they stay in the raw zone for the next run."""
-        now = {stored.path: stored for stored in self.store.list()}
+# --------------------------------------------------------------------------------------------------
+# Step 5, record: ledger, run, manifest and, last of all, the summary
+# --------------------------------------------------------------------------------------------------
+@dataclass
+class Timings:
+    """Seconds of each step of the run; saying that a step is done belongs to it."""
 
-        def differs(raw: RawFile) -> bool:
-            other = now.get(raw.stored.path)
-            if other is None or other.size != raw.stored.size:
-                return True
-            return (
-                other.etag != raw.stored.etag
-                if other.etag
-                else other.modified != raw.stored.modified
-            )
+    started: dt.datetime
+    seconds: dict[str, float] = field(default_factory=dict)
 
-        gone = {raw.id for raw in raws if differs(raw)}
-        detail = "overwritten or deleted while the run read it; it stays for the next run"
-        self.files = [
-            replace(raw, outcome="changed", detail=f"{raw.stored.path}: {detail}")
-            if raw.id in gone
-            else raw
-            for raw in self.files
-        ]
-        return gone
-
-    # -- Spark ---------------------------------------------------------------------------------------------------------
-    def start_spark(self) -> None:
-        if self.spark is None:
-            logs = [
-                DeltaLog(self.arguments.path_of(name))
-                for name in (*(table.name for table in TABLES), "rejected_records")
-            ]
-            self.lake_bytes = sum(in_threads(DeltaLog.table_bytes, logs))
-            self.spark = spark_session(
-                sum(raw.stored.text_bytes for raw in self.files), self.lake_bytes
-            )
-
-    def raw_path(self, raw: RawFile) -> str:
-        return self.arguments.raw_path + raw.stored.path
-
-    def by_hash(self, raws: list[RawFile]) -> dict[int, RawFile]:
-        """Which file a value of `_file` means."""
-        return {number: raw for raw in raws for number in self.hashes[raw.stored.path]}
-
-    @functools.cached_property
-    def hashes(self) -> dict[str, list[int]]:
-        """The values of `_file` of each file to load; Spark's own names for them are URL-encoded."""
-
-        def bare(path: str) -> str:
-            return re.sub(r"^\w+:/*|^/+", "", path)
-
-        by_path = {bare(self.raw_path(raw)): raw.stored.path for raw in self.loaded}
-        names = (
-            physical_lines(self.spark, [self.raw_path(raw) for raw in self.loaded]).inputFiles()
-            if self.loaded
-            else []
-        )
-        spellings = {
-            spelling for name in names for spelling in (name, re.sub("^file:///", "file:/", name))
-        }
-        frame = local_frame(
-            self.spark, [{"name": name} for name in sorted(spellings)], "name STRING"
-        )
-        found: dict[str, list[int]] = defaultdict(list)
-        for row in frame.select("name", F.xxhash64("name").alias("hash")).collect():
-            found[by_path[bare(urllib.parse.unquote(row["name"]))]].append(row["hash"])
-        return found
-
-    def empty_stage(self, table: Table) -> DataFrame:
-        ddl = (
-            "_file BIGINT, _block BIGINT, _mid BIGINT, _line BIGINT, _kind INT, _odd BOOLEAN, _reasons ARRAY<STRING>, _raw STRING, "
-            "_fields MAP<STRING, STRING>, "
-        )
-        return local_frame(self.spark, [], ddl + table.ddl)
-
-    def stamp(self, **more: Any) -> str:
-        """What a commit's userMetadata says of the run that made it."""
-        return json.dumps({"run_id": self.arguments.run_id, **more})
-
-    @property
-    def loaded(self) -> list[RawFile]:
-        return [raw for raw in self.files if raw.outcome == "loaded"]
-
-    # -- late parents --------------------------------------------------------------------------------------------------
-    @functools.cached_property
-    def parked(self) -> DataFrame | None:
-        """All rows that wait for a parent, or None where none does."""
-        table, files = self.lake["rejected_records"].read(), self.lake["rejected_records"].files()
-        if (
-            table is None
-            or files is not None
-            and not any(path.startswith(f"status={PARKED}/") for path in files)
-        ):
-            return None
-        rows = hold(table.where(F.col("status") == PARKED))
-        return None if rows.isEmpty() else rows
-
-    def in_batch(self, rows: DataFrame) -> SparkColumn:
-        raws = [raw.stored for raw in self.loaded]
-        return F.concat_ws("\n", "file_path", "file_etag").isin(
-            [f"{one.path}\n{one.etag}" for one in raws]
-        )
-
-    def parked_rows(self, load: Load) -> DataFrame | None:
-        """Parked rows whose key, or whose parent, this batch brings; in the shape of candidates for `decide`."""
-        table = load.table
-        if not table.parents or self.parked is None:
-            return None
-        waiting = self.parked.where(
-            (F.col("dataset") == table.dataset) & ~self.in_batch(self.parked)
-        )
-        keys = [
-            waiting.join(
-                load.valid.select(F.col(table.key).alias("record_key")),
-                "record_key",
-                how="left_semi",
-            )
-        ]
-        for parent in table.parents:
-            brought = self.loads[parent.dataset]
-            arrived = brought.valid.select(F.col(brought.table.key).alias(parent.column))
-            keys.append(waiting.join(arrived, parent.column, how="left_semi"))
-        concerned = functools.reduce(
-            DataFrame.unionByName, [frame.select("record_key") for frame in keys]
-        ).distinct()
-        rows = waiting.join(concerned, "record_key", how="left_semi")
-        text = {name: F.col("fields").getItem(name) for name in table.column_names}
-        keep = [
-            F.lit(None).cast("bigint").alias("_file"),
-            F.lit(0).cast("bigint").alias("_block"),
-            F.col("line").alias("_mid"),
-            F.col("line").alias("_line"),
-            F.lit(RECORD).alias("_kind"),
-            F.lit(False).alias("_odd"),
-            F.col("raw").alias("_raw"),
-            F.col("file_path").alias("_path"),
-            F.col("file_etag").alias("_etag"),
-            F.col("file_size").alias("_size"),
-            F.col("file_modified").alias("_modified"),
-            F.lit(False).alias("_replayed"),
-            F.lit(True).alias("_late"),
-        ]
-        late = hold(typed(rows, table, text, keep, F.lit(None).cast("string")))
-        return None if late.isEmpty() else late
-
-    def keys_in_table(self, parent: Parent, load: Load) -> DataFrame | None:
-        """The keys (column `key`) of a parent's table, or None where there is none; at least those that the batch names."""
-        key, table = (
-            self.loads[parent.dataset].table.key,
-            self.lake[self.loads[parent.dataset].table.name].read(),
-        )
-        return (
-            None
-            if table is None
-            else table.where(within(key, load.ranges(parent.column))).select(
-                F.col(key).alias("key")
-            )
-        )
-
-    def parent_keys(self, parent: Parent, rows: DataFrame, load: Load) -> DataFrame:
-        """The distinct parents' keys, among those that rows name, that have come."""
-        brought, held = self.loads[parent.dataset], self.keys_in_table(parent, load)
-        known = brought.valid.select(F.col(brought.table.key).alias("key"))
-        known = known if held is None else known.unionByName(held)
-        return known.join(
-            rows.select(F.col(parent.column).alias("key")).distinct(), "key", how="left_semi"
-        ).distinct()
-
-    def parent_bits(self, parent: Parent, load: Load) -> DataFrame:
-        """The parents' keys that have come as blocks (_b) of _bits, any number of times."""
-        brought, held = self.loads[parent.dataset].bits(), self.keys_in_table(parent, load)
-        return (
-            brought
-            if held is None
-            else brought.unionByName(
-                key_bits(held, F.col("key")).select("_b", F.col("_bit").alias("_bits"))
-            )
-        )
-
-    # -- commits -------------------------------------------------------------------------------------------------------
-    def write_rejects(self) -> None:
-        """Append the rejected and newly parked rows that are not recorded yet, and count their reasons."""
-        frames = [
-            frame for frame in (load.rejects() for load in self.loads.values()) if frame is not None
-        ]
-        table, ids = self.lake["rejected_records"], [raw.id for raw in self.loaded]
-        recorded, whole = table.log.file_ids()
-        self.crossed = table.exists and (
-            not whole or any(raw.known for raw in self.loaded) or bool(recorded & set(ids))
-        )
-        if not frames:
-            if not table.exists:
-                table.note([], REJECTED_DDL, "status")
-            return
-        rows = hold(functools.reduce(DataFrame.unionByName, frames))
-        place = F.struct("file_path", "line", "raw")
-        groups = (
-            rows.select(
-                "dataset", "status", F.explode("reasons").alias("reason"), place.alias("place")
-            )
-            .groupBy("dataset", "status", "reason")
-            .agg(F.count(F.lit(1)).alias("rows"), F.min("place").alias("first"))
-            .collect()
-        )
-        for group in groups:
-            if group["status"] == REJECTED:
-                self.loads[group["dataset"]].reasons[group["reason"]] = group["rows"]
-            self.examples.append(
-                {
-                    "dataset": group["dataset"],
-                    "reason": group["reason"],
-                    "rows": group["rows"],
-                    **group["first"].asDict(),
-                }
-            )
-        if self.crossed:
-            recorded_rows = table.read().where(self.in_batch(rows)).select(*ROW_IDENTITY)
-            rows = hold(
-                rows.join(recorded_rows, list(ROW_IDENTITY), how="left_anti").select(rows.columns)
-            )
-            if rows.isEmpty():
-                return
-        table.append(rows, "status", userMetadata=self.stamp(files=ids))
-
-    def settle_parked(self) -> None:
-        """Mark the parked rows that were admitted or superseded; after their tables are committed, so that none can be lost."""
-        frames = []
-        for load in self.loads.values():
-            if load.admitted:
-                left = load.decided.where(F.col("_late") & (F.col("_outcome") != PARKED))
-                status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise("admitted")
-                frames.append(
-                    left.select(
-                        F.col("_path").alias("file_path"),
-                        F.col("_etag").alias("file_etag"),
-                        F.col("_size").alias("file_size"),
-                        F.col("_line").alias("line"),
-                        status.alias("status"),
-                    )
-                )
-            if load.table.parents and self.crossed and self.parked is not None:
-                reread = self.parked.where(
-                    (F.col("dataset") == load.table.dataset) & self.in_batch(self.parked)
-                ).select(*ROW_IDENTITY)
-                if load.decided is not None:
-                    again = load.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-                    again = again.select(
-                        F.col("_path").alias("file_path"), F.col("_line").alias("line")
-                    )
-                    reread = reread.join(again, ["file_path", "line"], how="left_anti")
-                frames.append(reread.select(*ROW_IDENTITY, F.lit("admitted").alias("status")))
-        if not frames:
-            return
-        settled = hold(functools.reduce(DataFrame.unionByName, frames))
-        if settled.isEmpty():
-            return
-        from delta.tables import DeltaTable
-
-        same = " AND ".join(f"t.{name} = s.{name}" for name in ROW_IDENTITY)
-        records = DeltaTable.forPath(self.spark, self.lake["rejected_records"].path).alias("t")
-        merge = records.merge(settled.alias("s"), f"t.status = 'parked' AND {same}")
-        merge.whenMatchedUpdate(
-            set={"status": "s.status", "resolved_run_id": F.lit(self.arguments.run_id)}
-        ).execute()
-
-    def write_ledger(self) -> None:
-        """The files of this run by path, content and size: from here on they are known."""
-        now, rows, ids = dt.datetime.now(dt.UTC), [], []
-        for raw in self.files:
-            if raw.known or raw.outcome not in ("loaded", "set_aside"):
-                continue
-            counts = (
-                self.loads[raw.dataset].counts[raw.id] if raw.outcome == "loaded" else Counter()
-            )
-            ids.append(raw.id)
-            rows.append(
-                {
-                    "run_id": self.arguments.run_id,
-                    "dataset": raw.dataset,
-                    "file_path": raw.stored.path,
-                    "file_etag": raw.stored.etag,
-                    "file_size": raw.stored.size,
-                    "file_modified": raw.stored.modified.isoformat(),
-                    "outcome": raw.outcome,
-                    "reason": raw.reason,
-                    "ingested_at": now.isoformat(),
-                    **{name: counts[name] for name in ("rows_read", *OUTCOMES)},
-                }
-            )
-        table = self.lake["ingested_files"]
-        if rows or not table.exists:
-            table.note(rows, LEDGER_DDL, userMetadata=self.stamp(files=ids))
-
-    def write_run(self, summary: dict[str, Any]) -> None:
-        """One row of `etl_runs`, with the version of each table after the run; none where a run of this id has written its row already."""
-        if self.arguments.run_id in self.lake["etl_runs"].log.run_ids(MOST_COMMITS):
-            return
-        versions = {
-            name: numbers["version"]
-            for name, numbers in summary["tables"].items()
-            if numbers["version"] is not None
-        }
-        row = {
-            "run_id": self.arguments.run_id,
-            "operation": "load",
-            "status": "SUCCEEDED",
-            "started_at": self.started.isoformat(),
-            "finished_at": dt.datetime.now(dt.UTC).isoformat(),
-            "summary": json.dumps(summary),
-            "table_versions": versions,
-        }
-        self.lake["etl_runs"].note([row], RUNS_DDL, userMetadata=self.stamp())
-
-    def manifest(self) -> str:
-        """One JSON line for each file listed, in the order of delivery."""
-        lines = []
-        for raw in self.files:
-            rows = (
-                self.loads[raw.dataset].counts[raw.id]["rows_read"]
-                if raw.outcome == "loaded" and raw.dataset in self.loads
-                else 0
-            )
-            lines.append(
-                json.dumps(
-                    {
-                        "bucket": self.store.bucket,
-                        "key": self.store.key(raw.stored.path),
-                        "path": raw.stored.path,
-                        "etag": raw.stored.etag,
-                        "size": raw.stored.size,
-                        "last_modified": iso(raw.stored.modified),
-                        "dataset": raw.dataset,
-                        "outcome": raw.outcome,
-                        "reason": raw.reason,
-                        "detail": raw.detail,
-                        "rows_read": rows,
-                        "ignored_columns": list(raw.ignored_columns),
-                        "destination": raw.destination,
-                    },
-                    ensure_ascii=False,
-                )
-            )
-        return "".join(line + "\n" for line in lines)
-
-    def summary(self, status: str, error: str | None = None) -> dict[str, Any]:
-        """The run in numbers; see the README for each name."""
-        outcomes = Counter(raw.outcome for raw in self.files)
-        files: dict[str, Any] = {"listed": len(self.files)}
-        files.update(
-            {name: outcomes[name] for name in ("loaded", "duplicate", "set_aside", "changed")}
-        )
-        files["set_aside_by_reason"] = dict(
-            sorted(Counter(raw.reason for raw in self.files if raw.reason).items())
-        )
-        zero = {
-            "rows_read": 0,
-            "admitted": 0,
-            **{name: 0 for name in OUTCOMES},
-            "rejected_by_reason": {},
-        }
-        datasets = {
-            table.dataset: self.loads[table.dataset].measures()
-            if status == "SUCCEEDED"
-            else dict(zero)
-            for table in TABLES
-        }
-        return {
-            "run_id": self.arguments.run_id,
-            "status": status,
-            "started_at": iso(self.started),
-            "finished_at": iso(dt.datetime.now(dt.UTC)),
-            "error": error,
-            "files": files,
-            "manifest_entries": len(self.files),
-            "datasets": datasets,
-            "tables": {},
-            "crawl_needed": False,
-            "reject_examples": sorted(
-                self.examples, key=lambda one: (one["dataset"], one["reason"])
-            ),
-            "timings": {phase: round(seconds, 2) for phase, seconds in self.timings.items()},
-        }
-
-    def finish(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Write manifest and summary, the summary last: it says that the run is done."""
-        runs = storage(self.arguments.runs_path)
-        if summary["status"] != "FAILED":
-            runs.write_text(f"{self.arguments.run_id}/manifest.jsonl", self.manifest())
-        runs.write_text(
-            f"{self.arguments.run_id}/summary.json",
-            json.dumps(summary, indent=1, ensure_ascii=False) + "\n",
-        )
-        return summary
-
-    def timed(self, phase: str, step: Callable[[], Any]) -> Any:
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
         begin = time.monotonic()
-        result = step()
-        self.timings[phase] = self.timings.get(phase, 0.0) + time.monotonic() - begin
-        progress(phase)
-        return result
+        yield
+        self.seconds[step] = round(time.monotonic() - begin, 2)
+        progress(step)
 
 
 def iso(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def execute(run: Run) -> dict[str, Any]:
-    """One run from listing to summary; the order of the commits is what makes a crash between any two of them harmless."""
-    if not run.timed("files listed", run.claim):
-        return run.finish(run.summary("NOTHING_NEW"))
-    run.timed("Spark started", run.start_spark)
-    names = [table.name for table in TABLES] + list(RECORD_TABLES)
-    run.lake = dict(
-        zip(
-            names, in_threads(lambda name: LakeTable(run.spark, run.arguments.path_of(name)), names)
+def record(
+    arguments: JobArguments,
+    staged: Staged,
+    resolved: Mapping[str, Resolved],
+    published: Published,
+    lake: Lake,
+    timed: Timings,
+) -> dict[str, Any]:
+    """Write the ledger, the run's row, the manifest and the summary; returns the summary."""
+    counts = {file: count for one in resolved.values() for file, count in one.counts.items()}
+    with timed("committed ingested_files"):
+        write_ledger(arguments, staged.files, counts, lake["ingested_files"])
+    summary = summary_of(arguments, timed, staged.files, "SUCCEEDED")
+    for dataset, one in resolved.items():
+        summary["datasets"][dataset] = measures(one, published.reasons.get(dataset, {}))
+    summary["reject_examples"] = list(published.examples)
+    names = [name for name in lake if name != "etl_runs"]
+    with timed("tables counted"):
+        told = map_concurrently(lambda name: lake[name].summary(), names)
+        summary["tables"] = dict(zip(names, told, strict=True))
+    with timed("committed etl_runs"):
+        write_run(arguments, timed.started, summary, lake["etl_runs"])
+    summary["tables"]["etl_runs"] = lake["etl_runs"].summary()
+    changed = (numbers["schema_changed"] for numbers in summary["tables"].values())
+    summary["crawl_needed"] = any(changed)
+    return finish(arguments, timed, summary, staged.files, counts)
+
+
+def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
+    """A dataset's numbers for the summary."""
+    totals = resolved.totals
+    numbers: dict[str, Any] = {
+        "rows_read": totals["rows_read"],
+        "admitted": sum(resolved.admitted.values()),
+        **{name: totals[name] for name in OUTCOMES},
+    }
+    if numbers["rows_read"] + numbers["admitted"] != sum(numbers[name] for name in OUTCOMES):
+        raise ConservationError(
+            f"{resolved.table.dataset}: rows_read + admitted differ from the sum of the outcomes: "
+            f"{numbers}"
         )
-    )
-    large = sum(raw.stored.text_bytes for raw in run.loaded) > LARGE_BYTES
-    for table in TABLES:
-        files = [raw for raw in run.loaded if raw.dataset == table.dataset]
-        run.loads[table.dataset] = Load(run, table, files, large and bool(files))
-    loads = list(run.loads.values())
-    run.timed("files named", lambda: run.hashes)
-    run.timed("rows read and checked", lambda: in_threads(Load.stage, loads))
-    run.timed("outcomes decided", lambda: in_threads(Load.decide, loads))
-    for load in loads:
-        load.check_conservation()
-    run.timed("committed rejected_records", run.write_rejects)
-    for load in loads:
-        run.timed(f"committed {load.table.name}", load.commit)
-    run.timed("settled parked rows", run.settle_parked)
-    run.timed("committed ingested_files", run.write_ledger)
-    summary = run.summary("SUCCEEDED")
-    run.timed(
-        "tables counted",
-        lambda: summary["tables"].update(
-            zip(names, in_threads(lambda name: run.lake[name].summary(), names[:-1]))
-        ),
-    )
-    summary["crawl_needed"] = any(
-        numbers["schema_changed"] for numbers in summary["tables"].values()
-    )
-    run.timed("committed etl_runs", lambda: run.write_run(summary))
-    summary["tables"]["etl_runs"] = run.lake["etl_runs"].summary()
-    summary["crawl_needed"] = (
-        summary["crawl_needed"] or summary["tables"]["etl_runs"]["schema_changed"]
-    )
-    summary["timings"] = {phase: round(seconds, 2) for phase, seconds in run.timings.items()}
-    return run.finish(summary)
+    return {**numbers, "rejected_by_reason": dict(sorted(reasons.items()))}
+
+
+def write_ledger(
+    arguments: JobArguments,
+    files: Sequence[RawFile],
+    counts: Mapping[str, Counter[str]],
+    ledger: LakeTable,
+) -> None:
+    """The files of this run by path, content and size: from here on they are known."""
+    now = dt.datetime.now(dt.UTC).isoformat()
+    new = [raw for raw in files if not raw.known and raw.outcome in ("loaded", "set_aside")]
+    rows = [
+        {
+            "run_id": arguments.run_id,
+            "dataset": raw.dataset,
+            "file_path": raw.stored.path,
+            "file_etag": raw.stored.etag,
+            "file_size": raw.stored.size,
+            "file_modified": raw.stored.modified.isoformat(),
+            "outcome": raw.outcome,
+            "reason": raw.reason,
+            "ingested_at": now,
+            **{name: counts.get(raw.id, Counter())[name] for name in ("rows_read", *OUTCOMES)},
+        }
+        for raw in new
+    ]
+    if rows or not ledger.exists:
+        ids = [raw.id for raw in new]
+        ledger.append_records(rows, LEDGER_DDL, stamp(arguments, files=ids))
+
+
+def write_run(
+    arguments: JobArguments, started: dt.datetime, summary: Mapping[str, Any], runs: LakeTable
+) -> None:
+    """One row of `etl_runs`, with the version of each table after the run.
+
+    None where a run of this id has written its row already.
+    """
+    if arguments.run_id in runs.log.run_ids(MAX_LOG_COMMITS):
+        return
+    versions = {name: numbers["version"] for name, numbers in summary["tables"].items()}
+    row = {
+        "run_id": arguments.run_id,
+        "operation": "load",
+        "status": "SUCCEEDED",
+        "started_at": started.isoformat(),
+        "finished_at": dt.datetime.now(dt.UTC).isoformat(),
+        "summary": json.dumps(summary),
+        "table_versions": {
+            name: version for name, version in versions.items() if version is not None
+        },
+    }
+    runs.append_records([row], RUNS_DDL, stamp(arguments))
+
+
+def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[str, Counter[str]]) -> str:
+    """One JSON line for each file listed, in the order of delivery."""
+    lines = [
+        {
+            "bucket": store.bucket,
+            "key": store.key(raw.stored.path),
+            "path": raw.stored.path,
+            "etag": raw.stored.etag,
+            "size": raw.stored.size,
+            "last_modified": iso(raw.stored.modified),
+            "dataset": raw.dataset,
+            "outcome": raw.outcome,
+            "reason": raw.reason,
+            "detail": raw.detail,
+            "rows_read": counts.get(raw.id, Counter())["rows_read"],
+            "ignored_columns": list(raw.ignored_columns),
+            "destination": raw.destination,
+        }
+        for raw in files
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def summary_of(
+    arguments: JobArguments,
+    timed: Timings,
+    files: Sequence[RawFile],
+    status: str,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """The run in numbers, as far as files tell it; the README explains each name."""
+    outcomes = Counter(raw.outcome for raw in files)
+    reasons = Counter(raw.reason for raw in files if raw.reason)
+    zero = {"rows_read": 0, "admitted": 0, **dict.fromkeys(OUTCOMES, 0), "rejected_by_reason": {}}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": arguments.run_id,
+        "status": status,
+        "started_at": iso(timed.started),
+        "finished_at": iso(dt.datetime.now(dt.UTC)),
+        "error": error,
+        "files": {
+            "listed": len(files),
+            **{name: outcomes[name] for name in ("loaded", "duplicate", "set_aside", "changed")},
+            "set_aside_by_reason": dict(sorted(reasons.items())),
+        },
+        "manifest_entries": len(files),
+        "datasets": {table.dataset: dict(zero) for table in TABLES},
+        "tables": {},
+        "crawl_needed": False,
+        "reject_examples": [],
+        "timings": timed.seconds,
+    }
+
+
+def finish(
+    arguments: JobArguments,
+    timed: Timings,
+    summary: dict[str, Any],
+    files: Sequence[RawFile] = (),
+    counts: Mapping[str, Counter[str]] = {},
+) -> dict[str, Any]:
+    """Write manifest and summary, the summary last: it says that the run is done."""
+    runs = storage(arguments.runs_path)
+    if summary["status"] != "FAILED":
+        text = manifest(storage(arguments.raw_path), files, counts)
+        runs.write_text(f"{arguments.run_id}/manifest.jsonl", text)
+    summary["timings"] = timed.seconds
+    text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
+    runs.write_text(f"{arguments.run_id}/summary.json", text)
+    return summary
+
+
+# --------------------------------------------------------------------------------------------------
+# The run
+# --------------------------------------------------------------------------------------------------
+def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
+    """The five steps; returns the summary."""
+    with timed("discovered"):
+        found = discover(arguments, lambda: spark_session(local=arguments.local))
+    if not found.anything_new:
+        summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")
+        return finish(arguments, timed, summary, found.files)
+    with timed("Spark started"):
+        text_bytes = sum(raw.stored.text_bytes for raw in found.to_load)
+        spark = spark_session(text_bytes, arguments.local)
+    with timed("tables opened"):
+        lake = open_lake(spark, arguments)
+    with timed("staged"):
+        staged = stage(spark, arguments, found)
+    try:
+        with timed("resolved"):
+            resolved = resolve(staged, lake)
+        published = publish(arguments, staged, resolved, lake, timed)
+    finally:
+        for dataset in staged.datasets.values():
+            dataset.scratch.remove()
+    return record(arguments, staged, resolved, published, lake, timed)
 
 
 def cause_of(error: Exception) -> str:
-    """What went wrong in one line; of an error in Java its first cause, since the last only says that a call has failed."""
-    java, kind, text = getattr(error, "java_exception", None), type(error).__name__, str(error)
+    """What went wrong in one line; of an error in Java its first cause, not that a call failed."""
+    java = getattr(error, "java_exception", None)
+    kind, text = type(error).__name__, str(error)
     while java is not None:
         kind, text, java = java.getClass().getName(), java.getMessage() or "", java.getCause()
     return f"{kind}: {next(iter(text.strip().splitlines()), 'no message')}"[:2000]
@@ -2871,29 +2519,19 @@ def cause_of(error: Exception) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the job; returns the exit code."""
-    run = Run(JobArguments.from_argv(sys.argv[1:] if argv is None else argv))
+    arguments = JobArguments.from_argv(sys.argv[1:] if argv is None else argv)
+    log_to_stdout(arguments.run_id)
+    timed = Timings(dt.datetime.now(dt.UTC))
     try:
-        summary = execute(run)
-    except (
-        Exception
-    ) as error:  # the edge of the job: whatever failed must be in the summary and fail the run
-        traceback.print_exc()
+        summary = run(arguments, timed)
+    except Exception as error:  # the edge of the job: whatever failed must be in the summary
         cause = cause_of(error)
-        run.finish(run.summary("FAILED", cause))
-        print(f"glue_etl.py: the run {run.arguments.run_id} failed: {cause}", file=sys.stderr)
+        LOG.exception("failed: %s", cause)
+        finish(arguments, timed, summary_of(arguments, timed, (), "FAILED", cause))
+        print(f"glue_etl.py: the run {arguments.run_id} failed: {cause}", file=sys.stderr)
         return 1
-    finally:
-        if run.spark is not None:
-            run.spark.catalog.clearCache()
-    print(
-        json.dumps(
-            {
-                "run_id": summary["run_id"],
-                "status": summary["status"],
-                "datasets": summary["datasets"],
-            }
-        )
-    )
+    told = {name: summary[name] for name in ("run_id", "status", "datasets")}
+    print(json.dumps(told))
     return 0
 
 

@@ -42,7 +42,7 @@ def job() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def spark(job: ModuleType) -> Any:
-    return job.spark_session(0, 0)
+    return job.spark_session()
 
 
 class Lake:

@@ -265,38 +265,41 @@ def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(
     assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1"}
 
 
-@pytest.mark.parametrize("table_is_new", [True, False])
-def test_a_large_file_that_changes_before_it_is_written_is_taken_back(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch, table_is_new: bool
+@pytest.mark.parametrize("large_bytes", [16 << 20, 0], ids=["in memory", "in scratch files"])
+def test_what_was_staged_is_loaded_whatever_becomes_of_the_raw_zone(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
-    """Large files are read twice; what the second look wrote of other bytes must not stay."""
-    if not table_is_new:
-        lake.run([csv_file("orders/0.csv", ORDERS + order("o0"), 1)])
-    before = lake.rows("clean_orders") if not table_is_new else []
-    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
+    """The raw text is read once: nothing that happens to it after that can reach a table."""
+    monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
     raw = lake.write(first_delivery(), lake.folder / "raw")
-    real, done = lake.job.Load.changes, []
+    real, done = lake.job.resolve, []
 
-    def overwrite_once(load: Any) -> Any:
-        if load.table.dataset == "orders" and not done:
-            done.append(True)
-            (raw / "orders/1.csv").write_text(ORDERS + order("o7") + order("o8") + order("", "bad"))
-        return real(load)
+    def overwrite_and_delete(*given: Any) -> Any:
+        done.append(True)
+        (raw / "orders/1.csv").write_text(ORDERS + order("o7") + order("", "bad") * 2)
+        (raw / "order_items/1.csv").unlink()
+        return real(*given)
 
-    monkeypatch.setattr(lake.job.Load, "changes", overwrite_once)
-    summary = lake.run_on(raw, "a", expect=1)
-    assert (
-        done
-        and "orders/1.csv: overwritten or deleted while clean_orders was written"
-        in summary["error"]
-    )
-    assert lake.rows("clean_orders") == before
-    summary = lake.run_on(raw, "b")
+    monkeypatch.setattr(lake.job, "resolve", overwrite_and_delete)
+    summary = lake.run_on(raw, "a")
     check_equation(summary)
-    assert {row[1] for row in lake.rows("clean_orders")} == {"o7", "o8"} | {
-        row[1] for row in before
-    }
-    assert {row[0] for row in lake.rows("clean_orders_items")} == set()
+    assert done and {row[1] for row in lake.rows("clean_orders")} == {"o1", "o2"}
+    assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i2"}
+    assert [row.raw for row in lake.records() if row.status == "rejected"] == ["1,,u1,bad,5,"]
+    assert not list((lake.folder / "glue-temp").glob("**/*.parquet"))
+    monkeypatch.setattr(lake.job, "resolve", real)
+    assert lake.run_on(raw, "b")["datasets"]["orders"]["inserted"] == 1
+
+
+def test_scratch_files_of_a_killed_run_are_removed_by_the_next_one(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
+    left = lake.folder / "glue-temp" / "run=killed" / "orders"
+    left.mkdir(parents=True)
+    (left / "part.parquet").write_bytes(b"half")
+    lake.run(first_delivery())
+    assert not left.exists()
 
 
 def test_a_large_batch_need_not_hold_every_dataset(
@@ -313,43 +316,27 @@ def test_a_large_batch_need_not_hold_every_dataset(
     assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i2"}
 
 
-def test_small_runs_are_interpreted_and_what_is_not_known_to_be_small_is_compiled(
-    lake: Lake,
-) -> None:
-    compiled = "spark.sql.codegen.wholeStage"
-    lake.run(first_delivery())
-    assert lake.job.SparkSession.getActiveSession().conf.get(compiled) == "false"
-    log = lake.job.DeltaLog(lake.path("clean_orders"))
-    assert log.table_bytes() == sum(
-        path.stat().st_size for path in Path(lake.path("clean_orders")).rglob("*.parquet")
-    )
-    for checksum in Path(lake.path("clean_orders"), "_delta_log").glob("*.crc"):
-        checksum.unlink()
-    assert log.table_bytes() == sys.maxsize
-    lake.run(second_delivery())
-    assert lake.job.SparkSession.getActiveSession().conf.get(compiled) == "true"
-
-
 def test_a_lost_row_fails_the_run_before_the_ledger(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = lake.job.decide
-    monkeypatch.setattr(lake.job, "decide", lambda *given: real(*given).limit(1))
+    real = lake.job.against_table
+    monkeypatch.setattr(lake.job, "against_table", lambda *given: real(*given).limit(1))
     summary = lake.run(first_delivery(), expect=1)
     assert (
         summary["status"] == "FAILED"
         and "ConservationError" in summary["error"]
         and "products.csv: 2 rows" in summary["error"]
     )
-    monkeypatch.setattr(lake.job, "decide", real)
+    monkeypatch.setattr(lake.job, "against_table", real)
     assert not Path(lake.path("ingested_files")).exists()
     assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
 
 
-def test_many_rows_are_decided_in_bulk_with_the_same_result(
+def test_a_large_batch_is_resolved_with_the_same_result(
     new_lake: Callable[[str], Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bulk way (blocks of keys) and the way row by row must not differ: numbers, texts, twins, orphans, late parents, corrections."""
+    """Scratch files and joins by shuffle, or memory and broadcasts: numbers, texts, twins, orphans,
+    late parents and corrections end alike."""
 
     def delivery(part: int) -> list[RawFile]:
         orders = "".join(
@@ -383,13 +370,10 @@ def test_many_rows_are_decided_in_bulk_with_the_same_result(
         ]
 
     results = []
-    for name, large_bytes, few in (("rows", 1 << 20, 200_000), ("bulk", 0, 10)):
+    for name, large_bytes, few in (("small", 1 << 20, 200_000), ("large", 0, 10)):
         lake = new_lake(name)
         monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
-        monkeypatch.setattr(lake.job, "FEW_ROWS", few)
-        monkeypatch.setattr(
-            lake.job, "INTERPRETED_BYTES", large_bytes - 1
-        )  # and the plans of the second are compiled
+        monkeypatch.setattr(lake.job, "BROADCAST_ROWS", few)
         summaries = [
             lake.run(delivery(0)),
             lake.run(delivery(1)),
@@ -410,42 +394,33 @@ def test_many_rows_are_decided_in_bulk_with_the_same_result(
 
 
 @pytest.mark.parametrize(
-    "second_file, closer_look, inserted, superseded, parked",
+    "second_file, looked_at, inserted, superseded, parked",
     [
-        (
-            item("67", "2") + item("66", "1"),
-            False,
-            6,
-            0,
-            0,
-        ),  # every key comes once; the last block of 64 of file one goes on in file two
-        (
-            item("66", "2") + item("66", "1", days='"8"'),
-            True,
-            5,
-            1,
-            0,
-        ),  # twice in one file, in lines that are read in two ways
-        (item("66", "9") + item("67", "1"), True, 5, 0, 1),
+        # every key comes once, and every parent is there
+        (item("67", "2") + item("66", "1"), [], 6, 0, 0),
+        # twice in one file, once by the fast path and once by the parser
+        (item("66", "2") + item("66", "1", days='"8"'), ["clean_orders_items"], 5, 1, 0),
+        # no order 9
+        (item("66", "9") + item("67", "1"), ["clean_orders_items"], 5, 0, 1),
     ],
-)  # no order 9
+)
 def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_every_parent_there(
     lake: Lake,
     monkeypatch: pytest.MonkeyPatch,
     second_file: str,
-    closer_look: bool,
+    looked_at: list[str],
     inserted: int,
     superseded: int,
     parked: int,
 ) -> None:
     monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
-    real, looked = lake.job.classify_blocks, []
+    real, looked = lake.job.against_table, []
 
-    def classify(blocks: Any, target: Any, table: Any) -> Any:
-        looked.append(table.dataset)
-        return real(blocks, target, table)
+    def against_table(rows: Any, table: Any, existing: Any) -> Any:
+        looked.append(table.name)
+        return real(rows, table, existing)
 
-    monkeypatch.setattr(lake.job, "classify_blocks", classify)
+    monkeypatch.setattr(lake.job, "against_table", against_table)
     first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
     summary = lake.run(
         [
@@ -457,18 +432,11 @@ def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_e
     )
     check_equation(summary)
     numbers = summary["datasets"]["order_items"]
-    assert (numbers["inserted"], numbers["superseded"], numbers["parked"]) == (
-        inserted,
-        superseded,
-        parked,
-    )
-    assert sorted(looked) == ["order_items"] * closer_look + [
-        "products"
-    ]  # the product's key, p1, is no number
+    outcomes = (numbers["inserted"], numbers["superseded"], numbers["parked"])
+    assert outcomes == (inserted, superseded, parked) and looked == looked_at
     rows = {row[0]: row[3] for row in lake.rows("clean_orders_items")}
-    assert len(rows) == inserted and all(
-        days == (8 if superseded and key == "66" else 3) for key, days in rows.items()
-    )
+    expected = {key: 8 if superseded and key == "66" else 3 for key in rows}
+    assert len(rows) == inserted and rows == expected
 
 
 def test_a_run_that_is_forced_again_under_its_name_has_one_row(lake: Lake) -> None:

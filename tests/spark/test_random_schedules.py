@@ -144,14 +144,11 @@ def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
         }
 
 
-@pytest.mark.parametrize(
-    "large_bytes", [16 << 20, 0], ids=["row by row", "by blocks of keys, compiled"]
-)
+@pytest.mark.parametrize("large_bytes", [16 << 20, 0], ids=["in memory", "in scratch files"])
 def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
     monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
-    monkeypatch.setattr(lake.job, "INTERPRETED_BYTES", large_bytes - 1)
     plans = [
         as_runs(number, files, numeric=number % 2 == 0)
         for number, files in enumerate(drawn_schedules())

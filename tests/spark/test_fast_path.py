@@ -1,0 +1,181 @@
+"""The fast path must read what it takes as the parser does, and take what usual exports hold."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from local.worker import load_job
+
+job_module = load_job()
+USUAL = {
+    "identifier": ["1", "007", "x-9", "A/B#1"],
+    "STRING": ["", "Pen", "Red pen", "Füller 2", "日本"],
+    "INT": ["3", "-3", "0", "", "007"],
+    "DOUBLE": ["5", "-5.25", "", "-0", "-0.0", ".5", "1.", "260.0"],
+    "BOOLEAN": ["0", "1", "true", "FALSE", "Yes", "n", "", "T"],
+    "TIMESTAMP": ["2025-04-01T11:27:00", "2025-04-01 23:59:59", "2024-02-29T00:00:00"],
+    "DATE": ["2025-04-01", "", "2024-02-29"],
+}
+ODD = {
+    "identifier": ["", " 12 ", "12.0", "a b", "ü", "1.5", "\u00a05", "\ufffd", '"7"', "a\tb"],
+    "STRING": [
+        " Pen",
+        "Pen ",
+        "Pen  and ink",
+        "\u00a0Pen",
+        "\ufffd",
+        '"Pen, red"',
+        'a"b',
+        "a\tb",
+        "Pen,red",
+    ],
+    "INT": ["3.0", "3.5", "99999999999", "-", "--1", "1-2", "+5", " 5", "abc"],
+    "DOUBLE": ["1e3", "NaN", "Infinity", "9" * 45, "1-5", "-", ".", "1.2.3", "5 ", "+5"],
+    "BOOLEAN": ["1.0", "2", "tr", " 1", "01", "nein"],
+    "TIMESTAMP": [
+        "",
+        "2025-04-31T00:00:00",
+        "2025-04-01T24:00:00",
+        "2025-04-01T11:60:00",
+        "2025-04-01T11:27",
+        "0999-01-01T00:00:00",
+        "9999-12-31T23:59:59",
+        "2025-04-01T11:27:00Z",
+        "2025-04-01T23:27:00-05:00",
+        "2025-04-01T11:27:00.123",
+        "01/04/2025 11:27",
+        "2025-4-1T1:2:3",
+        "2025-04-01",
+    ],
+    "DATE": [
+        "2025-02-30",
+        "2025-04-02",
+        "2025-04-01 00:00:00",
+        "01/04/2025",
+        "0000-01-01",
+        "9999-01-01",
+        "2025-4-1",
+        "2025-04-01x",
+    ],
+}
+
+
+def kind_of(column: Any) -> str:
+    return "identifier" if column.identifier else column.type
+
+
+def line_of(values: dict[str, str]) -> str:
+    return ",".join(values.values())
+
+
+def usual_row(table: Any) -> dict[str, str]:
+    return {column.name: USUAL[kind_of(column)][0] for column in table.columns}
+
+
+def lines_of(table: Any) -> list[str]:
+    """The usual row with each value of each column once, rows at random, and lines with too few and too many fields."""
+    rows = [
+        {**usual_row(table), column.name: value}
+        for column in table.columns
+        for value in USUAL[kind_of(column)] + ODD[kind_of(column)]
+    ]
+    chance = random.Random(4)
+    for _ in range(300):
+        rows.append(
+            {
+                column.name: chance.choice(USUAL[kind_of(column)] * 4 + ODD[kind_of(column)])
+                for column in table.columns
+            }
+        )
+    usual = line_of(usual_row(table))
+    return [line_of(row) for row in rows] + [
+        "",
+        "  ",
+        usual + ",",
+        usual + ",x",
+        usual.rsplit(",", 1)[0],
+        ",".join(table.column_names),
+    ]
+
+
+def lines_frame(job: Any, spark: Any, texts: list[tuple[str, int]]) -> Any:
+    """Lines as the raw text gives them: (text, place of its file's layout)."""
+    rows = [
+        {"_file": "f", "_split": 0, "_mid": number, "_layout": layout, "_raw": text}
+        for number, (text, layout) in enumerate(texts)
+    ]
+    ddl = "_file STRING, _split BIGINT, _mid BIGINT, _line BIGINT, _layout INT, _raw STRING"
+    return job.local_frame(spark, rows, ddl).localCheckpoint()
+
+
+def layout_of(job: Any, table: Any) -> Any:
+    return job.Layout(",".join(table.column_names), tuple(table.column_names))
+
+
+@pytest.mark.parametrize("table", job_module.TABLES, ids=lambda table: table.dataset)
+def test_what_the_fast_path_takes_the_parser_reads_alike(job: Any, spark: Any, table: Any) -> None:
+    texts = lines_of(table)
+    lines = lines_frame(job, spark, [(text, 0) for text in texts])
+    layouts = [layout_of(job, table)]
+    shown = ["_mid", "_kind", "_raw", "_reasons"]
+    shown += [f"cast(`{column.name}` AS string) AS `{column.name}`" for column in table.columns]
+    fast_rows = job.fast_path(lines, table, layouts).selectExpr(*shown).collect()
+    parsed_rows = job.parse_lines(lines, table, layouts).selectExpr(*shown).collect()
+    fast = {row["_mid"]: row for row in fast_rows}
+    parsed = {row["_mid"]: row for row in parsed_rows}
+    assert len(fast) == len(parsed) == len(texts)
+    taken = {number for number, row in fast.items() if row["_kind"] is not None}
+    for number in taken:
+        if fast[number]["_kind"] == job.RECORD:
+            assert fast[number] == parsed[number], texts[number]
+        assert fast[number]["_kind"] == parsed[number]["_kind"], texts[number]
+    assert {number: row["_raw"] for number, row in fast.items()} == dict(enumerate(texts))
+    usual = {
+        line_of({**usual_row(table), column.name: value})
+        for column in table.columns
+        for value in USUAL[kind_of(column)]
+        if not (column.required and value == "")
+        and not (kind_of(column) in ("TIMESTAMP", "DATE") and value.startswith("2024"))
+    }
+    missed = usual - {texts[number] for number in taken}
+    assert not missed
+
+
+def test_a_file_with_columns_in_another_order_and_more_of_them_takes_the_fast_path_too(
+    job: Any, spark: Any
+) -> None:
+    names = ("extra", *reversed(job.PRODUCTS.column_names))
+    layouts = [layout_of(job, job.PRODUCTS), job.Layout(",".join(names), names)]
+    lines = lines_frame(job, spark, [("7,1,Books,Pen", 0), ("what ever,Pen,Books,1,7", 1)])
+    rows = job.fast_path(lines, job.PRODUCTS, layouts).collect()
+    found = [[row[name] for name in job.PRODUCTS.column_names] for row in rows]
+    assert found == [["7", "1", "Books", "Pen"]] * 2
+    assert [row["_kind"] for row in rows] == [job.RECORD] * 2
+
+
+def test_only_a_plain_integer_is_a_number_among_keys(job: Any, spark: Any) -> None:
+    keys = "0 5 05 +5 -5 5.0 5. 10 010 999999999999999999 1234567890123456789 x 5x 00 5e3".split()
+    frame = job.local_frame(spark, [{"key": key} for key in [*keys, " 5"]], "key STRING")
+    rows = frame.select("key", job.integer_key(job.F.col("key")).alias("number")).collect()
+    found = {row["key"]: row["number"] for row in rows if row["number"] is not None}
+    assert found == {"0": 0, "5": 5, "10": 10, "999999999999999999": 999999999999999999}
+
+
+@pytest.mark.parametrize(
+    "span, inside, outside",
+    [
+        ((0, 9), ["0", "5", "9"], ["a"]),
+        ((5, 120), ["5", "9", "10", "50", "99", "100", "120"], ["0"]),
+        ((7000, 8001), ["7000", "7999", "8001"], ["6999", "8002", "10", "90", "100000"]),
+        (None, ["0", "x", "-7"], []),
+    ],
+)
+def test_a_span_of_keys_prunes_by_text_and_never_loses_one(
+    job: Any, spark: Any, span: Any, inside: list[str], outside: list[str]
+) -> None:
+    frame = job.local_frame(spark, [{"key": key} for key in inside + outside], "key STRING")
+    found = [row["key"] for row in frame.where(job.within("key", span)).collect()]
+    assert found == inside
