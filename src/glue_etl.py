@@ -29,9 +29,11 @@ Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, p
 A table holds for each key the row of highest precedence among those whose parents have come.
 
 Arguments   --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a
-            folder), --RUN_ID, and optionally --TempDir (scratch of large batches; `glue-temp/`
-            beside the tables), --FORCE true (load files that the ledger knows), --LOCAL true (plain
-            Python on a laptop: fetch Delta's jars from Maven Central).
+            folder), --RUN_ID, and optionally
+            --TempDir               scratch of large batches (`glue-temp/` beside the tables)
+            --MAX_REJECTED_PERCENT  a file with more rejected rows is set aside whole (50)
+            --FORCE true            load files that the ledger knows
+            --LOCAL true            plain Python on a laptop: fetch Delta's jars from Maven Central
 Exit codes  0 done, or nothing new (then no Spark is started); 1 failed, with the cause in
             summary.json; 2 a wrong argument.
 """
@@ -56,7 +58,7 @@ import urllib.parse
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -73,21 +75,29 @@ ROW_REASONS = {
     "too_many_fields": "the row has more fields than the header of its file",
     "unclosed_quote": "a quoted field is not closed, or text follows its closing quote",
     "invalid_utf8": "the row holds bytes that are not UTF-8",
+    "control_character": "the row holds a NUL or another control character",
+    "swallowed_row": "a quoted field holds a line that is itself a whole row: a quote is missing",
     "repeated_header": "the header of the file stands once more among its rows",
     "missing_<column>": "a key, a parent's key or the order timestamp is blank",
     "invalid_<column>": "the value cannot be read as the column's type, or does not fit in it",
-    "ambiguous_<column>": "a date such as 01/04/2025, which could mean two days; write 2025-04-01",
+    "ambiguous_<column>": "a date such as 01/04/2025, which could mean two days (write 2025-04-01), "
+    "or an amount such as 1,234, which could be a thousand or one and a bit",
     "date_mismatch": "the date is neither the timestamp's date as written nor its date in UTC",
     "orphan_order": "parked: the order of this item has not come yet",
     "orphan_product": "parked: the product of this item has not come yet",
 }
 FILE_REASONS = {
+    "unusable_path": "Spark would read another object: rename it without //, /./, /../, and in UTF-8",
+    "unfinished_upload": "an upload that was not finished within a day: upload the file again",
     "unknown_dataset": "the path names no dataset: start it with products, orders or order_items "
     "and end it with .csv or .csv.gz",
     "empty_file": "the file holds no text",
-    "no_header": "the first line names no column of the dataset",
+    "no_header": "the first record names no column of the dataset",
     "missing_column": "the header lacks a column",
     "duplicate_column": "the header names a column twice",
+    "mixed_headers": "a second header has its columns in another order: split the file there",
+    "mostly_rejected": "more rows are rejected than MAX_REJECTED_PERCENT allows: its format may have "
+    "changed; mend the file, or load it as it is with --MAX_REJECTED_PERCENT 100 --FORCE true",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
     "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, "
@@ -231,17 +241,16 @@ ORDER_ITEMS = Table(
 )
 TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order of loading: parents first
 
+FILE_DDL = "file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP"
 REJECTED_DDL = (
     "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, "
-    "order_id STRING, product_id STRING, file_path STRING, file_etag STRING, file_size BIGINT, "
-    "file_modified TIMESTAMP, line BIGINT, raw STRING, fields MAP<STRING, STRING>, "
-    "resolved_run_id STRING"
+    f"order_id STRING, product_id STRING, {FILE_DDL}, line BIGINT, raw STRING, "
+    "fields MAP<STRING, STRING>, resolved_run_id STRING"
 )
 LEDGER_DDL = (
-    "run_id STRING, dataset STRING, file_path STRING, file_etag STRING, file_size BIGINT, "
-    "file_modified TIMESTAMP, outcome STRING, reason STRING, rows_read BIGINT, inserted BIGINT, "
-    "updated BIGINT, unchanged BIGINT, superseded BIGINT, rejected BIGINT, parked BIGINT, "
-    "ingested_at TIMESTAMP"
+    f"run_id STRING, dataset STRING, {FILE_DDL}, outcome STRING, reason STRING, rows_read BIGINT, "
+    "inserted BIGINT, updated BIGINT, unchanged BIGINT, superseded BIGINT, rejected BIGINT, "
+    "parked BIGINT, ingested_at TIMESTAMP"
 )
 RUNS_DDL = (
     "run_id STRING, operation STRING, status STRING, started_at TIMESTAMP, "
@@ -256,11 +265,12 @@ TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.enableDeletionVectors": "false",
 }
 SCHEMA_VERSION = 1  # of summary.json; the state machine asks for it
-LARGE_BYTES = 32 << 20  # a batch with more text is staged in scratch files instead of memory
+LARGE_BYTES = 16 << 20  # a batch with more text is staged in scratch files instead of memory
 BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
 GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
 HEAD_BYTES = 1 << 16  # what is read of a file to find its header
 MAX_RANGES, MAX_DATES = 32, 400  # literals in a condition that prunes files
+TEXT_LIMIT = 500  # characters of a text in the summary
 MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
 
 
@@ -269,6 +279,10 @@ MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
 # --------------------------------------------------------------------------------------------------
 class JobError(Exception):
     """The run cannot go on; the message says what happened and what to do."""
+
+
+class AccessError(Exception):
+    """An object is there, but its bytes are not given out."""
 
 
 class ConservationError(JobError):
@@ -285,8 +299,9 @@ class JobArguments:
     runs_path: str
     run_id: str
     scratch_path: str
-    force: bool = False
-    local: bool = False
+    force: bool
+    local: bool
+    max_rejected_percent: int
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> JobArguments:
@@ -295,34 +310,18 @@ class JobArguments:
         Exits with 2 on a wrong argument.
         """
         parser = _Parser(prog="glue_etl.py", allow_abbrev=False)
-        for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH", "RUN_ID"):
-            parser.add_argument(f"--{name}", required=True)
-        parser.add_argument("--TempDir")
+        for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH"):
+            parser.add_argument(f"--{name}", required=True, type=_folder)
+        parser.add_argument("--RUN_ID", required=True, type=_run_id)
+        parser.add_argument("--TempDir", type=_folder)
+        parser.add_argument("--MAX_REJECTED_PERCENT", default=50, type=_percent)
         for name in ("FORCE", "LOCAL"):
-            parser.add_argument(f"--{name}", nargs="?", const="true", default="false")
+            parser.add_argument(f"--{name}", nargs="?", const=True, default=False, type=_flag)
         known, _ = parser.parse_known_args(argv)
-        for name in ("FORCE", "LOCAL"):
-            if getattr(known, name).lower() not in ("true", "false"):
-                parser.error(f"--{name} is {getattr(known, name)!r}: say true or false")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", known.RUN_ID):
-            parser.error(
-                f"--RUN_ID is {known.RUN_ID!r}: use letters, digits, '.', '_' and '-', 128 at most"
-            )
-        raw, lakehouse, rejected, runs = (
-            parser.folder(name, getattr(known, name))
-            for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH")
-        )
-        scratch = known.TempDir or lakehouse.rstrip("/").rsplit("/", 1)[0] + "/glue-temp"
-        return cls(
-            raw,
-            lakehouse,
-            rejected,
-            runs,
-            known.RUN_ID,
-            parser.folder("TempDir", scratch),
-            known.FORCE.lower() == "true",
-            known.LOCAL.lower() == "true",
-        )
+        scratch = known.TempDir or known.LAKEHOUSE_PATH[:-1].rpartition("/")[0] + "/glue-temp/"
+        paths = (known.RAW_PATH, known.LAKEHOUSE_PATH, known.REJECTED_PATH, known.RUNS_PATH)
+        percent = known.MAX_REJECTED_PERCENT
+        return cls(*paths, known.RUN_ID, scratch, known.FORCE, known.LOCAL, percent)
 
     def path_of(self, table: str) -> str:
         """Where a table lies."""
@@ -331,22 +330,36 @@ class JobArguments:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and exits with 2."""
-
     def error(self, message: str) -> Any:
         print(f"glue_etl.py: {message}", file=sys.stderr)
         raise SystemExit(2)
 
-    def folder(self, name: str, path: str) -> str:
-        """A path that ends with `/`."""
-        if path.startswith("s3://"):
-            if not re.match(r"s3://[^/]+", path):
-                self.error(f"--{name} is {path!r}: write s3://bucket/prefix/")
-        elif "://" in path or not path:
-            self.error(f"--{name} is {path!r}: give s3://bucket/prefix/ or a folder")
-        else:
-            path = os.path.abspath(path)
-        return path.rstrip("/") + "/"
+
+def _folder(path: str) -> str:
+    if "://" not in path and path:
+        path = os.path.abspath(path)
+    elif not re.match(r"s3://[^/]+", path):
+        raise argparse.ArgumentTypeError(f"{path!r}: give s3://bucket/prefix/ or a folder")
+    return path.rstrip("/") + "/"
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", text):
+        allowed = "use letters, digits, '.', '_' and '-', 128 at most"
+        raise argparse.ArgumentTypeError(f"{text!r}: {allowed}")
+    return text
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 100")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r}: say true or false")
+    return text.lower() == "true"
 
 
 LOG = logging.getLogger("glue_etl")
@@ -393,16 +406,25 @@ def any_of(conditions: Iterable[SparkColumn]) -> SparkColumn:
 # --------------------------------------------------------------------------------------------------
 TIMESTAMP_SHAPE = (
     r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
-    r" ?(Z|[+-]\d\d(:?\d\d)?)?$"
+    r" ?(Z|UTC|[+-]\d\d(:?\d\d)?)?$"
 )
-DATE_SHAPE = r"^\d{4}-\d\d-\d\d$"
-MIDNIGHT_SHAPE = r"^\d{4}-\d\d-\d\d[T ]00:00(:00(\.0{1,9})?)?$"
-AMBIGUOUS_SHAPE = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}"
+DATE_SHAPE = r"^\d{4}-\d\d-\d\d([T ]00:00(:00(\.0{1,9})?)?)?$"
+NO_DATE_SHAPE = r"^0000-00-00([T ]00:00(:00(\.0{1,9})?)?)?$"  # how MySQL writes that there is none
+AMBIGUOUS_DATE_SHAPE = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}"
 INTEGER_SHAPE = r"^[+-]?\d+(\.0+)?$"
 NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+DECIMAL_COMMA_SHAPE = r"^[+-]?\d*,\d{1,2}$"
+AMBIGUOUS_NUMBER_SHAPE = r"^[+-]?\d{1,3}(,\d{3})+$"  # one thousand, or one and a bit
+LOST_DIGITS_SHAPE = r"^\d(\.\d+)?E\+\d+$"  # a spreadsheet's 2.02504E+11
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "1.0")
 FALSE_WORDS = ("0", "false", "f", "no", "n", "0.0")
-BLANKS = " \t\r\u00a0"
+NULL_WORDS = ("null", "\\n", "nan", "#n/a", "none", "nat", "<na>")  # in keys and typed columns
+NULL_TEXTS = ("NULL", "\\N")  # in free text
+ZERO_WIDTH = "\u180e\u200b\u200c\u200d\u2060\ufeff"
+BLANKS = "".join(
+    chr(code) for code in range(0x3001) if chr(code).isspace() and code not in range(28, 32)
+)
+BLANKS += ZERO_WIDTH
 
 SPARK_3 = not hasattr(SparkColumn, "try_cast")
 
@@ -417,9 +439,32 @@ def valid_utf8(text: SparkColumn) -> SparkColumn:
     return F.encode(text, "UTF-8") == text.cast("binary") if SPARK_3 else F.is_valid_utf8(text)
 
 
+def trimmed(text: SparkColumn) -> SparkColumn:
+    """A text without blanks around it, all of Unicode's."""
+    return F.btrim(text, F.lit(BLANKS))
+
+
+def value_text(column: Column, cell: SparkColumn) -> SparkColumn:
+    """The text of a cell as its column's parser takes it; NULL where it says nothing."""
+    text = trimmed(cell)
+    if column.type == "STRING" and not column.identifier:
+        return F.when((text != "") & ~text.isin(*NULL_TEXTS), text)
+    nothing = (text == "") | F.lower(text).isin(*NULL_WORDS)
+    if column.type == "DATE" and not column.required:
+        nothing |= text.rlike(NO_DATE_SHAPE)
+    return F.when(~nothing, text)
+
+
 def parse_identifier(text: SparkColumn) -> SparkColumn:
-    """A name as text; `123.0`, as a spreadsheet writes an integer, is `123`."""
-    return F.when(text.rlike(r"^\d+\.0+$"), F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
+    """A name as text; a spreadsheet's `123.0` is `123`, its `="00081"` is `00081`.
+
+    NULL for 2.02504E+11, where a spreadsheet has lost the digits.
+    """
+    text = F.when(text.rlike('^="[^"]*"$'), F.regexp_extract(text, '^="([^"]*)"$', 1)).otherwise(
+        text
+    )
+    whole = F.when(text.rlike(r"^\d+\.0+$"), F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
+    return F.when(~text.rlike(LOST_DIGITS_SHAPE), whole)
 
 
 def parse_integer(text: SparkColumn) -> SparkColumn:
@@ -441,7 +486,7 @@ def parse_boolean(text: SparkColumn) -> SparkColumn:
 
 def parse_timestamp(text: SparkColumn) -> SparkColumn:
     """ISO with `T` or a blank, seconds and fractions optional, brought to UTC; year 1 to 9999."""
-    tight = F.regexp_replace(text, r" (?=Z|[+-])", "")
+    tight = F.regexp_replace(F.regexp_replace(text, "UTC$", "Z"), r" (?=Z|[+-])", "")
     offset = F.regexp_replace(tight, r"([+-]\d\d)(\d\d)$", "$1:$2")
     with_seconds = F.regexp_replace(offset, r"([T ]\d\d:\d\d)(?=Z|[+-])", "$1:00")
     value = try_cast(with_seconds, "timestamp")  # the cast knows 11:27:00+02:00, not 11:27+0200
@@ -452,8 +497,7 @@ def parse_timestamp(text: SparkColumn) -> SparkColumn:
 def parse_date(text: SparkColumn) -> SparkColumn:
     """ISO, or a timestamp at midnight as databases export a day; year 1 to 9999."""
     day = try_cast(F.substring(text, 1, 10), "date")
-    shaped = text.rlike(DATE_SHAPE) | text.rlike(MIDNIGHT_SHAPE)
-    return F.when(shaped & ~text.startswith("0000"), day)
+    return F.when(text.rlike(DATE_SHAPE) & ~text.startswith("0000"), day)
 
 
 PARSERS: dict[str, Callable[[SparkColumn], SparkColumn]] = {
@@ -475,11 +519,12 @@ def column_reasons(column: Column, text: SparkColumn, value: SparkColumn) -> dic
     """What can be wrong with one column: reason code -> true where it is so."""
     found = {f"missing_{column.name}": text.isNull()} if column.required else {}
     unread = text.isNotNull() & value.isNull()
-    if column.type in ("TIMESTAMP", "DATE"):
-        ambiguous = text.rlike(AMBIGUOUS_SHAPE)
-        found[f"ambiguous_{column.name}"] = unread & ambiguous
-        found[f"invalid_{column.name}"] = unread & ~ambiguous
-    elif column.type != "STRING":
+    shapes = {"DATE": AMBIGUOUS_DATE_SHAPE, "TIMESTAMP": AMBIGUOUS_DATE_SHAPE}
+    shape = (shapes | {"DOUBLE": AMBIGUOUS_NUMBER_SHAPE}).get(column.type)
+    if shape:
+        found[f"ambiguous_{column.name}"] = unread & text.rlike(shape)
+        unread &= ~text.rlike(shape)
+    if column.identifier or column.type != "STRING":
         found[f"invalid_{column.name}"] = unread
     return found
 
@@ -635,16 +680,14 @@ class S3Storage:
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix + prefix
         )
+        start = len(self.prefix)
         return [
             StoredObject(
-                item["Key"][len(self.prefix) :],
-                item["ETag"].strip('"'),
-                item["Size"],
-                item["LastModified"],
+                one["Key"][start:], one["ETag"].strip('"'), one["Size"], one["LastModified"]
             )
             for page in pages
-            for item in page.get("Contents", [])
-            if not item["Key"].endswith("/")
+            for one in page.get("Contents", [])
+            if not one["Key"].endswith("/")
         ]
 
     def with_etag(self, stored: StoredObject) -> StoredObject:
@@ -653,9 +696,14 @@ class S3Storage:
     def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
         try:
             body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
-        except self.client.exceptions.NoSuchKey:
+        except self.client.exceptions.ClientError as error:
             where = f"s3://{self.bucket}/{self.key(path)}"
-            raise FileNotFoundError(f"{where} is no longer there") from None
+            code = error.response["Error"]["Code"]
+            if code in ("NoSuchKey", "404"):
+                raise FileNotFoundError(f"{where} is no longer there") from None
+            if code in ("AccessDenied", "403", "InvalidObjectState"):
+                raise AccessError(f"S3 does not give it out ({code})") from None
+            raise
         with closing(body):
             while chunk := body.read(size):
                 yield chunk
@@ -762,7 +810,7 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layout:
-    """The header of a file: its first line as it stands, its names in lower case, the delimiter."""
+    """The header of a file: its text as it stands, its names in lower case, the delimiter."""
 
     line: str
     names: tuple[str, ...]
@@ -773,7 +821,7 @@ class Layout:
 class RawFile:
     """One file of the raw zone, and what became of it.
 
-    outcome  loaded, duplicate, set_aside or changed
+    outcome  loaded, duplicate, set_aside, changed or unreadable
     known    whether the ledger has it
     """
 
@@ -790,7 +838,16 @@ class RawFile:
     def id(self) -> str:
         """The file's identity in the ledger: path, content and size."""
         text = f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}"
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        told = "\nunreadable" if self.outcome == "unreadable" else ""  # it may be read one day
+        return hashlib.sha256((text + told).encode()).hexdigest()[:24]
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The file's version, in the columns of FILE_DDL."""
+        one = self.stored
+        names = ("file_path", "file_etag", "file_size", "file_modified")
+        values = (one.path, one.etag, one.size, one.modified.isoformat())
+        return dict(zip(names, values, strict=True))
 
     @property
     def destination(self) -> str:
@@ -821,7 +878,9 @@ def discover(arguments: JobArguments, session: Callable[[], SparkSession]) -> Di
     has to be asked.
     """
     store = storage(arguments.raw_path)
-    listed = sorted(store.list(), key=lambda stored: (stored.modified, stored.path))
+    now = dt.datetime.now(dt.UTC)
+    listed = [one for one in store.list() if is_delivery(one, now)]
+    listed.sort(key=lambda stored: (stored.modified, stored.path))
     looked_at = map_concurrently(functools.partial(inspect, store), listed)
     files = [raw for raw in looked_at if raw is not None]
     known = known_files(arguments, session, {raw.id for raw in files}) if files else set()
@@ -845,9 +904,23 @@ def known_files(
     if whole or ids <= found:
         return found & ids
     ledger = session().read.format("delta").load(path)
-    rows = ledger.select("file_path", "file_etag", "file_size").distinct().toLocalIterator()
+    columns = ("file_path", "file_etag", "file_size", "outcome")
+    rows = ledger.select(*columns).distinct().toLocalIterator()
     epoch = dt.datetime.fromtimestamp(0, dt.UTC)
-    return {RawFile(StoredObject(row[0], row[1], row[2], epoch)).id for row in rows} & ids
+    files = (RawFile(StoredObject(*row[:3], epoch), outcome=row["outcome"]) for row in rows)
+    return {raw.id for raw in files} & ids
+
+
+UNFINISHED = r"(?i)(\.(filepart|part|partial|tmp|crdownload)|\._copying_)\Z|(^|/)_temporary(/|\Z)"
+NO_NEWS = r"(?i)((^|/)_success|_\$folder\$|\.crc|/)\Z|\A\Z"  # what tools leave beside files
+UNUSABLE_PATH = r"//|\A/|(^|/)\.{1,2}(/|\Z)|[\ud800-\udfff]"  # what Hadoop folds, or is no UTF-8
+
+
+def is_delivery(stored: StoredObject, now: dt.datetime) -> bool:
+    """Whether an object says anything; an unfinished upload does after a day."""
+    if re.search(UNFINISHED, stored.path):
+        return now - stored.modified > dt.timedelta(days=1)
+    return not re.search(NO_NEWS, stored.path)
 
 
 def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
@@ -855,11 +928,14 @@ def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
 
     It goes if the archive of the run before is still at work.
     """
+    raw = RawFile(stored, dataset_of(stored.path))
     try:
-        stored = store.with_etag(stored)
-        return with_header(store, RawFile(stored, dataset_of(stored.path)))
+        raw = replace(raw, stored=store.with_etag(stored))
+        return with_header(store, raw)
     except FileNotFoundError:
         return None
+    except (AccessError, PermissionError) as error:
+        return unreadable(raw, str(error))
 
 
 def dataset_of(path: str) -> str | None:
@@ -877,26 +953,34 @@ def dataset_of(path: str) -> str | None:
 def set_aside(raw: RawFile, reason: str, found: str = "") -> RawFile:
     """A file that cannot be loaded as a whole; `found` says what was seen in it."""
     detail = f"{raw.stored.path}: {FILE_REASONS[reason]}" + (f" ({found})" if found else "")
-    return replace(raw, outcome="set_aside", reason=reason, detail=detail)
+    return replace(raw, outcome="set_aside", reason=reason, detail=detail[:TEXT_LIMIT])
+
+
+def unreadable(raw: RawFile, why: str) -> RawFile:
+    """A file whose bytes cannot be had; it stays where it is, and is told once."""
+    todo = "restore it, allow the job to read it, or delete it"
+    detail = f"{raw.stored.path}: {why}; {todo}"[:TEXT_LIMIT]
+    return replace(raw, outcome="unreadable", reason="unreadable", detail=detail)
 
 
 def with_header(store: Storage, raw: RawFile) -> RawFile:
     """A file with its layout, or set aside with the reason."""
     name = raw.stored.path
+    if re.search(UNUSABLE_PATH, name):
+        return set_aside(raw, "unusable_path")
     if raw.dataset is None:
-        return set_aside(raw, "unknown_dataset")
+        return set_aside(
+            raw, "unfinished_upload" if re.search(UNFINISHED, name) else "unknown_dataset"
+        )
     if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
         return set_aside(raw, "gzip_name")
     try:
         head = read_head(store, raw.stored)
     except zlib.error as error:
         return set_aside(raw, "truncated_gzip", str(error))
-    zeros = head.count(b"\0") / max(len(head), 1)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < zeros < 0.8:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < head.count(0) / max(len(head), 1) < 0.8:
         return set_aside(raw, "utf16")
-    if zeros:
-        return set_aside(raw, "binary")
-    return _with_names(raw, head)
+    return with_layout(raw, head.decode("utf-8", errors="replace"))
 
 
 def read_head(store: Storage, stored: StoredObject) -> bytes:
@@ -917,7 +1001,7 @@ def read_head(store: Storage, stored: StoredObject) -> bytes:
 def _first_text(chunks: Iterator[bytes]) -> bytes:
     head = b""
     for chunk in chunks:
-        head = (head + chunk).lstrip(b" \t\r\n")
+        head = (head + chunk[:HEAD_BYTES]).lstrip(b" \t\r\n")
         if len(head) >= HEAD_BYTES:
             break
     return head[:HEAD_BYTES]
@@ -928,34 +1012,80 @@ def unpack_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(31)
     for chunk in chunks:
         while chunk:
+            if unpacker.eof:
+                unpacker = zlib.decompressobj(31)
             yield unpacker.decompress(chunk)
             chunk = unpacker.unused_data
-            if not unpacker.eof:
-                break
-            if chunk:
-                unpacker = zlib.decompressobj(31)
     if not unpacker.eof:
         raise zlib.error("the gzip stream ends too early")
 
 
-def _with_names(raw: RawFile, head: bytes) -> RawFile:
-    text = head.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip(BLANKS + "\n")
+def with_layout(raw: RawFile, text: str) -> RawFile:
+    """Find the header, which is the first record, and its delimiter."""
+    text = text.lstrip(BLANKS)
+    stated = re.match(DELIMITER_LINE, text.split("\n", 1)[0].strip())
+    if stated:
+        text = text.partition("\n")[2].lstrip(BLANKS)
     if not text:
         return set_aside(raw, "empty_file")
-    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
-    names = tuple(name.strip().lower() for name in next(csv.reader([line], skipinitialspace=True)))
     wanted = next(table for table in TABLES if table.dataset == raw.dataset).column_names
-    missing = [name for name in wanted if name not in names]
+    found = [read_header(text, delimiter) for delimiter in DELIMITERS]
+    layout = max(found, key=lambda one: len(set(wanted) & set(one.names)))
+    missing = [name for name in wanted if name not in layout.names]
     if len(missing) == len(wanted):
-        garbled = "\ufffd" in line
-        return set_aside(raw, "binary") if garbled else set_aside(raw, "no_header", repr(line[:80]))
+        garbled = "\ufffd" in layout.line or "\0" in layout.line
+        return (
+            set_aside(raw, "binary")
+            if garbled
+            else set_aside(raw, "no_header", _seen(text, wanted))
+        )
     if missing:
         return set_aside(raw, "missing_column", "without " + ", ".join(missing))
-    twice = [name for name, count in Counter(names).items() if count > 1 and name in wanted]
+    twice = [name for name, count in Counter(layout.names).items() if count > 1 and name in wanted]
     if twice:
         return set_aside(raw, "duplicate_column", ", ".join(twice))
-    ignored = tuple(name for name in names if name not in wanted)
-    return replace(raw, layout=Layout(line, names), ignored_columns=ignored)
+    ignored = tuple(name for name in layout.names if name not in wanted)
+    if one_field_more(text, layout):
+        layout = replace(layout, names=(*layout.names, ""))
+    return replace(raw, layout=layout, ignored_columns=ignored)
+
+
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def read_header(text: str, delimiter: str) -> Layout:
+    """The first record of a text, as if its columns were separated so."""
+    names, lines = next(csv_records(text, delimiter), ((), 1))
+    line = "".join(io.StringIO(text, newline="").readlines()[:lines]).rstrip("\r\n")
+    return Layout(line, tuple(name.strip(BLANKS).lower() for name in names), delimiter)
+
+
+def csv_records(text: str, delimiter: str) -> Iterator[tuple[Sequence[str], int]]:
+    """The records of the head of a file, each with the line at which it ends; as far as they go."""
+    blank = delimiter != "\t"
+    source = io.StringIO(text, newline="")
+    records = csv.reader(source, delimiter=delimiter, skipinitialspace=blank)
+    with suppress(csv.Error):  # the head is only a first look: the parser judges every record
+        for record in records:
+            yield record, records.line_num
+
+
+def one_field_more(text: str, layout: Layout) -> bool:
+    """Whether every row in the head of a file ends with one empty field more than the header."""
+    rows = [record for record, _ in csv_records(text, layout.delimiter)][1:]
+    rows = rows if len(text) < HEAD_BYTES // 4 else rows[:-1]  # the last may be cut
+    wide = len(layout.names) + 1
+    return bool(rows) and all(len(row) == wide and not row[-1].strip() for row in rows if row)
+
+
+def _seen(text: str, wanted: Sequence[str]) -> str:
+    """What stands where the header should be."""
+    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
+    for sign in ":/~^!*-":
+        if set(wanted) <= {name.strip(BLANKS + '"').lower() for name in line.split(sign)}:
+            return f"its columns are separated by {sign!r}"
+    long = "a line of more than 64 kB" if len(line) >= HEAD_BYTES // 4 else repr(line[:80])
+    return f"it reads {long}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1126,17 +1256,19 @@ def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
 # Step 2, stage: the raw text, read once, as typed rows and rows with reasons
 #
 # Columns of the job's own, beside the table's:
-#   _file      STRING   the file, as Spark names it
+#   _file      STRING   the file, as Spark names it; later its place among the batch's files, INT
 #   _split     BIGINT   where the input split of the file starts that holds the line
 #   _mid       BIGINT   monotonically_increasing_id: rises within a split, line by line
-#   _line      BIGINT   the line in the file; NULL until it is asked for (`located`)
+#   _line      BIGINT   the line in the file; before `numbered` known of quoted records only
 #   _layout    INT      which of the batch's layouts the file has
 #   _raw       STRING   the line as it stands, or all lines of a quoted record
-#   _kind      INT      RECORD, BLANK or HEADER; NULL where the fast path leaves it to the parser
+#   _kind      INT      RECORD, BLANK, HEADER or OTHER_HEADER (the same names in another order);
+#                       NULL where the fast path leaves the line to the parser
 #   _reasons   ARRAY    why a record is rejected; NULL for a valid row
 #   _fields    MAP      the texts of a rejected row by column; NULL where they could not be told
 # --------------------------------------------------------------------------------------------------
-RECORD, BLANK, HEADER = 0, 1, 2
+RECORD, BLANK, HEADER, OTHER_HEADER = 0, 1, 2, 3
+VALID = f"_kind = {RECORD} AND _reasons IS NULL"
 PLACE = ["_file", "_split", "_mid", "_line", "_layout", "_raw"]
 STAGED_DDL = (
     "_file STRING, _split BIGINT, _mid BIGINT, _line BIGINT, _layout INT, _raw STRING, _kind INT, "
@@ -1146,6 +1278,10 @@ STAGED_DDL = (
 PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
 FAST_LAYOUTS = 4  # so many layouts of a batch have a fast path
 LINE_BREAK = r"\r\n|\n|\r"
+CONTROL_CHARACTER = r"[\x00-\x08\x0e-\x1f\x7f]"
+END_OF_FILE = "\x1a"  # Ctrl-Z, as DOS ends a file
+DELIMITER_LINE = "^(?i:sep=).$"  # Excel's own first line
+FEWEST_ROWS = 20  # of a file that can be mostly_rejected
 
 
 @dataclass(frozen=True)
@@ -1171,7 +1307,7 @@ class Scratch:
 
 @dataclass(frozen=True)
 class Split:
-    """One input split of a file and its lines."""
+    """One input split of a file and its lines: SPLIT_FACTS."""
 
     file: str
     start: int
@@ -1179,12 +1315,20 @@ class Split:
     lines: int
 
 
+SPLIT_FACTS = ("_file", "_split", "first_mid", "lines")
+
+
 @dataclass(frozen=True)
 class RowCounts:
-    """What was read of one file: its rows, and how many of them are rejected."""
+    """What was read of one file: its rows, how many of them are rejected, and its headers."""
 
-    rows: int
-    rejected: int
+    rows: int = 0
+    rejected: int = 0
+    headers: int = 0
+    other_headers: int = 0
+
+    def mostly_rejected(self, percent: int) -> bool:
+        return self.rows >= FEWEST_ROWS and self.rejected * 100 > self.rows * percent
 
 
 @dataclass(frozen=True)
@@ -1192,44 +1336,70 @@ class StagedDataset:
     """All lines of a dataset's files.
 
     rows      a row for each line, columns as above and the table's; None where no file has come
-    files     Spark's name of a file -> the file
+    files     Spark's name of a file -> the file; a file's place here is its number in `_file`
+    left_out  numbers of files that are not loaded after all
     counts    file id -> its rows
-    key_span  key column -> lowest and highest key as numbers; absent where not all are integers
+    key_span  key column -> lowest and highest key as numbers; only where all are integers, and of
+              small batches, which prune the tables by it
+    by_day    whether each split holds few days, so that writing by day needs no shuffle
     """
 
     table: Table
     scratch: Scratch
     rows: DataFrame | None = None
     files: Mapping[str, RawFile] = field(default_factory=dict)
+    left_out: frozenset[int] = frozenset()
     splits: tuple[Split, ...] = ()
     counts: Mapping[str, RowCounts] = field(default_factory=dict)
     key_span: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    repeated_headers: int = 0
+    by_day: bool = False
 
     @property
     def large(self) -> bool:
         return self.scratch.on_disk
 
     @property
-    def valid(self) -> DataFrame:
-        """The rows without a reason to reject them."""
-        rows = self.rows
-        if rows is None:
-            rows = local_frame(self.scratch.spark, [], STAGED_DDL + self.table.ddl)
-        return rows.where((F.col("_kind") == RECORD) & F.col("_reasons").isNull())
+    def loaded(self) -> dict[int, RawFile]:
+        """The files to load by their number."""
+        return {n: raw for n, raw in enumerate(self.files.values()) if n not in self.left_out}
 
     @property
     def valid_rows(self) -> int:
-        return sum(count.rows - count.rejected for count in self.counts.values())
+        return sum(one.rows - one.rejected for one in self.counts.values())
 
-    def without(self, ids: set[str]) -> StagedDataset:
-        """The same without some files."""
-        if not ids & {raw.id for raw in self.files.values()}:
-            return self
-        files = {name: raw for name, raw in self.files.items() if raw.id not in ids}
-        rows = self.rows.where(F.col("_file").isin(list(files))) if self.rows and files else None
-        counts = {one: count for one, count in self.counts.items() if one not in ids}
-        return replace(self, rows=rows, files=files, counts=counts)
+    @property
+    def numbered(self) -> DataFrame:
+        """The lines of the files to load, with the file's number and the line in the file."""
+        numbers = {name: number for number, name in enumerate(self.files)}
+        before: Counter[str] = Counter()
+        places = []
+        for split in sorted(self.splits, key=lambda one: (one.file, one.start)):
+            offset = before[split.file] + 1 - split.first_mid
+            before[split.file] += split.lines
+            place = {"_file": split.file, "_split": split.start, "_offset": offset}
+            if numbers[split.file] not in self.left_out:
+                places.append(place | {"_number": numbers[split.file]})
+        ddl = "_file STRING, _split BIGINT, _offset BIGINT, _number INT"
+        known = F.broadcast(local_frame(self.scratch.spark, places, ddl))
+        rows = self.rows
+        if rows is None:
+            rows = local_frame(self.scratch.spark, [], STAGED_DDL + self.table.ddl)
+        line = F.coalesce("_line", F.col("_mid") + F.col("_offset"))
+        placed = rows.join(known, ["_file", "_split"]).withColumn("_line", line)
+        staged = ["_line", "_raw", "_kind", "_reasons", "_fields", *self.table.column_names]
+        return placed.select(F.col("_number").alias("_file"), *staged)
+
+    @property
+    def valid(self) -> DataFrame:
+        """The rows of `numbered` without a reason to reject them."""
+        return self.numbered.where(VALID)
+
+    @property
+    def valid_values(self) -> DataFrame:
+        """The table's columns of the valid rows."""
+        if self.rows is None or self.left_out:
+            return self.valid.select(self.table.column_names)
+        return self.rows.where(VALID).select(self.table.column_names)
 
 
 @dataclass(frozen=True)
@@ -1241,22 +1411,59 @@ class Staged:
 
 
 def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
-    """Read every file to load once, then leave out those that changed while they were read."""
+    """Read every file to load once; leave out those that changed, or are bad as a whole."""
     large = sum(raw.stored.text_bytes for raw in found.to_load) > LARGE_BYTES
-    scratch = arguments.scratch_path + "run="
     if large:
-        storage(scratch).remove("")  # what a killed run has left
+        storage(arguments.scratch_path).remove("run=")  # what a killed run has left
 
     def stage_table(table: Table) -> StagedDataset:
-        path = f"{scratch}{arguments.run_id}/{table.dataset}/"
+        path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
         files = [raw for raw in found.to_load if raw.dataset == table.dataset]
         empty = StagedDataset(table, Scratch(spark, path, large and bool(files)))
         return stage_files(empty, arguments.raw_path, files) if files else empty
 
     datasets = map_concurrently(stage_table, TABLES)
     gone = changed_files(storage(arguments.raw_path), found.to_load)
-    files = tuple(_mark_changed(raw) if raw.id in gone else raw for raw in found.files)
-    return Staged(files, {one.table.dataset: one.without(gone) for one in datasets})
+    judged = {
+        raw.id: _mark_changed(raw) if raw.id in gone else judge_content(raw, dataset, arguments)
+        for dataset in datasets
+        for raw in dataset.files.values()
+    }
+    left_out = {file for file, raw in judged.items() if raw.outcome != "loaded"}
+    files = tuple(judged.get(raw.id, raw) for raw in found.files)
+    return Staged(files, {one.table.dataset: leave_out(one, left_out) for one in datasets})
+
+
+def leave_out(staged: StagedDataset, ids: set[str]) -> StagedDataset:
+    """The same without some files."""
+    numbers = frozenset(n for n, raw in enumerate(staged.files.values()) if raw.id in ids)
+    counts = {file: count for file, count in staged.counts.items() if file not in ids}
+    return replace(staged, left_out=numbers, counts=counts)
+
+
+def judge_content(raw: RawFile, staged: StagedDataset, arguments: JobArguments) -> RawFile:
+    """A file that was read, or set aside for what is in it."""
+    counts = staged.counts.get(raw.id, RowCounts())
+    if not counts.headers:
+        return unreadable(raw, "not even its header came back when it was read")
+    if counts.other_headers:
+        return set_aside(raw, "mixed_headers")
+    if counts.mostly_rejected(arguments.max_rejected_percent):
+        reasons = ", ".join(f"{reason} {rows}" for reason, rows in most_reasons(raw, staged))
+        return set_aside(
+            raw, "mostly_rejected", f"{counts.rejected} of {counts.rows} rows: {reasons}"
+        )
+    return raw
+
+
+def most_reasons(raw: RawFile, staged: StagedDataset) -> list[tuple[str, int]]:
+    """The commonest reasons in a file."""
+    number = [one.id for one in staged.files.values()].index(raw.id)
+    rows = staged.numbered.where(F.col("_file") == number).select(
+        F.explode("_reasons").alias("one")
+    )
+    groups = rows.groupBy("one").count().orderBy(F.col("count").desc(), "one").limit(5).collect()
+    return [(group["one"], group["count"]) for group in groups]
 
 
 def _mark_changed(raw: RawFile) -> RawFile:
@@ -1285,8 +1492,7 @@ def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -
     layouts = [one for one, _ in Counter(raw.layout for raw in files).most_common()]
     lines = read_lines(scratch.spark, raw_path, files, layouts)
     fast = scratch.materialize(fast_path(lines, table, layouts), "fast")
-    profiled = profile(fast, table).collect()
-    names = _file_names(raw_path, files, {row["_file"] for row in profiled}, table)
+    profiled = profile(fast, table, scratch).collect()
     multi_line = sorted({row["_file"] for row in profiled if row["multi_line"]})
     single = ~F.col("_file").isin(multi_line) if multi_line else F.lit(True)
     parts, profiles = [fast.where(F.col("_kind").isNotNull() & single)], []
@@ -1297,51 +1503,50 @@ def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -
         records = join_quoted_lines(fast.where(~single).select(PLACE), layouts)
         parts.append(scratch.materialize(parse_lines(records, table, layouts), "records"))
     for part in parts[1:]:
-        profiles += profile(part, table).collect()
+        profiles += profile(part, table, scratch).collect()
     profiles += [row for row in profiled if row["_file"] not in multi_line]
+    names = _file_names(raw_path, files, {row["_file"] for row in profiled})
     return replace(
         empty,
-        rows=functools.reduce(lambda a, b: a.unionByName(b, allowMissingColumns=True), parts),
+        rows=union(parts),
         files=names,
-        splits=tuple(
-            Split(row["_file"], row["_split"], row["first_mid"], row["lines"]) for row in profiled
-        ),
+        splits=tuple(Split(*(row[name] for name in SPLIT_FACTS)) for row in profiled),
         counts=_row_counts(profiles, names),
-        key_span=key_span(profiles, table),
-        repeated_headers=sum(row["headers"] for row in profiles) - len(names),
+        key_span={} if scratch.on_disk else key_span(profiles, table),
+        by_day=comes_by_day(profiles),
     )
 
 
-def _file_names(
-    raw_path: str, files: Sequence[RawFile], names: set[str], table: Table
-) -> dict[str, RawFile]:
-    """The files by the names that Spark has for them, which are URL-encoded."""
+def bare_path(path: str) -> str:
+    """A path without its scheme and leading slashes, which Spark writes in several ways."""
+    return re.sub(r"^\w+:/*|^/+", "", path)
 
-    def bare(path: str) -> str:
-        return re.sub(r"^\w+:/*|^/+", "", path)
 
-    by_path = {bare(raw_path + raw.stored.path): raw for raw in files}
-    found = {name: by_path.get(bare(urllib.parse.unquote(name))) for name in names}
+def _file_names(raw_path: str, files: Sequence[RawFile], names: set[str]) -> dict[str, RawFile]:
+    """The files by the names that Spark has for them, which are URL-encoded.
+
+    A file of which no line came back keeps its path as its name.
+    """
+    by_path = {bare_path(raw_path + raw.stored.path): raw for raw in files}
+    found = {name: by_path.pop(bare_path(urllib.parse.unquote(name)), None) for name in names}
     strange = [name for name, raw in found.items() if raw is None]
     if strange:
-        raise JobError(
-            f"Spark read {strange[0]} for {table.dataset}, which the listing does not name; run again"
-        )
-    return {name: raw for name, raw in found.items() if raw is not None}
+        raise JobError(f"Spark read {strange[0]}, which the listing does not name; run again")
+    return by_path | {name: raw for name, raw in found.items() if raw is not None}
 
 
 def _row_counts(profiles: Iterable[Any], names: Mapping[str, RawFile]) -> dict[str, RowCounts]:
     """The rows of each file; a header that stands once more is a rejected row."""
-    rows, rejected, headers = Counter[str](), Counter[str](), Counter[str]()
+    sums = {raw.id: Counter[str]() for raw in names.values()}
     for row in profiles:
-        file = names[row["_file"]].id
-        rows[file] += row["records"]
-        rejected[file] += row["rejected"]
-        headers[file] += row["headers"]
-    again = {file: max(count - 1, 0) for file, count in headers.items()}
-    return {
-        file: RowCounts(rows[file] + again[file], rejected[file] + again[file]) for file in rows
-    }
+        for name in ("records", "rejected", "headers", "other_headers"):
+            sums[names[row["_file"]].id][name] += row[name]
+    counts = {}
+    for file, one in sums.items():
+        again = max(one["headers"] - 1, 0)
+        rows, rejected = one["records"] + again, one["rejected"] + again
+        counts[file] = RowCounts(rows, rejected, one["headers"], one["other_headers"])
+    return counts
 
 
 def read_lines(
@@ -1350,18 +1555,18 @@ def read_lines(
     """One row for each line of the files: PLACE."""
     paths = [raw_path + raw.stored.path for raw in files]
     lines = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(paths)
-    lines = lines.select(
-        F.col("_metadata.file_path").alias("_file"),
-        F.col("_metadata.file_block_start").alias("_split"),
-        F.monotonically_increasing_id().alias("_mid"),
-        F.lit(None).cast("bigint").alias("_line"),
-        F.lit(0).alias("_layout"),
-        F.col("value").alias("_raw"),
+    lines = lines.selectExpr(
+        "_metadata.file_path AS _file",
+        "_metadata.file_block_start AS _split",
+        "monotonically_increasing_id() AS _mid",
+        "CAST(NULL AS BIGINT) AS _line",
+        "0 AS _layout",
+        "value AS _raw",
     )
     if len(layouts) == 1:
         return lines
     of_file = [
-        {"path": re.sub(r"^\w+:/*|^/+", "", path), "place": layouts.index(raw.layout)}
+        {"path": bare_path(path), "place": layouts.index(raw.layout)}
         for path, raw in zip(paths, files, strict=True)
     ]
     places = F.broadcast(local_frame(spark, of_file, "path STRING, place INT"))
@@ -1379,6 +1584,19 @@ def by_layout(values: Sequence[Any]) -> SparkColumn:
     return F.element_at(F.array(*[F.lit(value) for value in values]), F.col("_layout") + 1)
 
 
+def cell_of(table: Table, layouts: Sequence[Layout]) -> dict[str, SparkColumn]:
+    """Each column's cell among `_cells`, wherever the row's layout has it."""
+    return {
+        name: F.get("_cells", by_layout([one.names.index(name) for one in layouts]))
+        for name in table.column_names
+    }
+
+
+def split_by(text: SparkColumn, layouts: Sequence[Layout]) -> SparkColumn:
+    delimiter = by_layout([re.escape(one.delimiter) for one in layouts])
+    return F.call_function("split", text, delimiter, F.lit(-1))
+
+
 def without_line_end(raw: SparkColumn) -> SparkColumn:
     """A line without the carriage return of a Windows line end."""
     return F.when(raw.endswith("\r"), F.regexp_replace(raw, r"\r\z", "")).otherwise(raw)
@@ -1391,7 +1609,8 @@ def plain_line(layout: Layout, table: Table) -> str:
         column.name: PLAIN_IDENTIFIER if column.identifier else PLAIN_VALUES[column.type]
         for column in table.columns
     }
-    return "^" + ",".join(values.get(name, UNUSED_VALUE) for name in layout.names) + r"\z"
+    cells = [values.get(name, UNUSED_VALUE) for name in layout.names]
+    return "^" + re.escape(layout.delimiter).join(cells) + r"\z"
 
 
 def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
@@ -1408,13 +1627,12 @@ def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Data
         for place, layout in enumerate(layouts[1:FAST_LAYOUTS], 1):
             plain = plain.when(F.col("_layout") == place, text.rlike(plain_line(layout, table)))
     header = text == by_layout([layout.line for layout in layouts])
-    cells = F.split(F.when(plain, text), ",", -1)
+    cells = split_by(F.when(plain, text), layouts)
     lines = lines.select(*PLACE, header.alias("_header"), cells.alias("_cells"))
-    found = {
-        name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts]))
-        for name in table.column_names
-    }
-    texts = [F.when(cell != "", cell).alias(f"_t_{name}") for name, cell in found.items()]
+    texts = [
+        F.when((cell != "") & (cell != NULL_TEXTS[0]), cell).alias(f"_t_{name}")
+        for name, cell in cell_of(table, layouts).items()
+    ]
     lines = lines.select(*PLACE, "_header", F.col("_cells").isNotNull().alias("_plain"), *texts)
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     values = [plain_value(one, written[one.name]).alias(one.name) for one in table.columns]
@@ -1424,17 +1642,15 @@ def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Data
         for one in table.columns
         if one.required or one.type != "STRING"
     ]
-    doubts += [
-        F.coalesce(rule.broken(written.__getitem__, F.col), F.lit(False)) for rule in table.rules
+    doubts += [rule.broken(written.__getitem__, F.col) for rule in table.rules]
+    doubts.append(F.lower(table.key) == table.key)  # perhaps the header once more
+    doubt = any_of(F.coalesce(one, F.lit(False)) for one in doubts)
+    kind = F.when(F.col("_header"), HEADER).when(F.col("_plain") & ~doubt, RECORD)
+    none = [
+        F.expr("CAST(NULL AS ARRAY<STRING>) AS _reasons"),
+        F.expr("CAST(NULL AS MAP<STRING, STRING>) AS _fields"),
     ]
-    good = F.col("_plain") & ~any_of(doubts)
-    kind = F.when(F.col("_header"), HEADER).when(good, RECORD)
-    return lines.select(
-        *PLACE,
-        kind.alias("_kind"),
-        F.expr("CAST(NULL AS ARRAY<STRING>)").alias("_reasons"),
-        *table_values(table),
-    )
+    return lines.select(*PLACE, kind.alias("_kind"), *none, *table_values(table))
 
 
 def table_values(table: Table) -> list[SparkColumn]:
@@ -1450,17 +1666,18 @@ def table_values(table: Table) -> list[SparkColumn]:
 QUOTED = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"[ \t]*+'
 
 
-def record_pattern(delimiter: str = ",") -> str:
+def record_pattern(delimiter: str) -> str:
     """A record and its line end, quoted fields with line breaks included."""
-    closed = rf"{QUOTED}(?=[{delimiter}\r\n]|\z)"
-    one = rf"(?:{closed}|[^{delimiter}\r\n]*+)"
-    return rf"({one}(?:[{delimiter}]{one})*+)(?:{LINE_BREAK}|\z)"
+    sign = re.escape(delimiter)
+    one = rf"(?:{QUOTED}(?=[{sign}\r\n]|\z)|[^{sign}\r\n]*+)"
+    return rf"({one}(?:{sign}{one})*+)(?:{LINE_BREAK}|\z)"
 
 
-def closed_pattern(delimiter: str = ",") -> str:
+def closed_pattern(delimiter: str) -> str:
     """A record all of whose quoted fields are closed, with nothing behind their quotes."""
-    one = rf'(?:{QUOTED}|(?![ \t]*")[^{delimiter}]*+)'
-    return rf"^{one}(?:[{delimiter}]{one})*+\z"
+    sign = re.escape(delimiter)
+    one = rf'(?:{QUOTED}|(?![ \t]*")[^{sign}]*+)'
+    return rf"^{one}(?:{sign}{one})*+\z"
 
 
 def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
@@ -1471,15 +1688,16 @@ def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
     in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
     text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
     files = lines.groupBy("_file", "_layout").agg(text.alias("_all"))
-    found = F.regexp_extract_all(F.col("_all"), F.lit(record_pattern()), F.lit(1))
+    pattern = by_layout([record_pattern(layout.delimiter) for layout in layouts])
+    found = F.regexp_extract_all(F.col("_all"), pattern, F.lit(1))
     records = files.select("_file", "_layout", F.posexplode(found).alias("_mid", "_raw"))
     before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
     lines_before = F.sum(F.size(F.split("_raw", LINE_BREAK))).over(before)
-    return records.select(
+    return records.withColumn("_before", F.coalesce(lines_before, F.lit(0))).selectExpr(
         "_file",
-        F.lit(0).cast("bigint").alias("_split"),
-        F.col("_mid").cast("bigint").alias("_mid"),
-        (F.coalesce(lines_before, F.lit(0)) + 1).cast("bigint").alias("_line"),
+        "0L AS _split",
+        "CAST(_mid AS BIGINT) AS _mid",
+        "CAST(_before + 1 AS BIGINT) AS _line",
         "_layout",
         "_raw",
     )
@@ -1488,97 +1706,118 @@ def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
 def parse_lines(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
     """Every line (PLACE) as a typed row or a row with reasons: the staged columns."""
     rows = split_fields(lines, table, layouts)
-    cells = {name: F.btrim(f"_c_{name}", F.lit(BLANKS)) for name in table.column_names}
-    texts = {name: F.when(cell != "", cell) for name, cell in cells.items()}
-    rows = rows.select(
-        *PLACE, "_kind", "_broken", *[text.alias(f"_t_{name}") for name, text in texts.items()]
-    )
+    texts = [_cell_text(one, layouts).alias(f"_t_{one.name}") for one in table.columns]
+    rows = rows.select(*PLACE, "_kind", "_broken", *texts)
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
-    rows = rows.select(
-        "*", *[parse(column, written[column.name]).alias(column.name) for column in table.columns]
-    )
+    values = [parse(one, written[one.name]).alias(one.name) for one in table.columns]
+    rows = rows.select("*", *values)
     checks: dict[str, SparkColumn] = {}
     for column in table.columns:
         checks |= column_reasons(column, written[column.name], F.col(column.name))
-    for rule in table.rules:
-        checks[rule.reason] = rule.broken(written.__getitem__, F.col)
-    reasons = F.when(F.col("_broken").isNotNull(), F.array("_broken")).otherwise(reasons_of(checks))
+    checks |= {rule.reason: rule.broken(written.__getitem__, F.col) for rule in table.rules}
+    broken = F.col("_broken").isNotNull()
+    reasons = F.when(broken, F.array("_broken")).otherwise(reasons_of(checks))
     rows = rows.select("*", F.when(F.col("_kind") == RECORD, reasons).alias("_reasons"))
     named = [part for name in table.column_names for part in (F.lit(name), written[name])]
-    fields = F.when(F.col("_broken").isNull() & F.col("_reasons").isNotNull(), F.create_map(*named))
+    fields = F.when(~broken & F.col("_reasons").isNotNull(), F.create_map(*named))
     return rows.select(*PLACE, "_kind", "_reasons", fields.alias("_fields"), *table_values(table))
 
 
+def _cell_text(column: Column, layouts: Sequence[Layout]) -> SparkColumn:
+    """The text of a column; a file without commas between its columns may have them in numbers."""
+    text = value_text(column, F.col(f"_c_{column.name}"))
+    commas = [layout.delimiter != "," for layout in layouts]
+    if column.type != "DOUBLE" or not any(commas):
+        return text
+    decimal_comma = by_layout(commas) & text.rlike(DECIMAL_COMMA_SHAPE)
+    return F.when(decimal_comma, F.translate(text, ",", ".")).otherwise(text)
+
+
 def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
-    """Add _kind, _broken (why the record has not the header's shape) and `_c_<column>`, its text."""
+    """Add _kind, _broken (what is wrong with the record's shape) and `_c_<column>`, its text."""
     text = F.col("_text")
-    lines = lines.select(*PLACE, without_line_end(F.col("_raw")).alias("_text"))
-    quoted_cells = F.transform(
-        F.regexp_extract_all(F.concat(F.lit(","), text), F.lit(f",({QUOTED}|[^,]*+)"), F.lit(1)),
-        _unquoted,
-    )
-    closed = text.rlike(closed_pattern())
-    cells = F.when(~text.contains('"'), F.split(text, ",", -1)).when(closed, quoted_cells)
+    lines = lines.select(*PLACE, F.regexp_replace("_raw", "^\ufeff+|\r\\z", "").alias("_text"))
+    signs = [re.escape(layout.delimiter) for layout in layouts]
+    delimiter = by_layout([layout.delimiter for layout in layouts])
+    one_cell = by_layout([f"{sign}({QUOTED}|[^{sign}]*+)" for sign in signs])
+    quoted = F.regexp_extract_all(F.concat(delimiter, text), one_cell, F.lit(1))
+    closed = F.regexp_like(text, by_layout([closed_pattern(one.delimiter) for one in layouts]))
+    cells = F.when(~text.contains('"'), split_by(text, layouts))
+    cells = cells.when(closed, F.transform(quoted, _unquoted))
     lines = lines.select(*PLACE, "_text", cells.alias("_cells"))
-    columns = {
-        name: F.get("_cells", by_layout([layout.names.index(name) for layout in layouts]))
-        for name in table.column_names
-    }
-    header = F.lit(True)
-    for name, cell in columns.items():
-        header &= F.lower(F.btrim(cell, F.lit(BLANKS + "\ufeff"))) == name
-    blank = ~text.contains(",") & (F.btrim(text, F.lit(BLANKS)) == "")
-    kind = F.when(blank, BLANK).when(F.coalesce(header, F.lit(False)), HEADER).otherwise(RECORD)
     wide = by_layout([len(layout.names) for layout in layouts])
+    further = F.slice(F.split("_text", LINE_BREAK), F.lit(2), F.size(F.split("_text", LINE_BREAK)))
+    swallowed = F.exists(further, lambda line: F.size(split_by(line, layouts)) == wide)
     broken = (
         F.when(~valid_utf8(text), "invalid_utf8")
+        .when(text.rlike(CONTROL_CHARACTER), "control_character")
         .when(F.col("_cells").isNull(), "unclosed_quote")
+        .when(text.rlike("[\r\n]") & swallowed, "swallowed_row")
         .when(F.size("_cells") < wide, "too_few_fields")
         .when(F.size("_cells") > wide, "too_many_fields")
     )
-    texts = [cell.alias(f"_c_{name}") for name, cell in columns.items()]
-    return lines.select(*PLACE, kind.alias("_kind"), broken.alias("_broken"), *texts)
+    kind = kind_of_line(table, layouts).alias("_kind")
+    texts = [cell.alias(f"_c_{name}") for name, cell in cell_of(table, layouts).items()]
+    return lines.select(*PLACE, kind, broken.alias("_broken"), *texts)
+
+
+def kind_of_line(table: Table, layouts: Sequence[Layout]) -> SparkColumn:
+    """BLANK, HEADER by its names in whatever spelling, OTHER_HEADER or RECORD."""
+    text = F.col("_text")
+    said = F.filter("_cells", lambda cell: trimmed(cell) != "")
+    blank = (F.size(said) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
+    perhaps = F.lower(text).contains(table.key)  # a cheap sign, before names are compared
+    names = F.transform("_cells", lambda cell: F.lower(trimmed(cell)))
+    at_place = [F.lower(trimmed(cell)) == name for name, cell in cell_of(table, layouts).items()]
+    header = functools.reduce(lambda one, other: one & other, at_place)
+    wanted = F.array(*[F.lit(name) for name in table.column_names])
+    other = F.size(F.array_except(wanted, names)) == 0
+    return (
+        F.when(blank, BLANK)
+        .when(perhaps & header, HEADER)
+        .when(perhaps & other, OTHER_HEADER)
+        .otherwise(RECORD)
+    )
 
 
 def _unquoted(cell: SparkColumn) -> SparkColumn:
     bare = F.btrim(cell, F.lit(" \t"))
     inner = F.substr(bare, F.lit(2), F.length(bare) - 2)
-    return F.when(bare.startswith('"'), F.replace(inner, F.lit('""'), F.lit('"'))).otherwise(cell)
+    plain = F.replace(inner, F.lit('""'), F.lit('"'))
+    return F.when(bare.startswith('"'), plain).otherwise(cell)
 
 
 # -- what was read ---------------------------------------------------------------------------------
-def profile(staged: DataFrame, table: Table) -> DataFrame:
-    """Per file and split: lines, first_mid, unparsed, multi_line, records, rejected, headers, and
-    for each key column the lowest and highest number, and how many keys are no integers."""
-    kind, raw = F.col("_kind"), F.col("_raw")
+def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
+    """Per file and split: SPLIT_FACTS, unparsed, multi_line, records, rejected, headers,
+    other_headers, low_day, high_day, and of a small batch for each key column low_, high_ (its
+    numbers) and texts_ (other keys)."""
+    raw = F.col("_raw")
     quotes = F.length(raw) - F.length(F.replace(raw, F.lit('"'), F.lit("")))
-    broken_line = (quotes % 2 == 1) | without_line_end(raw).contains("\r")
-    multi_line = kind.isNull() & broken_line
-    record = kind == RECORD
-    valid = record & F.col("_reasons").isNull()
-    numbers = [integer_key(F.col(name)).alias(f"_n_{name}") for name in table.key_columns]
-    measured = staged.select(
-        "_file", "_split", "_mid", "_kind", "_reasons", multi_line.alias("_multi"), *numbers
-    )
-    spans = [
-        measure.alias(f"{label}_{name}")
-        for name in table.key_columns
-        for label, measure in (
-            ("low", F.min(F.when(valid, F.col(f"_n_{name}")))),
-            ("high", F.max(F.when(valid, F.col(f"_n_{name}")))),
-            ("texts", F.count(F.when(valid & F.col(f"_n_{name}").isNull(), 1))),
-        )
-    ]
-    return measured.groupBy("_file", "_split").agg(
-        F.count(F.lit(1)).alias("lines"),
-        F.min("_mid").alias("first_mid"),
-        F.count(F.when(kind.isNull(), 1)).alias("unparsed"),
-        F.coalesce(F.max("_multi"), F.lit(False)).alias("multi_line"),
-        F.count(F.when(record, 1)).alias("records"),
-        F.count(F.when(record & F.col("_reasons").isNotNull(), 1)).alias("rejected"),
-        F.count(F.when(kind == HEADER, 1)).alias("headers"),
-        *spans,
-    )
+    open_line = (quotes % 2 == 1) | without_line_end(raw).contains("\r")
+    open_line = F.when(F.col("_kind").isNull(), open_line).otherwise(False)
+    measures = {
+        "lines": "count(*)",
+        "first_mid": "min(_mid)",
+        "unparsed": "count_if(_kind IS NULL)",
+        "multi_line": "bool_or(_open)",
+        "records": f"count_if(_kind = {RECORD})",
+        "rejected": f"count_if(_kind = {RECORD} AND _reasons IS NOT NULL)",
+        "headers": f"count_if(_kind = {HEADER})",
+        "other_headers": f"count_if(_kind = {OTHER_HEADER})",
+    }
+    for name in ("low", "high"):
+        day = f"`{table.partition}`" if table.partition else "CAST(NULL AS DATE)"
+        measures[f"{name}_day"] = f"{'min' if name == 'low' else 'max'}({day})"
+    numbers = []
+    for name in [] if scratch.on_disk else table.key_columns:
+        numbers.append(F.when(F.expr(VALID), integer_key(F.col(name))).alias(f"_n_{name}"))
+        measures[f"low_{name}"] = f"min(`_n_{name}`)"
+        measures[f"high_{name}"] = f"max(`_n_{name}`)"
+        measures[f"texts_{name}"] = f"count_if({VALID} AND `_n_{name}` IS NULL)"
+    lines = staged.select("*", open_line.alias("_open"), *numbers)
+    found = [F.expr(measure).alias(name) for name, measure in measures.items()]
+    return lines.groupBy("_file", "_split").agg(*found)
 
 
 def key_span(profiles: Sequence[Any], table: Table) -> dict[str, tuple[int, int]]:
@@ -1592,31 +1831,51 @@ def key_span(profiles: Sequence[Any], table: Table) -> dict[str, tuple[int, int]
     return spans
 
 
+def comes_by_day(profiles: Sequence[Any]) -> bool:
+    """Whether the splits hold few days each, as one export a day does.
+
+    Delta need not shuffle such a batch to write few files, a fifth of a first load's CPU.
+    """
+    spans = [(row["low_day"], row["high_day"]) for row in profiles if row["low_day"] is not None]
+    lengths = [(high - low).days + 1 for low, high in spans]
+    if not spans or max(lengths) > MAX_DATES:
+        return False
+    days = {
+        low + dt.timedelta(n)
+        for (low, _), length in zip(spans, lengths, strict=True)
+        for n in range(length)
+    }
+    return sum(lengths) <= 2 * len(days)
+
+
 # --------------------------------------------------------------------------------------------------
 # Step 3, resolve: exactly one outcome for each row
 #
 # More columns of the job's own:
-#   _late      BOOLEAN  a row that was parked in an earlier run
-#   _source    STRUCT   of a late row: path, etag, size, modified, line; NULL for a staged one
+#   _late      BOOLEAN  a row that was parked in an earlier run; its _file is NULL
+#   _source    STRUCT   of a late row: path, etag, size, modified; NULL for a staged one
 #   _replayed  BOOLEAN  from a file that the ledger knows: it never wins a tie against the table
-#   _lacks     ARRAY    the parents that have not come, each `reason:key`
-#   _outcome   STRING   one of OUTCOMES
+#   _standing  STRING   against the table's row of the key: absent, same, newer or older
 #   _old_day   DATE     the partition in which the table holds the key now
+#   _lacks     ARRAY    the parents that have not come, each `reason:key`
+#   _beaten    BOOLEAN  a better row of the batch has the key
+#   _outcome   STRING   one of OUTCOMES
 # --------------------------------------------------------------------------------------------------
-CANDIDATE = ["_file", "_split", "_mid", "_line", "_raw", "_late", "_source", "_replayed"]
-SOURCE_DDL = "struct<path:string,etag:string,size:bigint,modified:timestamp,line:bigint>"
+CANDIDATE = ["_file", "_line", "_raw", "_late", "_source", "_replayed"]
+SOURCE_DDL = "struct<path:string,etag:string,size:bigint,modified:timestamp>"
+ABSENT, SAME, NEWER, OLDER = "absent", "same", "newer", "older"
 
 
 @dataclass(frozen=True)
 class Resolved:
     """The outcomes of one dataset.
 
-    decided       rows with _outcome; the table's columns hold values where something is written
-    appended      valid staged rows that are all inserted, and not in `decided`
-    counts        file id -> rows by outcome, and `rows_read`
-    admitted      outcomes of the rows that were parked before
-    old_days      partitions that hold rows to be updated, '' for none
-    accepted      keys (column `key`) that are in the table after the run, beside those before it
+    decided    rows with _outcome; the table's columns hold values where something is written
+    appended   the table's columns of rows that are all inserted, and not in `decided`
+    counts     file id -> rows by outcome, and `rows_read`
+    admitted   outcomes of the rows that were parked before
+    old_days   partitions that hold rows to be updated, '' for none
+    accepted   keys (column `key`) that are in the table after the run, beside those before it
     """
 
     table: Table
@@ -1636,11 +1895,10 @@ class Resolved:
     @property
     def changes(self) -> DataFrame | None:
         """The rows to write, with the table's columns."""
-        names = self.table.column_names
-        frames = [self.appended.select(names)] if self.appended is not None else []
+        frames = [] if self.appended is None else [self.appended]
         if self.decided is not None:
             written = F.col("_outcome").isin(INSERTED, UPDATED)
-            frames.append(self.decided.where(written).select(names))
+            frames.append(self.decided.where(written).select(self.table.column_names))
         return union(frames) if frames else None
 
 
@@ -1648,16 +1906,14 @@ def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
     """Every dataset's outcomes, parents first; raises ConservationError where a row is lost."""
     parked = parked_rows(staged, lake["rejected_records"])
     done: dict[str, Resolved] = {}
+
+    def resolve_table(table: Table) -> Resolved:
+        return resolve_dataset(staged.datasets[table.dataset], lake, parked, done)
+
     while len(done) < len(TABLES):
-        ready = [
-            table
-            for table in TABLES
-            if table.dataset not in done and all(one.dataset in done for one in table.parents)
-        ]
-        results = map_concurrently(
-            lambda table: resolve_dataset(staged.datasets[table.dataset], lake, parked, done), ready
-        )
-        done |= {one.table.dataset: one for one in results}
+        left = [table for table in TABLES if table.dataset not in done]
+        ready = [table for table in left if all(one.dataset in done for one in table.parents)]
+        done |= {one.table.dataset: one for one in map_concurrently(resolve_table, ready)}
     for one in done.values():
         check_conservation(one)
     return {table.dataset: done[table.dataset] for table in TABLES}
@@ -1666,41 +1922,51 @@ def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
 def resolve_dataset(
     staged: StagedDataset, lake: Lake, parked: DataFrame | None, done: Mapping[str, Resolved]
 ) -> Resolved:
-    """One dataset's outcomes."""
+    """One dataset's outcomes.
+
+    Of a large batch, most rows are certain: all new for a new table, or the same as in the table.
+    Only the others are looked at one by one.
+    """
     table, target = staged.table, lake[staged.table.name]
     late = late_rows(staged, parked, done)
     if staged.rows is None and late is None:
-        nothing = staged.valid.select(F.col(table.key).alias("key"))
-        return Resolved(table, staged, None, None, {}, Counter(), frozenset(), nothing)
+        return count_outcomes(staged, None, None, None)
     rows = candidates(staged)
     rows = rows if late is None else rows.unionByName(late)
+    if not staged.large:
+        rows = staged.scratch.materialize(rows, "candidates")
+    referring, contested = rows, contested_keys(rows, table) if staged.large else None
+    certain = None
+    rows = compare(rows, table, existing_rows(staged, rows, target, prune=late is None))
+    if staged.large and target.exists:
+        rows = staged.scratch.materialize(without_same_values(rows, table, contested), "compared")
+        certain = rows.where("_certain").groupBy("_file").count().collect()
+        referring = rows = rows.where("NOT _certain")
+        if sum(row["count"] for row in certain) == staged.valid_rows and late is None:
+            return count_outcomes(staged, None, None, certain)
     missing = {
         parent.dataset: missing_parents(
-            parent, rows, staged, lake, done[parent.dataset], prune=late is None
+            parent, referring, staged, lake, done[parent.dataset], prune=late is None
         )
         for parent in table.parents
     }
-    contested = contested_keys(rows, table) if staged.large else None
     doubtful: DataFrame | None = rows
     appended = None
     if staged.large and not target.exists:
         doubtful, appended = split_certain(rows, table, missing, contested, late)
-    decided = None
-    if doubtful is not None:
-        marked = mark_beaten(mark_missing(doubtful, table, missing), staged, contested)
-        existing = existing_rows(staged, marked, target, prune=late is None)
-        outcomes = with_written_values(against_table(marked, table, existing), table)
-        decided = staged.scratch.materialize(outcomes, "decided")
-    return count_outcomes(staged, decided, appended)
+        if doubtful is None:
+            return count_outcomes(staged, None, staged.valid_values, None)
+        certain = appended.groupBy("_file").count().collect()
+    marked = mark_beaten(mark_missing(doubtful, table, missing), staged, contested)
+    decided = staged.scratch.materialize(with_outcome(marked, table), "decided")
+    return count_outcomes(staged, decided, appended, certain)
 
 
 def candidates(staged: StagedDataset) -> DataFrame:
     """The valid staged rows, in the shape of candidates for their keys."""
-    known = [name for name, raw in staged.files.items() if raw.known]
+    known = [number for number, raw in staged.loaded.items() if raw.known]
     return staged.valid.select(
         "_file",
-        "_split",
-        "_mid",
         "_line",
         "_raw",
         F.lit(False).alias("_late"),
@@ -1735,11 +2001,9 @@ def late_rows(
     table = staged.table
     if not table.parents or parked is None:
         return None
-    source = F.struct("file_path", "file_etag", "file_size", "file_modified", "line")
+    source = F.struct("file_path", "file_etag", "file_size", "file_modified")
     waiting = parked.where(F.col("dataset") == table.dataset).select(
-        F.lit(None).cast("string").alias("_file"),
-        F.lit(0).cast("bigint").alias("_split"),
-        F.col("line").alias("_mid"),
+        F.lit(None).cast("int").alias("_file"),
         F.col("line").alias("_line"),
         F.col("raw").alias("_raw"),
         F.lit(True).alias("_late"),
@@ -1818,24 +2082,46 @@ def mark_missing(
     rows: DataFrame, table: Table, missing: Mapping[str, DataFrame | None]
 ) -> DataFrame:
     """Add _lacks: the parents of a row that have not come, each as `reason:key`."""
-    codes = []
+    kept, codes = rows.columns, []
     for parent in table.parents:
         keys = missing[parent.dataset]
-        if keys is None:
-            continue
-        flag = f"_no_{parent.dataset}"
-        rows = rows.join(keys.withColumn(flag, F.lit(True)), parent.column, how="left")
-        code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
-        codes.append(F.when(F.col(flag), code))
+        if keys is not None:
+            flag = f"_no_{parent.dataset}"
+            rows = rows.join(keys.withColumn(flag, F.lit(True)), parent.column, how="left")
+            code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
+            codes.append(F.when(F.col(flag), code))
     lacks = F.filter(F.array(*codes), lambda code: code.isNotNull()) if codes else F.array()
-    return rows.select(*CANDIDATE, *table.column_names, lacks.cast("array<string>").alias("_lacks"))
+    return rows.select(*kept, lacks.cast("array<string>").alias("_lacks"))
 
 
 # -- rows of one batch against each other ----------------------------------------------------------
 def contested_keys(rows: DataFrame, table: Table) -> DataFrame | None:
     """Keys that more than one row of a large batch has; None where there is none."""
+    if all_different(rows, table):
+        return None
     counted = rows.groupBy(table.key).agg(F.count(F.lit(1)).alias("_rows"))
     return few_or_none(counted.where("_rows > 1").select(table.key))
+
+
+def all_different(rows: DataFrame, table: Table) -> bool:
+    """Whether integer keys are all different, by one bit for each: a quarter of a groupBy's CPU.
+
+    False where a key is no integer, or comes twice.
+    """
+    number = integer_key(F.col(table.key)).alias("_number")
+    words = (
+        rows.select(number)
+        .selectExpr(
+            "shiftright(_number, 6) AS word", "shiftleft(1L, CAST(_number & 63 AS INT)) AS bit"
+        )
+        .groupBy("word")
+        .agg(F.bit_or("bit").alias("bits"), F.count(F.lit(1)).alias("rows"))
+    )
+    found = words.selectExpr(
+        "sum(bit_count(bits)) AS keys", "sum(rows) AS rows", "count_if(word IS NULL) AS texts"
+    )
+    told = found.first()
+    return told is not None and told["texts"] == 0 and told["keys"] == told["rows"]
 
 
 def split_certain(
@@ -1863,30 +2149,22 @@ def split_certain(
 
 def mark_beaten(rows: DataFrame, staged: StagedDataset, contested: DataFrame | None) -> DataFrame:
     """Add _beaten: a row of higher precedence has the key, and waits for no other parent."""
-    table, apart = staged.table, None
+    table, kept, apart = staged.table, rows.columns, None
     if staged.large:
         apart = rows.withColumn("_beaten", F.lit(False))
         if contested is None:
             return apart
         apart = apart.join(contested, table.key, how="left_anti")
         rows = rows.join(contested, table.key, how="left_semi")
-    delivered = [
-        {"_file": name, "_path": raw.stored.path, "_modified": raw.stored.modified.isoformat()}
-        for name, raw in staged.files.items()
-    ]
-    ddl = "_file STRING, _path STRING, _modified TIMESTAMP"
-    rows = rows.join(
-        F.broadcast(local_frame(staged.scratch.spark, delivered, ddl)), "_file", "left"
-    )
     order = [F.col(table.version).desc()] if table.version else []
     order += [
         F.col("_replayed").asc(),
-        F.coalesce("_source.modified", "_modified").desc(),
-        F.coalesce("_source.path", "_path").desc(),
-        F.col("_split").desc(),
-        F.col("_mid").desc(),
+        F.coalesce("_source.modified", "file_modified").desc(),
+        F.coalesce("_source.path", "file_path").desc(),
+        F.col("_line").desc(),
     ]
     versions = Window.partitionBy(table.key).orderBy(*order)
+    rows = rows.join(files_frame(staged), "_file", how="left")
     if table.parents:
         better = versions.rowsBetween(Window.unboundedPreceding, -1)
         rows = rows.withColumn("_better", F.collect_set("_lacks").over(better))
@@ -1894,8 +2172,14 @@ def mark_beaten(rows: DataFrame, staged: StagedDataset, contested: DataFrame | N
         rows = rows.withColumn("_beaten", covered)
     else:
         rows = rows.withColumn("_beaten", F.row_number().over(versions) > 1)
-    rows = rows.select(*CANDIDATE, *table.column_names, "_lacks", "_beaten")
+    rows = rows.select(*kept, "_beaten")
     return rows if apart is None else rows.unionByName(apart)
+
+
+def files_frame(staged: StagedDataset) -> DataFrame:
+    """The files of the batch by number: _file, FILE_DDL."""
+    rows = [{"_file": number, **raw.source} for number, raw in staged.loaded.items()]
+    return F.broadcast(local_frame(staged.scratch.spark, rows, f"_file INT, {FILE_DDL}"))
 
 
 # -- rows against the table ------------------------------------------------------------------------
@@ -1913,102 +2197,120 @@ def existing_rows(
     return F.broadcast(existing.join(keys, key, how="left_semi"))
 
 
-def against_table(rows: DataFrame, table: Table, existing: DataFrame | None) -> DataFrame:
-    """Give every row (CANDIDATE, typed columns, _lacks, _beaten) its _outcome, and _old_day."""
-    parked = F.size("_lacks") > 0
-    beaten = F.col("_beaten")
+def compare(rows: DataFrame, table: Table, existing: DataFrame | None) -> DataFrame:
+    """Add _standing and _old_day, by the table's rows."""
     if existing is None:
-        outcome = F.when(beaten, SUPERSEDED).when(parked, PARKED).otherwise(INSERTED)
         no_day = F.lit(None).cast("date").alias("_old_day")
-        return rows.select("*", outcome.alias("_outcome"), no_day)
+        return rows.select("*", F.lit(ABSENT).alias("_standing"), no_day)
     same_key = F.col(f"s.{table.key}") == F.col(f"t.{table.key}")
     joined = rows.alias("s").join(existing.alias("t"), same_key, how="left")
-    absent = F.col(f"t.{table.key}").isNull()
     wins = ~F.col("s._replayed")
     if table.version:
         new, old = F.col(f"s.{table.version}"), F.col(f"t.{table.version}")
         wins = (new > old) | ((new == old) & wins)
-    outcome = (
-        F.when(beaten, SUPERSEDED)
-        .when(parked & (absent | wins), PARKED)
-        .when(parked, SUPERSEDED)
-        .when(absent, INSERTED)
-        .when(same_values(table, "s", "t"), UNCHANGED)
-        .when(wins, UPDATED)
-        .otherwise(SUPERSEDED)
+    standing = (
+        F.when(F.col(f"t.{table.key}").isNull(), ABSENT)
+        .when(same_values(table, "s", "t"), SAME)
+        .when(wins, NEWER)
+        .otherwise(OLDER)
     )
     old_day = F.col(f"t.{table.partition}") if table.partition else F.lit(None).cast("date")
-    return joined.select("s.*", outcome.alias("_outcome"), old_day.alias("_old_day"))
+    return joined.select("s.*", standing.alias("_standing"), old_day.alias("_old_day"))
 
 
-def with_written_values(rows: DataFrame, table: Table) -> DataFrame:
-    """Decided rows without the values of those for which nothing is written: most, if forced."""
-    outcome = F.col("_outcome")
-    written = outcome.isin(INSERTED, UPDATED, PARKED)
-    values = [F.when(written, F.col(name)).alias(name) for name in table.column_names]
-    raw = F.when(outcome == PARKED, F.col("_raw")).alias("_raw")
-    kept = [
-        "_file",
-        "_split",
-        "_mid",
-        "_line",
-        "_late",
-        "_source",
-        "_lacks",
-        "_outcome",
-        "_old_day",
-    ]
-    return rows.select(*kept, raw, *values)
+def without_same_values(rows: DataFrame, table: Table, contested: DataFrame | None) -> DataFrame:
+    """Compared rows with _certain: as in the table, and no other row of the batch has the key.
+
+    Of those the values are left out, since nothing will be written.
+    """
+    certain = (F.col("_standing") == SAME) & ~F.col("_late")
+    if contested is not None:
+        rows = rows.join(contested.withColumn("_twice", F.lit(True)), table.key, how="left")
+        certain &= F.col("_twice").isNull()
+    rows = rows.withColumn("_certain", certain).drop("_twice")
+    values = {
+        name: F.when(~F.col("_certain"), F.col(name)) for name in ("_raw", *table.column_names)
+    }
+    return rows.withColumns(values)
+
+
+def with_outcome(rows: DataFrame, table: Table) -> DataFrame:
+    """Add _outcome; the values are left out of rows for which nothing is written."""
+    parked, standing = F.size("_lacks") > 0, F.col("_standing")
+    outcome = (
+        F.when(F.col("_beaten"), SUPERSEDED)
+        .when(parked & standing.isin(ABSENT, NEWER), PARKED)
+        .when(standing == ABSENT, INSERTED)
+        .when(standing == SAME, UNCHANGED)
+        .when(standing == NEWER, UPDATED)
+        .otherwise(SUPERSEDED)
+    )
+    rows = rows.withColumn("_outcome", outcome)
+    written = F.col("_outcome").isin(INSERTED, UPDATED, PARKED)
+    values = {name: F.when(written, F.col(name)) for name in ("_raw", *table.column_names)}
+    return rows.withColumns(values)
 
 
 # -- counts ----------------------------------------------------------------------------------------
 def count_outcomes(
-    staged: StagedDataset, decided: DataFrame | None, appended: DataFrame | None
+    staged: StagedDataset,
+    decided: DataFrame | None,
+    appended: DataFrame | None,
+    certain: Sequence[Any] | None,
 ) -> Resolved:
-    """Count the outcomes by file; `appended` rows are all inserted."""
-    table = staged.table
+    """Count the outcomes by file.
+
+    appended  rows that are all inserted
+    certain   `count` of the appended rows by `_file`, or without those of the unchanged ones; None
+              where all valid rows are appended
+    """
+    table, loaded = staged.table, staged.loaded
     counts = {file: Counter({REJECTED: one.rejected}) for file, one in staged.counts.items()}
     admitted, old_days = Counter[str](), set()
-    if appended is not None and decided is None:
+    if appended is not None and certain is None:
         for file, one in staged.counts.items():
-            counts[file][INSERTED] += one.rows - one.rejected
-    elif appended is not None:
-        for row in appended.groupBy("_file").count().collect():
-            counts[staged.files[row["_file"]].id][INSERTED] += row["count"]
-    for row in _groups(decided) if decided is not None else []:
+            counts[file][INSERTED] = one.rows - one.rejected
+    for row in certain or ():
+        outcome = UNCHANGED if appended is None else INSERTED
+        counts[loaded[row["_file"]].id][outcome] += row["count"]
+    for row in _groups(decided) if decided is not None else ():
         old_days |= set(row["old_days"])
         if not row["_late"]:
-            counts[staged.files[row["_file"]].id][row["_outcome"]] += row["rows"]
+            counts[loaded[row["_file"]].id][row["_outcome"]] += row["rows"]
         elif row["_outcome"] != PARKED:
             admitted[row["_outcome"]] += row["rows"]
     for file, one in staged.counts.items():
         counts[file]["rows_read"] = one.rows
-    accepted = staged.valid if not table.parents else None
-    if accepted is None:
-        names = [table.key]
-        frames = [appended.select(names)] if appended is not None else []
-        if decided is not None:
-            into = F.col("_outcome").isin(INSERTED, UPDATED)
-            frames.append(decided.where(into).select(names))
-        accepted = union(frames)
-    keys = accepted.select(F.col(table.key).alias("key"))
+    keys = accepted_keys(staged, decided, appended)
+    names = table.column_names
+    appended = None if appended is None else appended.select(names)
     return Resolved(table, staged, decided, appended, counts, admitted, frozenset(old_days), keys)
+
+
+def accepted_keys(
+    staged: StagedDataset, decided: DataFrame | None, appended: DataFrame | None
+) -> DataFrame:
+    """Keys (column `key`) that the batch brings into the table, or that are there already."""
+    key = F.col(staged.table.key).alias("key")
+    frames = [staged.valid_values.select(key)]
+    if staged.table.parents:  # a row may still wait for its own
+        frames = [] if appended is None else [appended.select(key)]
+        if decided is not None:
+            frames.append(decided.where(F.col("_outcome").isin(INSERTED, UPDATED)).select(key))
+    return union(frames) if frames else staged.valid_values.select(key).limit(0)
 
 
 def _groups(decided: DataFrame) -> list[Any]:
     """Rows by file, _late and outcome, and the days in which the table holds those to update."""
-    update = F.col("_outcome") == UPDATED
     day = F.coalesce(F.col("_old_day").cast("string"), F.lit(""))
-    return (
-        decided.groupBy("_file", "_late", "_outcome")
-        .agg(F.count(F.lit(1)).alias("rows"), F.collect_set(F.when(update, day)).alias("old_days"))
-        .collect()
-    )
+    old_days = F.collect_set(F.when(F.col("_outcome") == UPDATED, day)).alias("old_days")
+    groups = decided.groupBy("_file", "_late", "_outcome")
+    return groups.agg(F.count(F.lit(1)).alias("rows"), old_days).collect()
 
 
 def check_conservation(resolved: Resolved) -> None:
     """Raise where the rows of a file are not the sum of their outcomes."""
-    for raw in resolved.staged.files.values():
+    for raw in resolved.staged.loaded.values():
         counts = resolved.counts[raw.id]
         outcomes = {name: counts[name] for name in OUTCOMES}
         if counts["rows_read"] != sum(outcomes.values()):
@@ -2065,66 +2367,30 @@ def seen_before(staged: Staged, rejected: LakeTable, ids: Sequence[str]) -> bool
 
 
 # -- rejected rows ---------------------------------------------------------------------------------
-def located(rows: DataFrame, staged: StagedDataset) -> DataFrame:
-    """Staged rows with their file (_path, _etag, _size, _modified) and _line."""
-    before: Counter[str] = Counter()
-    places = []
-    for split in sorted(staged.splits, key=lambda one: (one.file, one.start)):
-        raw = staged.files.get(split.file)
-        if raw is not None:
-            places.append(
-                {
-                    "_file": split.file,
-                    "_split": split.start,
-                    "_offset": before[split.file] + 1 - split.first_mid,
-                    "_path": raw.stored.path,
-                    "_etag": raw.stored.etag,
-                    "_size": raw.stored.size,
-                    "_modified": raw.stored.modified.isoformat(),
-                }
-            )
-        before[split.file] += split.lines
-    ddl = (
-        "_file STRING, _split BIGINT, _offset BIGINT, _path STRING, _etag STRING, _size BIGINT, "
-        "_modified TIMESTAMP"
-    )
-    known = F.broadcast(local_frame(staged.scratch.spark, places, ddl))
-    line = F.coalesce(F.col("_line"), F.col("_mid") + F.col("_offset"))
-    return rows.join(known, ["_file", "_split"]).withColumn("_line", line)
-
-
 def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
     """Rejected and newly parked rows of a dataset, in the shape of rejected_records."""
     staged, table, frames = resolved.staged, resolved.table, []
-    totals = resolved.totals
-    if staged.rows is not None and totals[REJECTED]:
+    if resolved.totals[REJECTED]:
         bad = (F.col("_kind") == RECORD) & F.col("_reasons").isNotNull()
-        frames.append(staged.rows.where(bad))
-        if staged.repeated_headers > 0:
-            order = Window.partitionBy("_file").orderBy("_split", "_mid")
-            headers = staged.rows.where(F.col("_kind") == HEADER)
-            again = headers.withColumn("_nth", F.row_number().over(order)).where("_nth > 1")
-            reason = F.array(F.lit("repeated_header"))
-            frames.append(again.withColumn("_reasons", reason).drop("_nth"))
-        rows = located(union(frames), staged)
-        frames = [reject_rows(rows, table, run_id, REJECTED, F.col("_reasons"))]
+        frames.append(reject_rows(staged.numbered.where(bad), resolved, run_id, REJECTED))
+    if any(staged.counts[raw.id].headers > 1 for raw in staged.loaded.values()):
+        nth = F.row_number().over(Window.partitionBy("_file").orderBy("_line"))
+        headers = staged.numbered.where(F.col("_kind") == HEADER).withColumn("_nth", nth)
+        again = headers.where("_nth > 1").withColumn("_reasons", F.array(F.lit("repeated_header")))
+        frames.append(reject_rows(again, resolved, run_id, REJECTED))
     if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
-        named = [
-            part
-            for name in table.column_names
-            for part in (F.lit(name), F.col(name).cast("string"))
-        ]
+        names = table.column_names
+        named = [part for n in names for part in (F.lit(n), F.col(n).cast("string"))]
         waiting = resolved.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-        rows = located(waiting.withColumn("_fields", F.create_map(*named)), staged)
         reasons = F.transform("_lacks", lambda one: F.substring_index(one, ":", 1))
-        frames.append(reject_rows(rows, table, run_id, PARKED, reasons))
+        waiting = waiting.withColumns({"_fields": F.create_map(*named), "_reasons": reasons})
+        frames.append(reject_rows(waiting, resolved, run_id, PARKED))
     return frames
 
 
-def reject_rows(
-    rows: DataFrame, table: Table, run_id: str, status: str, reasons: SparkColumn
-) -> DataFrame:
-    """Located rows in the shape of rejected_records."""
+def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -> DataFrame:
+    """Rows with _reasons and _fields in the shape of rejected_records."""
+    table = resolved.table
 
     def text_of(name: str) -> SparkColumn:
         known = name in table.column_names
@@ -2133,18 +2399,15 @@ def reject_rows(
     raw = without_line_end(F.col("_raw"))
     as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
     readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
-    return rows.select(
+    return rows.join(files_frame(resolved.staged), "_file").select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),
         F.lit(status).alias("status"),
-        reasons.alias("reasons"),
+        F.col("_reasons").alias("reasons"),
         F.coalesce(F.col(table.key), text_of(table.key)).alias("record_key"),
         text_of("order_id").alias("order_id"),
         text_of("product_id").alias("product_id"),
-        F.col("_path").alias("file_path"),
-        F.col("_etag").alias("file_etag"),
-        F.col("_size").alias("file_size"),
-        F.col("_modified").alias("file_modified"),
+        *[F.col(name) for name in ("file_path", "file_etag", "file_size", "file_modified")],
         F.col("_line").alias("line"),
         readable.alias("raw"),
         F.col("_fields").alias("fields"),
@@ -2215,6 +2478,8 @@ def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
         if rows is None or not inserted:
             rows = local_frame(target.spark, [], table.ddl)
         options = {} if target.exists else {"delta.dataSkippingStatsColumns": table.statistics}
+        if resolved.staged.by_day and resolved.decided is None:
+            options["optimizeWrite"] = "false"
         target.append(rows, stamp_text, table.partition, **options)
     elif updated and changes is not None:
         condition = f"t.`{table.key}` = s.`{table.key}`"
@@ -2256,7 +2521,9 @@ def settle_parked(
         if one.admitted and one.decided is not None:
             left = one.decided.where(F.col("_late") & (F.col("_outcome") != PARKED))
             status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise(ADMITTED)
-            frames.append(left.select(*_identity(F.col("_source")), status.alias("status")))
+            identity = ("_source.path", "_source.etag", "_source.size", "_line")
+            named = [F.col(n).alias(to) for n, to in zip(identity, ROW_IDENTITY, strict=True)]
+            frames.append(left.select(*named, status.alias("status")))
     if seen and rejected.frame is not None:
         frames.append(_read_again(staged, resolved, rejected.frame))
     settled = union(frames).localCheckpoint(eager=False) if frames else None
@@ -2270,21 +2537,14 @@ def settle_parked(
     rejected.merge(settled, f"t.status = '{PARKED}' AND {same}", clauses, stamp(arguments))
 
 
-def _identity(source: SparkColumn) -> list[SparkColumn]:
-    fields = ("path", "etag", "size", "line")
-    pairs = zip(fields, ROW_IDENTITY, strict=True)
-    return [source.getField(name).alias(column) for name, column in pairs]
-
-
 def _read_again(staged: Staged, resolved: Mapping[str, Resolved], recorded: DataFrame) -> DataFrame:
     """Parked rows of files that this batch reads again and that are not parked once more."""
     rows = recorded.where((F.col("status") == PARKED) & in_batch(staged)).select(*ROW_IDENTITY)
     for one in resolved.values():
         if one.table.parents and one.decided is not None:
             again = one.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-            places = located(again, one.staged).select(
-                F.col("_path").alias("file_path"), F.col("_line").alias("line")
-            )
+            again = again.join(files_frame(one.staged), "_file")
+            places = again.select("file_path", F.col("_line").alias("line"))
             rows = rows.join(places, ["file_path", "line"], how="left_anti")
     return rows.select(*ROW_IDENTITY, F.lit(ADMITTED).alias("status"))
 
@@ -2355,6 +2615,10 @@ def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
     return {**numbers, "rejected_by_reason": dict(sorted(reasons.items()))}
 
 
+FILE_OUTCOMES = ("loaded", "duplicate", "set_aside", "changed", "unreadable")
+RECORDED = ("loaded", "set_aside", "unreadable")  # what the ledger has of files
+
+
 def write_ledger(
     arguments: JobArguments,
     files: Sequence[RawFile],
@@ -2363,15 +2627,12 @@ def write_ledger(
 ) -> None:
     """The files of this run by path, content and size: from here on they are known."""
     now = dt.datetime.now(dt.UTC).isoformat()
-    new = [raw for raw in files if not raw.known and raw.outcome in ("loaded", "set_aside")]
+    new = [raw for raw in files if not raw.known and raw.outcome in RECORDED]
     rows = [
         {
             "run_id": arguments.run_id,
             "dataset": raw.dataset,
-            "file_path": raw.stored.path,
-            "file_etag": raw.stored.etag,
-            "file_size": raw.stored.size,
-            "file_modified": raw.stored.modified.isoformat(),
+            **raw.source,
             "outcome": raw.outcome,
             "reason": raw.reason,
             "ingested_at": now,
@@ -2451,7 +2712,7 @@ def summary_of(
         "error": error,
         "files": {
             "listed": len(files),
-            **{name: outcomes[name] for name in ("loaded", "duplicate", "set_aside", "changed")},
+            **{name: outcomes[name] for name in FILE_OUTCOMES},
             "set_aside_by_reason": dict(sorted(reasons.items())),
         },
         "manifest_entries": len(files),
