@@ -25,7 +25,7 @@ Guarantees
   Repetition     the success markers (ledger, then manifest and summary) are written last; every
                  commit before them can be repeated, so the next run heals a crash.
 
-Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, position in the file).
+Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, line in the file).
 A table holds for each key the row of highest precedence among those whose parents have come.
 
 Arguments   --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a
@@ -57,11 +57,11 @@ import time
 import urllib.parse
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession, Window
@@ -80,14 +80,14 @@ ROW_REASONS = {
     "repeated_header": "the header of the file stands once more among its rows",
     "missing_<column>": "a key, a parent's key or the order timestamp is blank",
     "invalid_<column>": "the value cannot be read as the column's type, or does not fit in it",
-    "ambiguous_<column>": "a date such as 01/04/2025, which could mean two days (write 2025-04-01), "
+    "ambiguous_<column>": "a date such as 01/04/2025, which could be two days (write 2025-04-01), "
     "or an amount such as 1,234, which could be a thousand or one and a bit",
     "date_mismatch": "the date is neither the timestamp's date as written nor its date in UTC",
     "orphan_order": "parked: the order of this item has not come yet",
     "orphan_product": "parked: the product of this item has not come yet",
 }
 FILE_REASONS = {
-    "unusable_path": "Spark would read another object: rename it without //, /./, /../, and in UTF-8",
+    "unusable_path": "Spark would read another object: rename it without //, /./, /../, in UTF-8",
     "unfinished_upload": "an upload that was not finished within a day: upload the file again",
     "unknown_dataset": "the path names no dataset: start it with products, orders or order_items "
     "and end it with .csv or .csv.gz",
@@ -96,7 +96,7 @@ FILE_REASONS = {
     "missing_column": "the header lacks a column",
     "duplicate_column": "the header names a column twice",
     "mixed_headers": "a second header has its columns in another order: split the file there",
-    "mostly_rejected": "more rows are rejected than MAX_REJECTED_PERCENT allows: its format may have "
+    "mostly_rejected": "more rows are rejected than MAX_REJECTED_PERCENT: its format may have "
     "changed; mend the file, or load it as it is with --MAX_REJECTED_PERCENT 100 --FORCE true",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
@@ -378,7 +378,8 @@ def log_to_stdout(run_id: str) -> None:
     LOG.setLevel(logging.INFO)
 
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def map_concurrently(
@@ -605,23 +606,13 @@ class StoredObject:
         return self.size * (GZIP_RATIO if self.path.lower().endswith(".gz") else 1)
 
 
-class Storage(Protocol):
-    """Objects below a prefix. `chunks` raises FileNotFoundError where the object is not there."""
-
-    bucket: str | None
-
-    def key(self, path: str) -> str: ...
-    def list(self, prefix: str = "") -> Sequence[StoredObject]: ...
-    def with_etag(self, stored: StoredObject) -> StoredObject: ...
-    def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]: ...
-    def write_text(self, path: str, text: str) -> None: ...
-    def remove(self, prefix: str) -> None: ...
-
-
 class FolderStorage:
-    """Objects in a folder; the ETag is the SHA-1 of the bytes, which `with_etag` reads."""
+    """Objects in a folder; the ETag is the SHA-1 of the bytes, which `with_etag` reads.
 
-    bucket = None
+    Here as on S3 `chunks` raises FileNotFoundError where the object is not there.
+    """
+
+    bucket: str | None = None
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -646,7 +637,7 @@ class FolderStorage:
             digest.update(chunk)
         return replace(stored, etag=digest.hexdigest())
 
-    def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
+    def chunks(self, path: str, size: int = 1 << 20) -> Generator[bytes]:
         with open(self.root + path, "rb") as stream:
             while chunk := stream.read(size):
                 yield chunk
@@ -693,7 +684,7 @@ class S3Storage:
     def with_etag(self, stored: StoredObject) -> StoredObject:
         return stored
 
-    def chunks(self, path: str, size: int = 1 << 20) -> Iterator[bytes]:
+    def chunks(self, path: str, size: int = 1 << 20) -> Generator[bytes]:
         try:
             body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
         except self.client.exceptions.ClientError as error:
@@ -714,6 +705,9 @@ class S3Storage:
     def remove(self, prefix: str) -> None:
         for stored in self.list(prefix):
             self.client.delete_object(Bucket=self.bucket, Key=self.key(stored.path))
+
+
+Storage = FolderStorage | S3Storage
 
 
 def storage(path: str) -> Storage:
@@ -789,7 +783,9 @@ class DeltaLog:
 
 def _log_commit(version: int, text: bytes) -> LogCommit:
     actions = [json.loads(line) for line in text.decode("utf-8").splitlines() if line]
-    info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    info: dict[str, Any] = next(
+        (action["commitInfo"] for action in actions if "commitInfo" in action), {}
+    )
     added = {
         action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get("numRecords")
         for action in actions
@@ -907,8 +903,10 @@ def known_files(
     columns = ("file_path", "file_etag", "file_size", "outcome")
     rows = ledger.select(*columns).distinct().toLocalIterator()
     epoch = dt.datetime.fromtimestamp(0, dt.UTC)
-    files = (RawFile(StoredObject(*row[:3], epoch), outcome=row["outcome"]) for row in rows)
-    return {raw.id for raw in files} & ids
+    return ids & {
+        RawFile(StoredObject(path, etag, size, epoch), outcome=outcome).id
+        for path, etag, size, outcome in rows
+    }
 
 
 UNFINISHED = r"(?i)(\.(filepart|part|partial|tmp|crdownload)|\._copying_)\Z|(^|/)_temporary(/|\Z)"
@@ -939,7 +937,7 @@ def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
 
 
 def dataset_of(path: str) -> str | None:
-    """The dataset that a path below the raw prefix names; `order_items` is tried before `orders`."""
+    """The dataset that a path names; `order_items` is tried before `orders`."""
     name = path.lower()
     hidden = path.rsplit("/", 1)[-1].startswith(("_", "."))
     if hidden or not re.search(r"\.csv(\.gz)?\Z", name):
@@ -1023,31 +1021,33 @@ def unpack_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def with_layout(raw: RawFile, text: str) -> RawFile:
     """Find the header, which is the first record, and its delimiter."""
     text = text.lstrip(BLANKS)
-    stated = re.match(DELIMITER_LINE, text.split("\n", 1)[0].strip())
-    if stated:
-        text = text.partition("\n")[2].lstrip(BLANKS)
+    first, _, rest = text.partition("\n")
+    if re.match(DELIMITER_LINE, first.strip()):
+        text = rest.lstrip(BLANKS)
     if not text:
         return set_aside(raw, "empty_file")
     wanted = next(table for table in TABLES if table.dataset == raw.dataset).column_names
-    found = [read_header(text, delimiter) for delimiter in DELIMITERS]
-    layout = max(found, key=lambda one: len(set(wanted) & set(one.names)))
-    missing = [name for name in wanted if name not in layout.names]
-    if len(missing) == len(wanted):
-        garbled = "\ufffd" in layout.line or "\0" in layout.line
-        return (
-            set_aside(raw, "binary")
-            if garbled
-            else set_aside(raw, "no_header", _seen(text, wanted))
-        )
-    if missing:
-        return set_aside(raw, "missing_column", "without " + ", ".join(missing))
-    twice = [name for name, count in Counter(layout.names).items() if count > 1 and name in wanted]
-    if twice:
-        return set_aside(raw, "duplicate_column", ", ".join(twice))
+    layouts = [read_header(text, delimiter) for delimiter in DELIMITERS]
+    layout = max(layouts, key=lambda one: len(set(wanted) & set(one.names)))
+    problem = header_problem(layout, wanted, text)
+    if problem:
+        return set_aside(raw, *problem)
     ignored = tuple(name for name in layout.names if name not in wanted)
     if one_field_more(text, layout):
         layout = replace(layout, names=(*layout.names, ""))
     return replace(raw, layout=layout, ignored_columns=ignored)
+
+
+def header_problem(layout: Layout, wanted: Sequence[str], text: str) -> tuple[str, str] | None:
+    """Why a file cannot be loaded by its header, and what was found."""
+    missing = [name for name in wanted if name not in layout.names]
+    if len(missing) == len(wanted):
+        garbled = re.search("[\ufffd\0]", layout.line)
+        return ("binary", "") if garbled else ("no_header", _seen(text, wanted))
+    if missing:
+        return "missing_column", "without " + ", ".join(missing)
+    twice = [name for name, count in Counter(layout.names).items() if count > 1 and name in wanted]
+    return ("duplicate_column", ", ".join(twice)) if twice else None
 
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -1101,9 +1101,9 @@ SPARK_SETTINGS = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method
-    "spark.sql.adaptive.enabled": "false",  # sizes are known: planning again costs more than it finds
+    "spark.sql.adaptive.enabled": "false",  # planning again costs more than it finds
     "spark.databricks.delta.snapshotPartitions": "2",
-    # No list of all files and no histogram of sizes beside each commit: a query each, read by nobody
+    # No list of all files, no histogram of sizes beside each commit: a query each for nobody
     "spark.databricks.delta.allFilesInCrc.enabled": "false",
     "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",
     # autoCompact by its threshold of small files; its shortcut rewrites every partition touched
@@ -1492,29 +1492,46 @@ def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -
     layouts = [one for one, _ in Counter(raw.layout for raw in files).most_common()]
     lines = read_lines(scratch.spark, raw_path, files, layouts)
     fast = scratch.materialize(fast_path(lines, table, layouts), "fast")
-    profiled = profile(fast, table, scratch).collect()
-    multi_line = sorted({row["_file"] for row in profiled if row["multi_line"]})
-    single = ~F.col("_file").isin(multi_line) if multi_line else F.lit(True)
-    parts, profiles = [fast.where(F.col("_kind").isNotNull() & single)], []
-    if any(row["unparsed"] and not row["multi_line"] for row in profiled):
-        rest = fast.where(F.col("_kind").isNull() & single).select(PLACE)
-        parts.append(scratch.materialize(parse_lines(rest, table, layouts), "parsed"))
+    profiles = profile(fast, table, scratch).collect()
+    splits = tuple(Split(*(row[name] for name in SPLIT_FACTS)) for row in profiles)
+    multi_line = {row["_file"] for row in profiles if row["multi_line"]}
+    taken = F.col("_kind").isNotNull()
     if multi_line:
-        records = join_quoted_lines(fast.where(~single).select(PLACE), layouts)
-        parts.append(scratch.materialize(parse_lines(records, table, layouts), "records"))
-    for part in parts[1:]:
-        profiles += profile(part, table, scratch).collect()
-    profiles += [row for row in profiled if row["_file"] not in multi_line]
-    names = _file_names(raw_path, files, {row["_file"] for row in profiled})
+        taken &= ~F.col("_file").isin(list(multi_line))
+    parsed = parse_rest(empty, fast, profiles, multi_line, layouts)
+    profiles = [row for row in profiles if row["_file"] not in multi_line]
+    profiles += [row for part in parsed for row in profile(part, table, scratch).collect()]
+    names = _file_names(raw_path, files, {split.file for split in splits})
     return replace(
         empty,
-        rows=union(parts),
+        rows=union([fast.where(taken), *parsed]),
         files=names,
-        splits=tuple(Split(*(row[name] for name in SPLIT_FACTS)) for row in profiled),
+        splits=splits,
         counts=_row_counts(profiles, names),
         key_span={} if scratch.on_disk else key_span(profiles, table),
         by_day=comes_by_day(profiles),
     )
+
+
+def parse_rest(
+    empty: StagedDataset,
+    fast: DataFrame,
+    profiles: Sequence[Any],
+    multi_line: set[str],
+    layouts: Sequence[Layout],
+) -> list[DataFrame]:
+    """The lines that the fast path leaves, parsed: of usual files line by line, of those in which
+    a quoted field holds a line break record by record."""
+    quoted = F.col("_file").isin(list(multi_line)) if multi_line else F.lit(False)
+    parts = {}
+    if any(row["unparsed"] and row["_file"] not in multi_line for row in profiles):
+        parts["parsed"] = fast.where(F.col("_kind").isNull() & ~quoted).select(PLACE)
+    if multi_line:
+        parts["records"] = join_quoted_lines(fast.where(quoted).select(PLACE), layouts)
+    return [
+        empty.scratch.materialize(parse_lines(lines, empty.table, layouts), name)
+        for name, lines in parts.items()
+    ]
 
 
 def bare_path(path: str) -> str:
@@ -1597,9 +1614,9 @@ def split_by(text: SparkColumn, layouts: Sequence[Layout]) -> SparkColumn:
     return F.call_function("split", text, delimiter, F.lit(-1))
 
 
-def without_line_end(raw: SparkColumn) -> SparkColumn:
-    """A line without the carriage return of a Windows line end."""
-    return F.when(raw.endswith("\r"), F.regexp_replace(raw, r"\r\z", "")).otherwise(raw)
+def line_text() -> SparkColumn:
+    """`_raw` without the carriage return of a Windows line end; bytes that are not UTF-8 stay."""
+    return F.expr("trim(TRAILING '\\r' FROM _raw)")
 
 
 # -- the fast path ---------------------------------------------------------------------------------
@@ -1620,7 +1637,7 @@ def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Data
     is taken here, the parser would read alike.
     """
     text = F.col("_text")
-    lines = lines.select(*PLACE, without_line_end(F.col("_raw")).alias("_text"))
+    lines = lines.select(*PLACE, line_text().alias("_text"))
     plain = text.rlike(plain_line(layouts[0], table))
     if len(layouts) > 1:
         plain = F.when(F.col("_layout") == 0, plain)
@@ -1749,7 +1766,7 @@ def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> D
     further = F.slice(F.split("_text", LINE_BREAK), F.lit(2), F.size(F.split("_text", LINE_BREAK)))
     swallowed = F.exists(further, lambda line: F.size(split_by(line, layouts)) == wide)
     broken = (
-        F.when(~valid_utf8(text), "invalid_utf8")
+        F.when(~valid_utf8(F.col("_raw")), "invalid_utf8")
         .when(text.rlike(CONTROL_CHARACTER), "control_character")
         .when(F.col("_cells").isNull(), "unclosed_quote")
         .when(text.rlike("[\r\n]") & swallowed, "swallowed_row")
@@ -1794,7 +1811,7 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
     numbers) and texts_ (other keys)."""
     raw = F.col("_raw")
     quotes = F.length(raw) - F.length(F.replace(raw, F.lit('"'), F.lit("")))
-    open_line = (quotes % 2 == 1) | without_line_end(raw).contains("\r")
+    open_line = (quotes % 2 == 1) | F.instr(raw, "\r").between(1, F.length(raw) - 1)
     open_line = F.when(F.col("_kind").isNull(), open_line).otherwise(False)
     measures = {
         "lines": "count(*)",
@@ -1945,19 +1962,16 @@ def resolve_dataset(
         if sum(row["count"] for row in certain) == staged.valid_rows and late is None:
             return count_outcomes(staged, None, None, certain)
     missing = {
-        parent.dataset: missing_parents(
-            parent, referring, staged, lake, done[parent.dataset], prune=late is None
-        )
+        parent.dataset: missing_parents(parent, referring, staged, lake, done, late is None)
         for parent in table.parents
     }
-    doubtful: DataFrame | None = rows
     appended = None
     if staged.large and not target.exists:
         doubtful, appended = split_certain(rows, table, missing, contested, late)
         if doubtful is None:
             return count_outcomes(staged, None, staged.valid_values, None)
-        certain = appended.groupBy("_file").count().collect()
-    marked = mark_beaten(mark_missing(doubtful, table, missing), staged, contested)
+        rows, certain = doubtful, appended.groupBy("_file").count().collect()
+    marked = mark_beaten(mark_missing(rows, table, missing), staged, contested)
     decided = staged.scratch.materialize(with_outcome(marked, table), "decided")
     return count_outcomes(staged, decided, appended, certain)
 
@@ -2036,14 +2050,15 @@ def missing_parents(
     rows: DataFrame,
     staged: StagedDataset,
     lake: Lake,
-    brought: Resolved,
+    done: Mapping[str, Resolved],
     prune: bool,
 ) -> DataFrame | None:
     """Parents' keys, in the column of the reference, that rows refer to and that have not come.
 
     None where a large batch is known to lack none.
     """
-    name, key = parent.column, brought.table.key
+    name, brought = parent.column, done[parent.dataset]
+    key = brought.table.key
     referenced = rows.select(name).distinct()
     existing = brought.accepted.select(F.col("key").alias(name))
     table = lake[brought.table.name].frame
@@ -2396,7 +2411,7 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
         known = name in table.column_names
         return F.col("_fields").getItem(name) if known else F.lit(None).cast("string")
 
-    raw = without_line_end(F.col("_raw"))
+    raw = line_text()
     as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
     readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
     return rows.join(files_frame(resolved.staged), "_file").select(
@@ -2473,22 +2488,33 @@ def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
     where nothing changed."""
     table, changes, totals = resolved.table, resolved.changes, resolved.totals
     inserted, updated = totals[INSERTED], totals[UPDATED]
-    if not target.exists or (inserted and not updated):
-        rows = changes
-        if rows is None or not inserted:
-            rows = local_frame(target.spark, [], table.ddl)
-        options = {} if target.exists else {"delta.dataSkippingStatsColumns": table.statistics}
+    if changes is None or not (inserted or updated):
+        if not target.exists:
+            empty = local_frame(target.spark, [], table.ddl)
+            target.append(empty, stamp_text, table.partition, **first_options(table))
+    elif updated:
+        clauses = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        target.merge(changes, same_key(resolved), clauses, stamp_text)
+    else:
+        options = {} if target.exists else first_options(table)
         if resolved.staged.by_day and resolved.decided is None:
             options["optimizeWrite"] = "false"
-        target.append(rows, stamp_text, table.partition, **options)
-    elif updated and changes is not None:
-        condition = f"t.`{table.key}` = s.`{table.key}`"
-        if table.partition and "" not in resolved.old_days and len(resolved.old_days) <= MAX_DATES:
-            days = ", ".join(f"DATE '{day}'" for day in sorted(resolved.old_days))
-            condition += f" AND t.`{table.partition}` IN ({days})"
-        clauses = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-        target.merge(changes, condition, clauses, stamp_text)
+        target.append(changes, stamp_text, table.partition, **options)
     reconcile(target, inserted, updated)
+
+
+def first_options(table: Table) -> dict[str, str]:
+    return {"delta.dataSkippingStatsColumns": table.statistics}
+
+
+def same_key(resolved: Resolved) -> str:
+    """The condition of a MERGE; the days of the rows to update are literals, which prune files."""
+    table, days = resolved.table, resolved.old_days
+    condition = f"t.`{table.key}` = s.`{table.key}`"
+    if table.partition and "" not in days and len(days) <= MAX_DATES:
+        literals = ", ".join(f"DATE '{day}'" for day in sorted(days))
+        condition += f" AND t.`{table.partition}` IN ({literals})"
+    return condition
 
 
 def reconcile(target: LakeTable, inserted: int, updated: int) -> None:
