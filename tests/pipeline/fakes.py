@@ -69,8 +69,8 @@ class FakeJob:
         if self.failures:
             error = self.failures.pop(0)
             if not isinstance(error, JobFailed) or error.state == "FAILED":
-                failed = {"run_id": run_id, "status": "FAILED", "error": str(error)}
-                self.write(arguments, "summary.json", json.dumps(failed))
+                failed = {**self.summary(run_id, [], 0), "status": "FAILED", "error": str(error)}
+                self.write(arguments, "summary.json", json.dumps({**failed, "tables": {}}))
             raise error
         new = [line for line in lines if line["outcome"] == "loaded"]
         for line in new:
@@ -130,6 +130,7 @@ class FakeJob:
         }
         tables["clean_orders"]["dates"] = ["2025-04-01", "2025-04-03"] if rows else []
         return {
+            "schema_version": 1,
             "run_id": run_id,
             "status": "SUCCEEDED",
             "error": None,

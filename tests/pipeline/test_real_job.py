@@ -14,6 +14,7 @@ import pytest
 from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed
 from local.pipeline import Pipeline
 from local.stepfunctions import Pace
+from tests.unit.test_summary import CONTRACT
 
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
@@ -136,6 +137,10 @@ def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., 
         for name in ("manifest.jsonl", "summary.json", "report.html")
     }
     assert f"runs/{execution['name']}/report.html" in message["message"]
+    summary = shop.aws.client("s3").get_object(
+        Bucket=shop.aws.name("LakeBucket"), Key=f"runs/{execution['name']}/summary.json"
+    )
+    CONTRACT.validate(json.loads(summary["Body"].read()))
 
 
 def test_files_that_come_or_change_between_the_listing_and_the_archive_stay_for_the_next_run(

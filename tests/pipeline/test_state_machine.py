@@ -300,11 +300,25 @@ def test_a_job_that_stays_busy_fails_the_run_in_the_end() -> None:
         pipeline.aws.stop()
 
 
-def test_a_summary_without_the_numbers_fails_the_run_instead_of_dying_silently(
+@pytest.mark.parametrize("version", [None, 0, 2, "1", True])
+def test_a_summary_of_another_release_fails_the_run_instead_of_dying_silently(
+    one_file: Pipeline, version: Any
+) -> None:
+    def change(summary: dict[str, Any]) -> None:
+        summary["schema_version"] = version
+        if version is None:
+            del summary["schema_version"]
+
+    one_file.job.change_summary = change
+    one_file.assert_failed("ETL Job Failure Alert", "must have schema_version 1")
+    assert one_file.aws.keys("RawBucket") != []
+
+
+def test_a_job_that_succeeds_with_the_summary_of_a_failure_moves_nothing(
     one_file: Pipeline,
 ) -> None:
-    one_file.job.change_summary = lambda summary: summary["datasets"]["orders"].pop("parked")
-    one_file.assert_failed("ETL Job Failure Alert", "lacks a number")
+    one_file.job.change_summary = lambda summary: summary.update(status="FAILED", tables={})
+    one_file.assert_failed("ETL Job Failure Alert", "the status SUCCEEDED or NOTHING_NEW")
     assert one_file.aws.keys("RawBucket") != []
 
 
