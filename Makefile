@@ -35,7 +35,7 @@ images: $(VENV)/.ready
 	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
-	@$(PY) -m flake8 src lambda local deploy tests benchmarks && echo "flake8: clean"
+	@$(PY) -m flake8 src lambda local deploy tools tests benchmarks && echo "flake8: clean"
 
 # Two processes: one holds the Spark of tests/spark, the other takes the rest
 PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline

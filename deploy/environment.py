@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from deploy.package import Package, package, upload
 from deploy.stack import DeployError, Say, Stack
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 BOOTSTRAP = "lakehouse-bootstrap"
 KEY_DAYS = 30  # that a deleted key can be brought back

@@ -18,7 +18,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 PREFIX = "delta-lake/"
 

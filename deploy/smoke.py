@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.stack import DeployError, Say
-from local.sample import write_sample
+from tools.sample import write_sample
 
 MEASURES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 

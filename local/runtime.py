@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import SetupError
+from tools.files import ROOT
+
 STATE = Path(os.environ.get("LAKEHOUSE_STATE", ROOT / ".local"))
 DELTA = {"4.1": "io.delta:delta-spark_4.1_2.13:4.2.0", "3.5": "io.delta:delta-spark_2.12:3.3.2"}
 S3A = {
@@ -45,10 +47,6 @@ CLASS_SPACE = "-XX:MetaspaceSize=512m"
 BRIEF = {
     "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 }
-
-
-class SetupError(Exception):
-    """This machine lacks something; the message is one line that says what to do."""
 
 
 def java_home() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 
-from local.aws import CrawlFailed, JobFailed, QueryFailed
+from local.aws.server import CrawlFailed, JobFailed, QueryFailed
 
 COUNTS = (
     "rows_read",

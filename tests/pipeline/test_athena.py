@@ -21,7 +21,7 @@ from local.athena import (
     on_endpoint,
     s3_options,
 )
-from local.crawler import crawl_tables
+from local.aws.crawler import crawl_tables
 from local.runtime import SetupError
 from tests.pipeline import lake
 

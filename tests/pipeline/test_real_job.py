@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed
-from local.pipeline import Pipeline
-from local.stepfunctions import Pace
+from local.aws.pipeline import Pipeline
+from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed
+from local.aws.stepfunctions import Pace
 from tests.unit.test_summary import CONTRACT
 
 PRODUCTS = "product_id,department_id,department,product_name\n"

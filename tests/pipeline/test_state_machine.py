@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
-from local.stepfunctions import Pace
+from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
+from local.aws.stepfunctions import Pace
 from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 
 FAST = Pace(waits=0.01, retries=0.01, poll=0.05)

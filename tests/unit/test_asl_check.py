@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local.asl_check import CONTRACT, check, main, problems
+from tools.asl_check import CONTRACT, check, main, problems
 
 FILE = Path(__file__).resolve().parents[2] / "stepfunctions" / "delta-lake.json"
 NAMED_STATES = [

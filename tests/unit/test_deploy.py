@@ -19,8 +19,8 @@ from deploy.environment import Environment
 from deploy.package import package, zipped
 from deploy.smoke import smoke
 from deploy.stack import DeployError
-from local.template import ROOT, Template
 from tests.unit.account import REGION, account
+from tools.template import ROOT, Template
 
 # What moto's CloudFormation does not know. `local/` makes or plays the job, crawler, database, workgroup, Pipe and schedule; policies of
 # buckets, queues and the topic, the subscription and the alarms are held against the design by reading the template.

@@ -10,8 +10,8 @@ import pytest
 from deltalake import write_deltalake
 
 from local.athena import Athena
-from local.template import ROOT, Template
-from local.worker import load_job
+from tools.files import load_job
+from tools.template import ROOT, Template
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 

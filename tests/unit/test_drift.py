@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.aws import LocalAws
-from local.template import Template
+from local.aws.server import LocalAws
+from tools.template import Template
 
 # What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can do it.
 NOT_PLAYED = {

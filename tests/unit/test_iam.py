@@ -21,7 +21,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 TEMPLATE = Template.load()
 

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import base64
 import copy
-import importlib.util
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from local.browser import browser, measure, screenshot
+from tools.browser import browser, measure, screenshot
+from tools.files import ROOT, load_module
 
-ROOT = Path(__file__).resolve().parents[2]
 ASL = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8"))
 
 
-def load() -> ModuleType:
-    """The Lambda's module, which lies in no package."""
-    spec = importlib.util.spec_from_file_location(
-        "run_report_handler", ROOT / "lambda" / "run_report" / "handler.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-report = load()
+report = load_module("run_report_handler", ROOT / "lambda" / "run_report" / "handler.py")
 graph = report.run_graph
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 
 def lint(path: Path) -> str:

@@ -15,8 +15,8 @@ import yaml
 
 from deploy.__main__ import main, parser
 from deploy.validate import checks, find
-from local.template import ROOT, Template
 from tests.unit.account import REGION, account
+from tools.template import ROOT, Template
 
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.yml")}

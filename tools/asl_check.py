@@ -1,6 +1,6 @@
 """Checks a JSONPath state machine for what a deployment accepts and a bad night does not.
 
-    python -m local.asl_check stepfunctions/delta-lake.json
+    python -m tools.asl_check stepfunctions/delta-lake.json
 
 Per scope (the machine and each branch): every state is reachable and leads somewhere, every target exists, every
 Choice has a Default, every loop has a counter that leads out of it, every Task has TimeoutSeconds, bounded Retry with

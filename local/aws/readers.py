@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from local.athena import AthenaError, Result, glue_client, on_endpoint, s3_options
-from local.crawler import crawl_tables
+from local.aws.crawler import crawl_tables
 from local.runtime import STATE
 
 

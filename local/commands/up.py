@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.pipeline import Pipeline
-from local.run import WINDOW, show_messages
+from local.aws.pipeline import Pipeline
+from local.commands.run import WINDOW, show_messages
+from local.commands.watch import Watch
 from local.runtime import STATE, jars
-from local.sample import write_sample
-from local.watch import Watch
+from tools.sample import write_sample
 
 
 def instructions(pipeline: Pipeline, sample: Path) -> str:

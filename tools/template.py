@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools.files import ROOT
+
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 

@@ -24,13 +24,13 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from local import readers
 from local.athena import Result
-from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
-from local.job import JobProcess
+from local.aws import readers
+from local.aws.job import JobProcess
+from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
+from local.aws.stepfunctions import Pace
 from local.runtime import BRIEF, SetupError
-from local.stepfunctions import Pace
-from local.template import REGION
+from tools.template import REGION
 
 QUICK = Pace(
     waits=0.05, retries=0.1, poll=0.2

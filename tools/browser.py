@@ -12,7 +12,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from local.runtime import SetupError
+from tools import SetupError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

@@ -12,11 +12,9 @@ encryption and lifecycles; log groups, alarms and schedules (`sweep()` is the sc
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
@@ -40,9 +38,10 @@ from moto.glue.models import FakeCrawler, FakeJob, FakeJobRun
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from local import stepfunctions
-from local.stepfunctions import Pace
-from local.template import REGION, ROOT, Template
+from local.aws import stepfunctions
+from local.aws.stepfunctions import Pace
+from tools.files import load_module
+from tools.template import REGION, ROOT, Template
 
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 Function = Callable[[Mapping[str, Any], Any], Any]
@@ -297,14 +296,7 @@ class LocalAws:
 def load_handler(folder: Path, handler: str) -> Function:
     """The function `module.function` in a folder of `lambda/`."""
     module_name, _, function_name = handler.partition(".")
-    spec = importlib.util.spec_from_file_location(
-        f"local_lambda_{folder.name}", folder / f"{module_name}.py"
-    )
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{folder} has no {module_name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = load_module(f"local_lambda_{folder.name}", folder / f"{module_name}.py")
     return getattr(module, function_name)
 
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from local.aws import FINISHED, LocalAws
-from local.pictures import ASL_FILE, graph
+from local.aws.server import FINISHED, LocalAws
+from tools.pictures import ASL_FILE, graph
 
 MARKS = {graph.SUCCEEDED: ("✓", "green"), graph.CAUGHT: ("!", "yellow"), graph.FAILED: ("✗", "red")}
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.aws import LocalAws, QueryFailed
-from local.pipeline import Pipeline
+from local.aws.pipeline import Pipeline
+from local.aws.server import LocalAws, QueryFailed
+from local.commands.watch import Watch
 from local.runtime import STATE, SetupError, jars
-from local.sample import write_sample
-from local.watch import Watch
+from tools.sample import write_sample
 
 FILES_PER_CALL = (
     12  # so few files has a call of the archiver in the sample run that its loop is seen

@@ -1,4 +1,4 @@
-"""`python -m local images`: the pictures of the README, drawn from the files and the runs that they show.
+"""The pictures of the README, drawn from the files and the runs that they show.
 
     architecture.svg     from template.yaml: names and resources
     delta-lake-steps.svg from stepfunctions/delta-lake.json
@@ -10,42 +10,23 @@ A picture that holds states carries a fingerprint of the state machine, so that 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
-from local.athena import Result
-from local.browser import browser, measure, screenshot
-from local.runtime import SetupError
-from local.template import ACCOUNT, Template
+from tools.browser import measure, screenshot
+from tools.files import ROOT, load_module
+from tools.template import ACCOUNT, Template
 
-ROOT = Path(__file__).resolve().parents[1]
 ASL_FILE = ROOT / "stepfunctions" / "delta-lake.json"
 IMAGES = ROOT / "images"
 
 
-def _graph() -> ModuleType:
-    """The drawing module of the report's Lambda, which lies in no package."""
-    spec = importlib.util.spec_from_file_location(
-        "run_graph", ROOT / "lambda" / "run_report" / "run_graph.py"
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError("lambda/run_report/run_graph.py is missing")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("run_graph", module)
-    spec.loader.exec_module(module)
-    return module
-
-
-graph = _graph()
+graph = load_module("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -156,7 +137,7 @@ def architecture_svg(template: Template) -> str:
     missing = sorted(set(PLACES) - set(places))
     if missing:
         raise ValueError(
-            f"template.yaml has no resource {', '.join(missing)}: mend PLACES in local/pictures.py"
+            f"template.yaml has no resource {', '.join(missing)}: mend PLACES in tools/pictures.py"
         )
     alarms = sorted(
         i for i, alarm in template.of_type("AWS::CloudWatch::Alarm") if "AlarmActions" in alarm
@@ -261,7 +242,18 @@ td{font-variant-numeric:tabular-nums}th small{color:#7b8794;font-weight:400}
 """
 
 
-def queries_html(results: Sequence[tuple[str, str, Result]]) -> str:
+class Answer(Protocol):
+    """What a query engine answers, as `local.athena.Result` does."""
+
+    names: list[str]
+    types: list[str]
+    rows: list[Any]
+    seconds: float
+
+    def text_rows(self) -> list[list[str | None]]: ...
+
+
+def queries_html(results: Sequence[tuple[str, str, Answer]]) -> str:
     """Queries with their answers, as a page."""
     out = ""
     for title, sql, result in results:
@@ -282,7 +274,7 @@ def queries_html(results: Sequence[tuple[str, str, Result]]) -> str:
     return f'<!DOCTYPE html><meta charset="utf-8"><style>{QUERIES_CSS}</style><body>{out}</body>'
 
 
-def queries_png(ask: Callable[[str], Result], target: Path) -> None:
+def queries_png(ask: Callable[[str], Answer], target: Path) -> None:
     """Run the queries, and take a picture of the answers with Chromium."""
     results = [(title, sql, ask(sql)) for title, sql in QUERIES.items()]
     with tempfile.TemporaryDirectory() as folder:
@@ -292,64 +284,8 @@ def queries_png(ask: Callable[[str], Result], target: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The command
+# All of them
 # ---------------------------------------------------------------------------------------------------------------------
-def main(argv: Sequence[str]) -> int:
-    """Draw what can be drawn from the given files; 1 where a check finds a picture out of date."""
-    parser = argparse.ArgumentParser(
-        prog="python -m local images", description="Draw the pictures in images/."
-    )
-    parser.add_argument(
-        "--run", action="store_true", help="run the pipeline on this machine, and draw that run too"
-    )
-    parser.add_argument(
-        "--history",
-        type=Path,
-        help="events of an execution (JSON of get-execution-history): draws executed.svg",
-    )
-    parser.add_argument("--out", type=Path, default=IMAGES, help="where to write them (images/)")
-    parser.add_argument(
-        "--check", action="store_true", help="draw nothing; tell which pictures are out of date"
-    )
-    options = parser.parse_args(argv)
-    asl = json.loads(ASL_FILE.read_text("utf-8"))
-    if options.check:
-        old = out_of_date(options.out, asl)
-        print(
-            "\n".join(f"{name} is out of date: make images" for name in old)
-            or "the pictures are up to date"
-        )
-        return 1 if old else 0
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, svg in drawings(asl).items():
-        _write(options.out / name, svg)
-    if options.history:
-        events = json.loads(options.history.read_text("utf-8"))
-        _write(
-            options.out / "executed.svg",
-            executed_svg(asl, events["events"] if isinstance(events, dict) else events),
-        )
-    return draw_a_run(options.out, asl) if options.run else 0
-
-
-def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
-    """Two deliveries of sample data through the pipeline; the first execution and the queries become pictures. 1 where a run fails."""
-    from local.run import play
-
-    if browser() is None:
-        raise SetupError(
-            "athena-queries.png needs Chromium: apt-get install chromium, then run this again"
-        )
-    with play() as (pipeline, succeeded):
-        if not succeeded:
-            return 1
-        first = pipeline.aws.executions()[0]["executionArn"]
-        _write(out / "executed.svg", executed_svg(asl, pipeline.aws.history(first)))
-        queries_png(pipeline.query, out / "athena-queries.png")
-        print(out / "athena-queries.png")
-    return 0
-
-
 def drawings(asl: Mapping[str, Any]) -> dict[str, str]:
     """The pictures that need no run: file name -> SVG."""
     return {
@@ -371,8 +307,3 @@ def out_of_date(folder: Path, asl: Mapping[str, Any]) -> list[str]:
         if executed.exists() and not stale(executed.read_text("utf-8"), asl)
         else ["executed.svg"]
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-    print(path)
