@@ -1,4 +1,5 @@
-"""One environment of the lakehouse: deploy it, take it down with or without its data, take kept data over again."""
+"""One environment of the lakehouse: deploy it, take it down with or without its data, take kept
+data over again."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ KEY_DAYS = 30  # that a deleted key can be brought back
 
 
 class Environment:
-    """The stack `delta-lake-<name>`. `session` is boto3's; clients are made where they are needed."""
+    """The stack `delta-lake-<name>`.
+
+    `session` is boto3's; clients are made where they are needed.
+    """
 
     def __init__(
         self, session: Any, name: str, say: Say = print, poll: float | None = None
@@ -49,7 +53,8 @@ class Environment:
         bucket = given or self.bootstrap.get("ArtifactBucket")
         if bucket is None:
             raise DeployError(
-                f"There is no stack {BOOTSTRAP} in {self.session.region_name}: run `make bootstrap` once in this account and region"
+                f"There is no stack {BOOTSTRAP} in {self.session.region_name}: run `make "
+                "bootstrap` once in this account and region"
             )
         if not self._exists(bucket):
             raise DeployError(f"There is no bucket {bucket} for the package")
@@ -80,12 +85,14 @@ class Environment:
         key = self._key(template)
         if not self.stack.delete() and not delete_data:
             raise DeployError(
-                f"There is no stack {self.stack.name} in {self.session.region_name}: nothing to destroy"
+                f"There is no stack {self.stack.name} in {self.session.region_name}: nothing to "
+                "destroy"
             )
         buckets = [bucket for bucket in self._buckets(template).values() if self._exists(bucket)]
         if not delete_data:
             self.say(
-                f"Kept: {', '.join(buckets)} and the key {key}. The next deployment of {self.name} takes them over."
+                f"Kept: {', '.join(buckets)} and the key {key}. The next deployment of {self.name} "
+                "takes them over."
             )
             return
         for bucket in buckets:
@@ -106,7 +113,8 @@ class Environment:
         return template_url(s3, packaged.bucket, packaged.template_artifact.key)
 
     def _take_over(self, packaged: Package, parameters: Mapping[str, str], execute: bool) -> None:
-        """A new stack begins with the buckets and the key that a deleted one has left, where there are any."""
+        """A new stack begins with the buckets and the key that a deleted one has left, where there
+        are any."""
         template = self.template()
         key = self._key(template)
         kept = {
@@ -118,12 +126,14 @@ class Environment:
             return
         if key is None:
             raise DeployError(
-                f"{', '.join(kept)} of {self.name} exist, but not the key that they were encrypted with: remove them first"
+                f"{', '.join(kept)} of {self.name} exist, but not the key that they were encrypted "
+                "with: remove them first"
             )
         kept["DataKey"] = {"KeyId": key}
         if not execute:
             raise DeployError(
-                f"{self.name} has data from before ({', '.join(sorted(kept))}): a plan can be shown once a deployment took it over"
+                f"{self.name} has data from before ({', '.join(sorted(kept))}): a plan can be "
+                "shown once a deployment took it over"
             )
         whole = packaged.template
         reduced = {
@@ -152,7 +162,8 @@ class Environment:
         }
 
     def _key(self, template: Template) -> str | None:
-        """The key of the environment's data, as its lake bucket tells; None where there is no such bucket."""
+        """The key of the environment's data, as its lake bucket tells; None where there is no such
+        bucket."""
         try:
             answer = self.session.client("s3").get_bucket_encryption(
                 Bucket=self._buckets(template)["LakeBucket"]
@@ -188,7 +199,8 @@ class Environment:
                 ).get("Errors", [])
                 if failed:
                     raise DeployError(
-                        f"{bucket}: {failed[0]['Key']} cannot be deleted: {failed[0].get('Message')}"
+                        f"{bucket}: {failed[0]['Key']} cannot be deleted: "
+                        f"{failed[0].get('Message')}"
                     )
                 count += len(objects)
         s3.delete_bucket(Bucket=bucket)
@@ -198,7 +210,10 @@ class Environment:
 def bootstrap(
     session: Any, parameters: Mapping[str, str], say: Say = print, poll: float | None = None
 ) -> dict[str, str]:
-    """Deploys bootstrap.yaml: the artifact bucket and, where a subject is given, GitHub's role. Returns its outputs."""
+    """Deploys bootstrap.yaml: the artifact bucket and, where a subject is given, GitHub's role.
+
+    Returns its outputs.
+    """
     options = {} if poll is None else {"poll": poll}
     stack = Stack(session.client("cloudformation"), BOOTSTRAP, say, **options)
     body = (ROOT / "bootstrap.yaml").read_text("utf-8")
@@ -208,7 +223,8 @@ def bootstrap(
 
 
 def template_url(s3: Any, bucket: str, key: str) -> str:
-    """An object's address as CloudFormation takes it; that of a local endpoint where there is one."""
+    """An object's address as CloudFormation takes it; that of a local endpoint where there is
+    one."""
     endpoint = s3.meta.endpoint_url
     if "amazonaws.com" not in endpoint:
         return f"{endpoint}/{bucket}/{key}"

@@ -1,4 +1,5 @@
-"""`make validate`: every check of the templates, the state machine and the workflows that this machine has the tools for."""
+"""`make validate`: every check of the templates, the state machine and the workflows that this
+machine has the tools for."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
     python -m tools.asl_check stepfunctions/delta-lake.json
 
-Per scope (the machine and each branch): every state is reachable and leads somewhere, every target exists, every
-Choice has a Default, every loop has a counter that leads out of it, every Task has TimeoutSeconds, bounded Retry with
-back-off, cap and jitter, and a Catch for the rest that keeps the state's input. And no JSONPath is read that may be
-missing: on AWS that is a States.Runtime, which no Catch sees. What is present is followed from state to state; a path
-below a value that came from outside (a file, a service) counts as present only behind an IsPresent, or behind the
-schema_version of a contract: `summary.schema.json` beside the machine, a JSON Schema of which `required`, `properties`,
-`const`, `$defs` and one `if` with `then` are understood.
+Per scope (the machine and each branch): every state is reachable and leads somewhere, every target
+exists, every Choice has a Default, every loop has a counter that leads out of it, every Task has
+TimeoutSeconds, bounded Retry with back-off, cap and jitter, and a Catch for the rest that keeps the
+state's input. And no JSONPath is read that may be missing: on AWS that is a States.Runtime, which
+no Catch sees. What is present is followed from state to state; a path below a value that came from
+outside (a file, a service) counts as present only behind an IsPresent, or behind the schema_version
+of a contract: `summary.schema.json` beside the machine, a JSON Schema of which `required`,
+`properties`, `const`, `$defs` and one `if` with `then` are understood.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ RETRIER_FIELDS = (
 
 
 def problems(machine: State, contract: State | None = None) -> list[str]:
-    """Every finding as a sentence; none is the aim. `contract` is the schema of a file that the machine reads."""
+    """Every finding as a sentence; none is the aim.
+
+    `contract` is the schema of a file that the machine reads.
+    """
     found = []
     names: list[str] = []
     for scope, where in _scopes(machine):
@@ -167,11 +171,12 @@ def _counts(state: State, loop: frozenset[str]) -> bool:
     return any("NumericGreaterThan" in json.dumps(rule) for rule in ways_out)
 
 
-# JSONPaths -----------------------------------------------------------------------------------------------------------
+# JSONPaths ----------------------------------------------------------------------------------------
 
 
 def _path_problems(scope: State, start: Paths, contract: State) -> list[str]:
-    """Follows what is surely present through the states of a scope, and reports reads of anything else."""
+    """Follows what is surely present through the states of a scope, and reports reads of anything
+    else."""
     states = scope["States"]
     present: dict[str, Paths] = {scope["StartAt"]: start}
     todo = [scope["StartAt"]]
@@ -275,7 +280,8 @@ def _missing(state: State, paths: Paths, contract: State) -> set[str]:
 
 
 def _missing_in_rule(rule: State, paths: Paths, contract: State) -> tuple[set[str], Paths]:
-    """What a rule reads without knowing it to be there; And and Or are judged from left to right, and stop early."""
+    """What a rule reads without knowing it to be there; And and Or are judged from left to right,
+    and stop early."""
     missing: set[str] = set()
     if "And" in rule or "Or" in rule:
         for part in rule.get("And", []) + rule.get("Or", []):

@@ -1,4 +1,5 @@
-"""The files of this repository that lie in no package: the job's script and the Lambda functions, loaded by their path."""
+"""The files of this repository that lie in no package: the job's script and the Lambda functions,
+loaded by their path."""
 
 from __future__ import annotations
 

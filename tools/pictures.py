@@ -2,10 +2,12 @@
 
     architecture.svg     from template.yaml: names and resources
     delta-lake-steps.svg from stepfunctions/delta-lake.json
-    executed.svg         from a real execution: with --run one on this machine, or with --history FILE any other
+    executed.svg         from a real execution: with --run one on this machine, or with --history
+                         FILE any other
     athena-queries.png   with --run, from queries of the tables that it leaves; needs Chromium
 
-A picture that holds states carries a fingerprint of the state machine, so that a test can tell when it is out of date.
+A picture that holds states carries a fingerprint of the state machine, so that a test can tell when
+it is out of date.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ IMAGES = ROOT / "images"
 graph = load_module("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The state machine
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def fingerprint(asl: Mapping[str, Any]) -> str:
     """Changes when the states or their connections change; parameters and comments do not count."""
 
@@ -76,9 +78,9 @@ def stale(svg: str, asl: Mapping[str, Any]) -> bool:
     return f'data-asl="{fingerprint(asl)}"' not in svg
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The architecture
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 BOX_W, BOX_H, COLUMN, LEFT = 168, 62, 200, 40
 # logical id in the template -> (column, row, columns wide, the service, what it is there for)
 PLACES: dict[str, tuple[float, int, float, str, str]] = {
@@ -132,7 +134,10 @@ ARCHITECTURE_STYLE = """
 
 
 def architecture_svg(template: Template) -> str:
-    """What the template deploys, and the way of a file through it. An unknown resource name is an error."""
+    """What the template deploys, and the way of a file through it.
+
+    An unknown resource name is an error.
+    """
     places = {i: p for i, p in PLACES.items() if i in template.document["Resources"]}
     missing = sorted(set(PLACES) - set(places))
     if missing:
@@ -149,11 +154,13 @@ def architecture_svg(template: Template) -> str:
     foot = (
         f'<text class="w" x="{LEFT}" y="640">Alarms, which mail through the same topic: '
         f"{escape(', '.join(alarms))}</text>"
-        f'<text class="w" x="{LEFT}" y="660">{roles} roles with the least rights, one key, log groups with an end; '
+        f'<text class="w" x="{LEFT}" y="660">{roles} roles with the least rights, one key, log '
+        "groups with an end; "
         f"{len(template.document['Resources'])} resources in all. Drawn from template.yaml.</text>"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width} {height}" width="{width}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width} {height}" '
+        f'width="{width}" '
         f'height="{height}" role="img" aria-label="Architecture of the lakehouse">\n'
         f"<style>{graph.STYLE}{_scoped(ARCHITECTURE_STYLE)}</style>\n"
         f'<rect class="bg" width="100%" height="100%" rx="10"/>\n'
@@ -169,7 +176,8 @@ def _scoped(css: str) -> str:
 
 
 def _name(template: Template, logical_id: str) -> str:
-    """The name under which the operators know the resource; what CloudFormation would make up stays its logical id."""
+    """The name under which the operators know the resource; what CloudFormation would make up stays
+    its logical id."""
     properties = template.properties(logical_id)
     for key in ("Name", "FunctionName", "TopicName", "QueueName", "StateMachineName", "BucketName"):
         if isinstance(properties.get(key), str):
@@ -213,9 +221,9 @@ def _arrow(source: str, target: str) -> str:
     return f'<path class="edge" d="M{x} {ay + BOX_H}V{by - 7}"/><path class="tip" d="{tip}"/>\n'
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Queries
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 QUERIES = {
     "Revenue and orders by day": """SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue,
        approx_percentile(total_amount, 0.5) AS median_amount
@@ -268,8 +276,10 @@ def queries_html(results: Sequence[tuple[str, str, Answer]]) -> str:
             for row in result.text_rows()
         )
         out += (
-            f"<section><h2>{escape(title)}</h2><pre>{escape(sql)}</pre><p><span class=ok>✓ Completed</span> · "
-            f"{result.seconds:.2f} s · {len(result.rows)} rows</p><table><tr>{head}</tr>{rows}</table></section>"
+            f"<section><h2>{escape(title)}</h2><pre>{escape(sql)}</pre><p><span class=ok>✓ "
+            "Completed</span> · "
+            f"{result.seconds:.2f} s · {len(result.rows)} "
+            f"rows</p><table><tr>{head}</tr>{rows}</table></section>"
         )
     return f'<!DOCTYPE html><meta charset="utf-8"><style>{QUERIES_CSS}</style><body>{out}</body>'
 
@@ -283,9 +293,9 @@ def queries_png(ask: Callable[[str], Answer], target: Path) -> None:
         screenshot(page, target, 1040, measure(page, "document.body.scrollHeight", 1040))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # All of them
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def drawings(asl: Mapping[str, Any]) -> dict[str, str]:
     """The pictures that need no run: file name -> SVG."""
     return {

@@ -1,7 +1,9 @@
-"""`template.yaml` as data: names and settings of every resource, with the intrinsic functions worked out.
+"""`template.yaml` as data: names and settings of every resource, with the intrinsic functions
+worked out.
 
-Only the functions that the template uses are known here; another one is an error. What CloudFormation would make up (a
-queue's URL, an ARN) is built from the resource's name, as AWS builds it.
+Only the functions that the template uses are known here; another one is an error. What
+CloudFormation would make up (a queue's URL, an ARN) is built from the resource's name, as AWS
+builds it.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ class Template:
         return cls(yaml.load(path.read_text("utf-8"), _Loader), **options)
 
     def of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Logical id and worked-out properties of every resource of a type whose condition holds."""
+        """Logical id and worked-out properties of every resource of a type whose condition
+        holds."""
         for logical_id, resource in self.document["Resources"].items():
             if resource["Type"] == kind and self._holds(resource.get("Condition")):
                 yield logical_id, self.properties(logical_id)

@@ -15,7 +15,8 @@ from local.runtime import ROOT, STATE, spark_environment
 
 
 class JobProcess:
-    """The job in a process of its own that keeps its Spark between runs; Spark's own words go to a log file."""
+    """The job in a process of its own that keeps its Spark between runs; Spark's own words go to a
+    log file."""
 
     def __init__(
         self,

@@ -1,13 +1,16 @@
-"""AWS on one machine: the template's resources in a moto server of this process, and stand-ins where moto only records.
+"""AWS on one machine: the template's resources in a moto server of this process, and stand-ins
+where moto only records.
 
     with LocalAws(Runners(glue_job=run_job)) as aws:
-        aws.upload('orders/2025-04-01.csv', b'order_id,...')     # the upload event starts the state machine
+        aws.upload('orders/2025-04-01.csv', b'order_id,...')     # the upload event starts the state
+                                                                 machine
         execution = aws.wait_until_idle()[-1]
 
-moto plays S3, EventBridge, SQS, SNS, IAM, the Glue catalog and Step Functions. It never runs a job, a crawler, a query
-or a function, and knows Pipes only as records; `Runners` and `Pipe` do that here. Everything is seen through the
-ordinary AWS API at `aws.endpoint`. Not played: roles are recorded, not enforced; bucket, queue and topic policies,
-encryption and lifecycles; log groups, alarms and schedules (`sweep()` is the schedule); events about executions.
+moto plays S3, EventBridge, SQS, SNS, IAM, the Glue catalog and Step Functions. It never runs a job,
+a crawler, a query or a function, and knows Pipes only as records; `Runners` and `Pipe` do that
+here. Everything is seen through the ordinary AWS API at `aws.endpoint`. Not played: roles are
+recorded, not enforced; bucket, queue and topic policies, encryption and lifecycles; log groups,
+alarms and schedules (`sweep()` is the schedule); events about executions.
 """
 
 from __future__ import annotations
@@ -77,12 +80,14 @@ def _no_query(sql: str, database: str) -> tuple[list[str], list[list[Any]]]:
 
 @dataclass
 class Runners:
-    """What does the work behind the API. Each is called in a thread of its own and returns when the work is done.
+    """What does the work behind the API. Each is called in a thread of its own and returns when the
+    work is done.
 
     glue_job   (arguments of the run, the job's defaults among them); raises JobFailed
     crawl      (database, paths of the Delta tables); raises CrawlFailed
     query      (SQL, database) -> column names and rows; raises QueryFailed
-    functions  function name -> handler(event, context); a function that is not here runs from its folder in `lambda/`
+    functions  function name -> handler(event, context); a function that is not here runs from its
+               folder in `lambda/`
     """
 
     glue_job: Callable[[Mapping[str, str]], None] = _no_job
@@ -92,7 +97,10 @@ class Runners:
 
 
 class LocalAws:
-    """One deployment of the template. One at a time in a process: moto's state belongs to the process."""
+    """One deployment of the template.
+
+    One at a time in a process: moto's state belongs to the process.
+    """
 
     def __init__(
         self,
@@ -188,7 +196,7 @@ class LocalAws:
         """The name, ARN or URL of a resource, as Ref gives it."""
         return self.template.ref(logical_id)
 
-    # What people do -------------------------------------------------------------------------------------------------
+    # What people do -------------------------------------------------------------------------------
 
     def upload(self, path: str, body: bytes) -> None:
         """Puts a file into the raw zone."""
@@ -407,7 +415,8 @@ class Deployment:
         )
 
     def function(self, logical_id: str, properties: dict[str, Any]) -> None:
-        # One process plays all functions: their variables share its environment, and must not contradict.
+        # One process plays all functions: their variables share its environment, and must not
+        # contradict.
         self.aws.set_environment(properties.get("Environment", {}).get("Variables", {}))
         kept = (
             "FunctionName",
@@ -437,7 +446,8 @@ class Deployment:
 
 
 class Pipe(threading.Thread):
-    """Plays the Pipe: gathers the queue's messages for the batching window, then starts one execution for the batch."""
+    """Plays the Pipe: gathers the queue's messages for the batching window, then starts one
+    execution for the batch."""
 
     def __init__(self, aws: LocalAws) -> None:
         super().__init__(daemon=True, name="pipe")
@@ -506,7 +516,10 @@ class Pipe(threading.Thread):
 
 
 class _StandIns:
-    """Gives moto's Glue, Athena and Lambda something that does the work. Installed once; `aws` is the deployment."""
+    """Gives moto's Glue, Athena and Lambda something that does the work.
+
+    Installed once; `aws` is the deployment.
+    """
 
     aws: LocalAws
     installed = False
@@ -525,7 +538,10 @@ class _StandIns:
 
     @staticmethod
     def _attempt(work: Callable[[], None], failure: type[Exception]) -> Any:
-        """The `failure` that ended the work, or None. A mistake in a stand-in is one too: it must end a run, not leave it running for ever."""
+        """The `failure` that ended the work, or None.
+
+        A mistake in a stand-in is one too: it must end a run, not leave it running for ever.
+        """
         try:
             work()
         except failure as error:
@@ -658,7 +674,8 @@ class _StandIns:
                 execution._status = "SUCCEEDED" if error is None else "FAILED"
 
         def results(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> QueryResults:
-            """Athena's shape: all values as text, NULL as a field that is missing, the column names as first row."""
+            """Athena's shape: all values as text, NULL as a field that is missing, the column names
+            as first row."""
             data = [
                 [{} if value is None else {"VarCharValue": str(value)} for value in row]
                 for row in [columns, *rows]

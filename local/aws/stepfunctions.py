@@ -1,9 +1,13 @@
-"""Where moto's interpreter of the Amazon States Language stops short of AWS; `install()` puts it right in this process.
+"""Where moto's interpreter of the Amazon States Language stops short of AWS; `install()` puts it
+right in this process.
 
-- `glue:startJobRun.sync` waits for the job run (moto fails on it), `athena:startQueryExecution.sync` for the query.
-- `aws-sdk` calls hand on the text of a body and ISO timestamps, and name their errors as AWS does (`Glue.…`).
+- `glue:startJobRun.sync` waits for the job run (moto fails on it),
+  `athena:startQueryExecution.sync` for the query.
+- `aws-sdk` calls hand on the text of a body and ISO timestamps, and name their errors as AWS does
+  (`Glue.…`).
 - An execution gets a name where its caller gave none.
-- Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a second.
+- Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a
+  second.
 """
 
 from __future__ import annotations
@@ -165,7 +169,8 @@ def milliseconds(moment: dt.datetime) -> int:
 
 
 class _Sync:
-    """Waits for what was started. moto's own way ends with a callback that `.sync` does not have."""
+    """Waits for what was started. moto's own way ends with a callback that `.sync` does not
+    have."""
 
     def _eval_integration_pattern(
         self,

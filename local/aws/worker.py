@@ -1,4 +1,5 @@
-"""A process that runs the job again and again in one Spark: one JSON list of arguments a line in, progress and `exit N` lines out."""
+"""A process that runs the job again and again in one Spark: one JSON list of arguments a line in,
+progress and `exit N` lines out."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from tools.files import load_job
 
 
 def warm_up(job: ModuleType) -> None:
-    """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds that no run should wait for."""
+    """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds
+    that no run should wait for."""
     from delta.tables import DeltaTable
 
     with tempfile.TemporaryDirectory() as folder:

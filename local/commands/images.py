@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
-    """Two deliveries of sample data through the pipeline; the first execution and the queries become pictures. 1 where a run fails."""
+    """Two deliveries of sample data through the pipeline; the first execution and the queries
+    become pictures. 1 where a run fails."""
     if browser() is None:
         raise SetupError(
             "athena-queries.png needs Chromium: apt-get install chromium, then run this again"

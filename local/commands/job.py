@@ -1,4 +1,5 @@
-"""`python -m local job`: the deployed job on folders, with the run in numbers as a table at the end."""
+"""`python -m local job`: the deployed job on folders, with the run in numbers as a table at the
+end."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     for name, table in summary["tables"].items():
         if name.startswith("clean_"):
             lines.append(
-                f"{name}: {table['rows']:,} rows, version {table['version']}, {table['files_added']} data files written, "
+                f"{name}: {table['rows']:,} rows, version {table['version']}, "
+                f"{table['files_added']} data files written, "
                 f"{table['files_removed']} replaced"
             )
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Shows an execution as it goes: a line for each state that has ended, and on a terminal what is running just now."""
+"""Shows an execution as it goes: a line for each state that has ended, and on a terminal what is
+running just now."""
 
 from __future__ import annotations
 
@@ -24,7 +25,10 @@ def all_states(machine: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def visits(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """State and seconds of each visit that has ended, in the order of their ends. A Fail or Succeed state takes none."""
+    """State and seconds of each visit that has ended, in the order of their ends.
+
+    A Fail or Succeed state takes none.
+    """
     since: dict[str, Any] = {}
     for event in history:
         if entered := event.get("stateEnteredEventDetails"):

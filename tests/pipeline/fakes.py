@@ -1,4 +1,5 @@
-"""A Glue job, a crawler and a query engine without Spark: they keep the contracts that the state machine relies on."""
+"""A Glue job, a crawler and a query engine without Spark: they keep the contracts that the state
+machine relies on."""
 
 from __future__ import annotations
 
@@ -38,9 +39,11 @@ def split(path: str) -> tuple[str, str]:
 
 
 class FakeJob:
-    """Lists the raw zone, "loads" each line of a file as an order, keeps a ledger, commits manifest and summary.
+    """Lists the raw zone, "loads" each line of a file as an order, keeps a ledger, commits manifest
+    and summary.
 
-    `failures` are raised one per run, before the commit; `during` is called between listing and commit.
+    `failures` are raised one per run, before the commit; `during` is called between listing and
+    commit.
     """
 
     def __init__(self) -> None:
@@ -186,7 +189,8 @@ class FakeCrawler:
 
 
 class FakeQueries:
-    """Answers each check with the number of violations that is set for a word in its SQL; 0 otherwise."""
+    """Answers each check with the number of violations that is set for a word in its SQL; 0
+    otherwise."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -35,7 +35,8 @@ class Zone:
         upload: dict[str, Any] | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
-        """Uploads a file and lists it, as the job does; `upload` are more parameters of the upload, `changes` of the manifest's line."""
+        """Uploads a file and lists it, as the job does; `upload` are more parameters of the upload,
+        `changes` of the manifest's line."""
         self.s3.put_object(Bucket=RAW, Key=PREFIX + path, Body=body, **(upload or {}))
         head = self.s3.head_object(Bucket=RAW, Key=PREFIX + path)
         line = {

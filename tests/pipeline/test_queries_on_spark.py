@@ -1,4 +1,5 @@
-"""Twenty queries of analysts give the same on Athena's stand-in and on Spark, which share no line of code."""
+"""Twenty queries of analysts give the same on Athena's stand-in and on Spark, which share no line
+of code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The whole pipeline with the real job: an upload starts it, Spark loads, Athena reads; faults, and a storm of uploads."""
+"""The whole pipeline with the real job: an upload starts it, Spark loads, Athena reads; faults, and
+a storm of uploads."""
 
 from __future__ import annotations
 
@@ -83,7 +84,10 @@ def machine() -> Iterator[Pipeline]:
 
 @pytest.fixture
 def deploy(machine: Pipeline) -> Callable[..., Shop]:
-    """Deploys an environment with names of its own. Without a batching window only the sweep starts runs."""
+    """Deploys an environment with names of its own.
+
+    Without a batching window only the sweep starts runs.
+    """
 
     def fresh(batching_window: float = 10_000) -> Shop:
         machine.aws.stop()
@@ -192,7 +196,7 @@ def test_a_job_that_is_killed_in_the_middle_is_started_again_by_the_next_run(
     assert shop.column("SELECT count(*) FROM rejected_records") == ["2"], "rejects are not doubled"
 
 
-# Faults: what breaks, the subject of the message, and a word of the cause -------------------------------------------------
+# Faults: what breaks, the subject of the message, and a word of the cause -------------------------
 
 
 def job_ends(state: str) -> Callable[[Shop], None]:
@@ -318,7 +322,7 @@ def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with
     assert len(names) == len(shop.archived()) == 3 + 2 * len(FAULTS), "each file once"
 
 
-# A storm --------------------------------------------------------------------------------------------------------------
+# A storm ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

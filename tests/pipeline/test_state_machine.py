@@ -130,7 +130,7 @@ def shorten(state: str, seconds: int) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-# The way through ----------------------------------------------------------------------------------------------------
+# The way through ----------------------------------------------------------------------------------
 
 
 def test_an_upload_alone_goes_the_whole_way() -> None:
@@ -151,7 +151,8 @@ def test_an_upload_alone_goes_the_whole_way() -> None:
         pipeline.aws.stop()
     assert message["subject"] == "Delta Lake Run Succeed"
     assert (
-        "orders: 3 rows read, 0 admitted from parking = 1 inserted + 0 updated + 0 unchanged + 0 superseded + "
+        "orders: 3 rows read, 0 admitted from parking = 1 inserted + 0 updated + 0 unchanged + 0 "
+        "superseded + "
         '2 rejected {"missing_order_timestamp":2} + 0 parked'
         in message["message"].replace('": 2', '":2')
     )
@@ -238,7 +239,7 @@ def test_a_file_overwritten_while_the_job_runs_waits_for_the_next_run(one_file: 
     )
 
 
-# Faults ---------------------------------------------------------------------------------------------------------------
+# Faults -------------------------------------------------------------------------------------------
 
 
 def test_a_job_that_fails_tells_its_own_cause(one_file: Pipeline) -> None:
@@ -451,7 +452,7 @@ def test_a_report_that_cannot_be_written_fails_no_run(one_file: Pipeline) -> Non
     one_file.assert_heals()
 
 
-# A storm --------------------------------------------------------------------------------------------------------------
+# A storm ------------------------------------------------------------------------------------------
 
 
 def test_a_thousand_files_in_a_burst_become_a_few_runs_and_each_is_archived_once() -> None:

@@ -1,4 +1,5 @@
-"""The state machine's own checks, run by a reader of the tables that is not Spark: each finds what it looks for."""
+"""The state machine's own checks, run by a reader of the tables that is not Spark: each finds what
+it looks for."""
 
 from __future__ import annotations
 

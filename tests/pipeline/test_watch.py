@@ -1,4 +1,5 @@
-"""What `make run` shows of an execution is what has happened, and the exit code tells whether all went well."""
+"""What `make run` shows of an execution is what has happened, and the exit code tells whether all
+went well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The check of the state machine finds what it is there to find, and nothing in the machine that is deployed."""
+"""The check of the state machine finds what it is there to find, and nothing in the machine that is
+deployed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the docs say is what the files say: parameters, alarms, commands, links; and the example queries run."""
+"""What the docs say is what the files say: parameters, alarms, commands, links; and the example
+queries run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What runs on one machine is what the template says: each resource is asked for at the local AWS and held against the template."""
+"""What runs on one machine is what the template says: each resource is asked for at the local AWS
+and held against the template."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import pytest
 from local.aws.server import LocalAws
 from tools.template import Template
 
-# What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can do it.
+# What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can
+# do it.
 NOT_PLAYED = {
     "AWS::KMS::Alias": "a name of the key",
     "AWS::S3::BucketPolicy": "there is no TLS on one machine",
@@ -33,7 +35,8 @@ def aws() -> Iterator[LocalAws]:
 
 
 def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
-    """Where something of the template is missing or other than it says; what the service adds does not count."""
+    """Where something of the template is missing or other than it says; what the service adds does
+    not count."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         return [
             line
@@ -57,11 +60,13 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
 def deployed(
     aws: LocalAws, kind: str, logical_id: str, properties: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """What the template says of a resource, as far as it is played, and what the local AWS answers about it."""
+    """What the template says of a resource, as far as it is played, and what the local AWS answers
+    about it."""
     name = aws.name(logical_id)
     client = aws.client
     if kind == "AWS::S3::Bucket":
-        # moto does not tell whether a bucket sends events; that uploads arrive is shown by the tests of the pipeline.
+        # moto does not tell whether a bucket sends events; that uploads arrive is shown by the
+        # tests of the pipeline.
         answer = {"VersioningConfiguration": client("s3").get_bucket_versioning(Bucket=name)}
         return {key: properties[key] for key in answer}, answer
     if kind == "AWS::SQS::Queue":

@@ -1,4 +1,5 @@
-"""Who may import whom: tools below all, the deployer apart from the stand-in for AWS, no circle anywhere."""
+"""Who may import whom: tools below all, the deployer apart from the stand-in for AWS, no circle
+anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The model itself: each rule by a small example worked out by hand, and the promise that batching does not matter."""
+"""The model itself: each rule by a small example worked out by hand, and the promise that batching
+does not matter."""
 
 from __future__ import annotations
 
@@ -180,7 +181,8 @@ def random_deliveries(dice: random.Random) -> list[RawFile]:
 
 
 def best_rows_by_definition(files: list[RawFile]) -> dict[str, tuple]:
-    """The order items by the definition of the winner: all deliveries at once, no parking, no runs."""
+    """The order items by the definition of the winner: all deliveries at once, no parking, no
+    runs."""
     rows, parents = [], {"orders": set(), "products": set()}
     for file in files:
         alone = Lakehouse()

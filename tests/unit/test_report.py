@@ -149,7 +149,8 @@ EXAMPLES = [
 def history(
     steps: list[str], fail_at: str | None = None, end: str = "ExecutionSucceeded"
 ) -> list[dict[str, Any]]:
-    """Events of an execution that went through these states, a second each; `fail_at` had its error caught."""
+    """Events of an execution that went through these states, a second each; `fail_at` had its error
+    caught."""
     events: list[dict[str, Any]] = [
         {
             "id": 1,
@@ -426,7 +427,10 @@ def test_the_executed_graph_marks_what_ran_and_what_did_not() -> None:
 def test_a_browser_shows_the_page_without_an_error(tmp_path: Path) -> None:
     file, shot = tmp_path / "report.html", tmp_path / "report.png"
     file.write_text(page(), "utf-8")
-    shown = "[document.querySelectorAll('section').length, [...document.querySelectorAll('svg')].every(one => one.getBBox().height > 50)]"
+    shown = (
+        "[document.querySelectorAll('section').length, "
+        "[...document.querySelectorAll('svg')].every(one => one.getBBox().height > 50)]"
+    )
     assert measure(file, shown) == [6, True]
     screenshot(file, shot, 1280, 1600, scale=1)
     assert (

@@ -1,4 +1,5 @@
-"""What the job writes and what the state machine reads is one contract: stepfunctions/summary.schema.json."""
+"""What the job writes and what the state machine reads is one contract:
+stepfunctions/summary.schema.json."""
 
 from __future__ import annotations
 

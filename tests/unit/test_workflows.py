@@ -1,4 +1,5 @@
-"""The workflows: their tools find nothing, their actions are pinned, and their own commands do here what they do on GitHub."""
+"""The workflows: their tools find nothing, their actions are pinned, and their own commands do here
+what they do on GitHub."""
 
 from __future__ import annotations
 
@@ -138,7 +139,10 @@ def test_what_the_workflow_installs_is_enough_to_deploy_with(tmp_path: Path) -> 
         text=True,
     ).stdout.split()
     assert sorted(word.partition("==")[0] for word in words if "==" in word) == ["PyYAML", "boto3"]
-    out_of_reach = 'import sys\nfor name in ("pyspark", "moto", "deltalake", "duckdb", "pyarrow", "sqlglot", "rich"): sys.modules[name] = None\n'
+    out_of_reach = (
+        'import sys\nfor name in ("pyspark", "moto", "deltalake", "duckdb", "pyarrow", '
+        '"sqlglot", "rich"): sys.modules[name] = None\n'
+    )
     finished = subprocess.run(
         [sys.executable, "-c", out_of_reach + "import deploy.__main__"],
         cwd=ROOT,
