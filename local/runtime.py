@@ -15,6 +15,7 @@ from tools import SetupError
 from tools.files import ROOT
 
 STATE = Path(os.environ.get("LAKEHOUSE_STATE", ROOT / ".local"))
+LOG_SETTINGS = ROOT / "local" / "log4j2.properties"
 DELTA = {"4.1": "io.delta:delta-spark_4.1_2.13:4.2.0", "3.5": "io.delta:delta-spark_2.12:3.3.2"}
 S3A = {
     "4.1": [
@@ -160,8 +161,8 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.sql.warehouse.dir": str(warehouse),
         # A run compiles more than the 100 plans that Spark keeps: the next one finds its own again
         "spark.sql.codegen.cache.maxEntries": "2000",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
-        f"-XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} "
+        f"-XX:+UseParallelGC -XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
         **(settings or {}),
     }
     arguments = (

@@ -225,25 +225,30 @@ def _arrow(source: str, target: str) -> str:
 # Queries
 # --------------------------------------------------------------------------------------------------
 QUERIES = {
-    "Revenue and orders by day": """SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue,
+    "Revenue and orders by day": "SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue,"
+    """
        approx_percentile(total_amount, 0.5) AS median_amount
 FROM clean_orders GROUP BY date ORDER BY date LIMIT 7""",
-    "What is bought again?": """SELECT p.department, count(*) AS items, count_if(i.reordered) AS again,
+    "What is bought again?": "SELECT p.department, count(*) AS items, count_if(i.reordered) AS again,"
+    """
        round(100.0 * count_if(i.reordered) / count(*), 1) AS percent
 FROM clean_orders_items i JOIN clean_products p ON p.product_id = i.product_id
 GROUP BY p.department ORDER BY items DESC LIMIT 6""",
-    "Why were rows rejected?": """SELECT reason, count(*) AS rows, min_by(file_path || ':' || cast(line AS varchar), line) AS for_example
+    "Why were rows rejected?": "SELECT reason, count(*) AS rows, "
+    "min_by(file_path || ':' || cast(line AS varchar), line) AS for_example"
+    """
 FROM rejected_records CROSS JOIN UNNEST(reasons) AS t(reason)
 WHERE status = 'rejected' GROUP BY reason ORDER BY rows DESC, reason LIMIT 6""",
 }
 QUERIES_CSS = """
-body{margin:0;padding:28px;background:#eef1f4;color:#16202c;font:14px/1.45 "Liberation Sans",Arial,sans-serif;
-width:984px}
+body{margin:0;padding:28px;background:#eef1f4;color:#16202c;
+font:14px/1.45 "Liberation Sans",Arial,sans-serif;width:984px}
 section{background:#fff;border:1px solid #d5dbe1;border-radius:10px;margin-bottom:18px;overflow:hidden}
 h2{font-size:15px;margin:0;padding:12px 18px 8px}
 pre{margin:0 18px 10px;background:#f4f6f8;border-radius:6px;padding:10px 12px;
 font:12.5px/1.5 "DejaVu Sans Mono",monospace}.ok{color:#1d8102;font-weight:700}
-p{margin:0;padding:4px 18px 8px;font-size:12.5px;color:#566575}table{border-collapse:collapse;width:100%}
+p{margin:0;padding:4px 18px 8px;font-size:12.5px;color:#566575}
+table{border-collapse:collapse;width:100%}
 th{background:#fafbfc;text-align:left;font-size:12.5px}
 th,td{padding:5px 18px;border-top:1px solid #e6eaee}
 td{font-variant-numeric:tabular-nums}th small{color:#7b8794;font-weight:400}
@@ -267,7 +272,7 @@ def queries_html(results: Sequence[tuple[str, str, Answer]]) -> str:
     for title, sql, result in results:
         head = "".join(
             f"<th>{escape(n)} <small>{escape(t)}</small></th>"
-            for n, t in zip(result.names, result.types)
+            for n, t in zip(result.names, result.types, strict=True)
         )
         rows = "".join(
             "<tr>"
@@ -276,10 +281,10 @@ def queries_html(results: Sequence[tuple[str, str, Answer]]) -> str:
             for row in result.text_rows()
         )
         out += (
-            f"<section><h2>{escape(title)}</h2><pre>{escape(sql)}</pre><p><span class=ok>✓ "
-            "Completed</span> · "
-            f"{result.seconds:.2f} s · {len(result.rows)} "
-            f"rows</p><table><tr>{head}</tr>{rows}</table></section>"
+            f"<section><h2>{escape(title)}</h2><pre>{escape(sql)}</pre>"
+            f"<p><span class=ok>✓ Completed</span> · {result.seconds:.2f} s · "
+            f"{len(result.rows)} rows</p>"
+            f"<table><tr>{head}</tr>{rows}</table></section>"
         )
     return f'<!DOCTYPE html><meta charset="utf-8"><style>{QUERIES_CSS}</style><body>{out}</body>'
 

@@ -142,7 +142,8 @@ def item_line(item: int, place: int, head: str, tail: str, changed: int = 0) -> 
     """One item: `changed` days are added to days_since_prior_order (0 to 30, counted in a ring)."""
     mixed = (item * 2_654_435_761 + 97) & 0xFFFFFFFF
     mixed ^= mixed >> 15
-    return f"{item + 1},{head},{(mixed + changed) % 31},{(mixed >> 5) % 1000 + 1},{place + 1},{mixed >> 9 & 1},{tail}"
+    days, product, again = (mixed + changed) % 31, (mixed >> 5) % 1000 + 1, mixed >> 9 & 1
+    return f"{item + 1},{head},{days},{product},{place + 1},{again},{tail}"
 
 
 # ---- benchmarks
@@ -469,7 +470,7 @@ def _from_excel(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     spread = [
         tuple(
             cell + ".0" if cell.isdigit() and decimal else cell
-            for cell, decimal in zip(row, places)
+            for cell, decimal in zip(row, places, strict=True)
         )
         for row in rows
     ]
@@ -556,7 +557,9 @@ def _bad_item(number: int, day: str, **cells: str) -> Row:
     """A good item of the shop's first order and product, with some cells replaced."""
     good = dict(
         zip(
-            ITEM_COLUMNS, (str(number), "10000", "1001", "3", "1", "1", "0", f"{day}T09:00:00", day)
+            ITEM_COLUMNS,
+            (str(number), "10000", "1001", "3", "1", "1", "0", f"{day}T09:00:00", day),
+            strict=True,
         )
     )
     return tuple({**good, **cells}.values())

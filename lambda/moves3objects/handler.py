@@ -11,13 +11,12 @@ An object is copied, the copy is verified, and the source is deleted only if it 
 of the manifest. An object that was overwritten since then is left and reported. Every step can be
 repeated: a page that is handed in twice finds its work done.
 
-Event   {"run_id": "...", "archive": {"offset": 0, "page": 0, ...}}   the cursor is the answer of
-        the call before
-Answer  {"isComplete": bool, "offset": byte in the manifest, "page": n, "samples": ["key: what
-        happened", ...],
-         "archived": n, "rejected": n, "left": n, "changed": n, "gone": n, "failed": n}   counted
-                                                                                          over all
-                                                                                          pages
+Event   {"run_id": "...", "archive": {"offset": 0, "page": 0, ...}}
+        the cursor is the answer of the call before
+Answer  {"isComplete": bool, "offset": byte in the manifest, "page": n,
+         "samples": ["key: what happened", ...],
+         "archived": n, "rejected": n, "left": n, "changed": n, "gone": n, "failed": n}
+        counted over all pages
 
 The answer stays small (Step Functions passes at most 256 KiB). What failed for one object is a
 number and a sample in the answer, not an exception; only a manifest that cannot be read raises.
@@ -224,7 +223,9 @@ class Archiver:
             while not complete:
                 entries, total = self._read_page(offset)
                 entries = entries[:left]
-                for entry, outcome in zip(entries, pool.map(self._archive_in_time, entries)):
+                for entry, outcome in zip(
+                    entries, pool.map(self._archive_in_time, entries), strict=True
+                ):
                     if outcome is None and progress:
                         break
                     # An entry that does not fit into a whole invocation would be tried for ever.

@@ -49,19 +49,16 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service impor
     state_task_service_aws_sdk as aws_sdk_module,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_callback as callback_module,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
     state_task_service_factory as service_factory,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_glue as glue_module,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import (
     ResourceCondition,
-)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
-    StateTaskServiceAwsSdk,
-)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
-    StateTaskServiceCallback,
-)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_glue import (
-    StateTaskServiceGlue,
 )
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
     WaitFunction,
@@ -209,7 +206,7 @@ class _Sync:
         )
 
 
-class GlueService(_Sync, StateTaskServiceGlue):
+class GlueService(_Sync, glue_module.StateTaskServiceGlue):
     """`glue:startJobRun.sync`"""
 
     def _sync_to_start_job_run(self, env: Environment, *arguments: Any) -> Callable[[], Any]:
@@ -228,7 +225,7 @@ class GlueService(_Sync, StateTaskServiceGlue):
         return resolve
 
 
-class AthenaService(_Sync, StateTaskServiceCallback):
+class AthenaService(_Sync, callback_module.StateTaskServiceCallback):
     """`athena:startQueryExecution.sync` and `athena:getQueryResults`"""
 
     _PARAMETERS = {
@@ -299,7 +296,7 @@ class AthenaService(_Sync, StateTaskServiceCallback):
         return super()._from_error(env=env, ex=ex)
 
 
-class AwsSdkService(StateTaskServiceAwsSdk):
+class AwsSdkService(aws_sdk_module.StateTaskServiceAwsSdk):
     """`aws-sdk:…` with answers as AWS hands them on."""
 
     def _eval_service_task(

@@ -29,15 +29,15 @@ LOOKS = {
         "SELECT * FROM clean_orders_items ORDER BY try_cast(id AS integer) LIMIT 3",
     ],
     "Why rows are not in the tables (parked: they wait for their order or product)": [
-        "SELECT status, reason, count(*) AS rows, min_by(file_path || ':' || cast(line AS "
-        "varchar), line) AS first_place,\n"
+        "SELECT status, reason, count(*) AS rows, "
+        "min_by(file_path || ':' || cast(line AS varchar), line) AS first_place,\n"
         "       min_by(substr(raw, 1, 44), line) AS example\n"
         "FROM rejected_records CROSS JOIN UNNEST(reasons) AS t(reason)\n"
         "GROUP BY status, reason ORDER BY status, rows DESC, reason"
     ],
     "What became of the files": [
-        "SELECT dataset, outcome, count(*) AS files, sum(rows_read) AS rows_read, sum(inserted) AS "
-        "inserted,\n"
+        "SELECT dataset, outcome, count(*) AS files, sum(rows_read) AS rows_read, "
+        "sum(inserted) AS inserted,\n"
         "       sum(updated) AS updated, sum(rejected) AS rejected, sum(parked) AS parked\n"
         "FROM ingested_files GROUP BY dataset, outcome ORDER BY dataset, outcome"
     ],

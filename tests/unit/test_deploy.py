@@ -24,9 +24,8 @@ from tests.unit.account import REGION, account
 from tools.template import ROOT, Template
 
 # What moto's CloudFormation does not know. `local/` makes or plays the job, crawler, database,
-# workgroup, Pipe and schedule; policies of
-# buckets, queues and the topic, the subscription and the alarms are held against the design by
-# reading the template.
+# workgroup, Pipe and schedule; policies of buckets, queues and the topic, the subscription and the
+# alarms are held against the design by reading the template.
 UNKNOWN_TO_MOTO = {
     "AWS::S3::BucketPolicy",
     "AWS::SQS::QueuePolicy",

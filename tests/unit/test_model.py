@@ -24,7 +24,10 @@ from tests.model import (
 START = datetime(2025, 5, 1)
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
-ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n"
+ITEMS = (
+    "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,"
+    "order_timestamp,date\n"
+)
 
 
 def raw(path: str, text: str, at: int = 0) -> RawFile:
