@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.package import Package, package, upload
-from deploy.stack import DeployError, Say, Stack
+from deploy.stack import POLL_SECONDS, DeployError, Say, Stack
 from tools.template import ROOT, Template
 
 BOOTSTRAP = "lakehouse-bootstrap"
@@ -24,7 +24,7 @@ class Environment:
     """
 
     def __init__(
-        self, session: Any, name: str, say: Say = print, poll: float | None = None
+        self, session: Any, name: str, say: Say = print, poll: float = POLL_SECONDS
     ) -> None:
         self.session, self.name, self.say = session, name, say
         self.client = session.client("cloudformation")
@@ -33,9 +33,8 @@ class Environment:
             if Stack(self.client, BOOTSTRAP).describe()
             else {}
         )
-        options = {} if poll is None else {"poll": poll}
         self.stack = Stack(
-            self.client, f"delta-lake-{name}", say, self.bootstrap.get("DeployRoleArn"), **options
+            self.client, f"delta-lake-{name}", say, self.bootstrap.get("DeployRoleArn"), poll
         )
         self.tags = {"project": "delta-lake", "environment": name}
 
@@ -208,14 +207,13 @@ class Environment:
 
 
 def bootstrap(
-    session: Any, parameters: Mapping[str, str], say: Say = print, poll: float | None = None
+    session: Any, parameters: Mapping[str, str], say: Say = print, poll: float = POLL_SECONDS
 ) -> dict[str, str]:
     """Deploys bootstrap.yaml: the artifact bucket and, where a subject is given, GitHub's role.
 
     Returns its outputs.
     """
-    options = {} if poll is None else {"poll": poll}
-    stack = Stack(session.client("cloudformation"), BOOTSTRAP, say, **options)
+    stack = Stack(session.client("cloudformation"), BOOTSTRAP, say, poll=poll)
     body = (ROOT / "bootstrap.yaml").read_text("utf-8")
     declared = Template.load(ROOT / "bootstrap.yaml").document["Parameters"]
     stack.change({"TemplateBody": body}, declared, parameters, {"project": "delta-lake"})

@@ -70,7 +70,7 @@ def zipped(folder: Path) -> bytes:
 
 def package(bucket: str, path: Path = ROOT / "template.yaml") -> Package:
     """The template at a path, packaged for a bucket; nothing is uploaded yet."""
-    document = copy.deepcopy(Template.load(path).document)
+    document = copy.deepcopy(dict(Template.load(path).document))
     return Package(bucket, document, tuple(_artifacts(document, bucket, path.parent)))
 
 

@@ -162,7 +162,8 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         # A run compiles more than the 100 plans that Spark keeps: the next one finds its own again
         "spark.sql.codegen.cache.maxEntries": "2000",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} "
-        f"-XX:+UseParallelGC -XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
+        f"-XX:+UseParallelGC -XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} "
+        f"-Dderby.system.home={warehouse}",
         **(settings or {}),
     }
     arguments = (

@@ -238,9 +238,12 @@ def _branch_output(branch: State) -> dict[str, None]:
 
 
 def _result_of(state: State) -> State:
+    result: State = {}
     if state["Type"] == "Pass":
-        return state.get("Result", state.get("Parameters", {}))
-    return state.get("ResultSelector", {}) if state.get("ResultPath", "$") == "$" else {}
+        result = state["Result"] if "Result" in state else state.get("Parameters", {})
+    elif state.get("ResultPath", "$") == "$":
+        result = state.get("ResultSelector", {})
+    return result
 
 
 def _with_result(

@@ -70,4 +70,7 @@ def measure(page: Path, expression: str, width: int = 1280) -> Any:
             f'{html}<script>document.title = "=" + JSON.stringify({expression})</script>', "utf-8"
         )
         shown = open_page(copy, [f"--window-size={width},900", "--dump-dom"])
-    return json.loads(unescape(re.search(r"<title>=(.*?)</title>", shown, re.S)[1]))
+    title = re.search(r"<title>=(.*?)</title>", shown, re.S)
+    if title is None:
+        raise ValueError(f"{page}: the browser could not work out {expression}")
+    return json.loads(unescape(title[1]))

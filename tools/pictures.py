@@ -225,11 +225,13 @@ def _arrow(source: str, target: str) -> str:
 # Queries
 # --------------------------------------------------------------------------------------------------
 QUERIES = {
-    "Revenue and orders by day": "SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue,"
+    "Revenue and orders by day": "SELECT date, count(*) AS orders, "
+    "round(sum(total_amount), 2) AS revenue,"
     """
        approx_percentile(total_amount, 0.5) AS median_amount
 FROM clean_orders GROUP BY date ORDER BY date LIMIT 7""",
-    "What is bought again?": "SELECT p.department, count(*) AS items, count_if(i.reordered) AS again,"
+    "What is bought again?": "SELECT p.department, count(*) AS items, "
+    "count_if(i.reordered) AS again,"
     """
        round(100.0 * count_if(i.reordered) / count(*), 1) AS percent
 FROM clean_orders_items i JOIN clean_products p ON p.product_id = i.product_id
@@ -243,7 +245,8 @@ WHERE status = 'rejected' GROUP BY reason ORDER BY rows DESC, reason LIMIT 6""",
 QUERIES_CSS = """
 body{margin:0;padding:28px;background:#eef1f4;color:#16202c;
 font:14px/1.45 "Liberation Sans",Arial,sans-serif;width:984px}
-section{background:#fff;border:1px solid #d5dbe1;border-radius:10px;margin-bottom:18px;overflow:hidden}
+section{background:#fff;border:1px solid #d5dbe1;border-radius:10px;margin-bottom:18px;
+overflow:hidden}
 h2{font-size:15px;margin:0;padding:12px 18px 8px}
 pre{margin:0 18px 10px;background:#f4f6f8;border-radius:6px;padding:10px 12px;
 font:12.5px/1.5 "DejaVu Sans Mono",monospace}.ok{color:#1d8102;font-weight:700}
@@ -258,10 +261,14 @@ td{font-variant-numeric:tabular-nums}th small{color:#7b8794;font-weight:400}
 class Answer(Protocol):
     """What a query engine answers, as `local.athena.Result` does."""
 
-    names: list[str]
-    types: list[str]
-    rows: list[Any]
-    seconds: float
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def types(self) -> list[str]: ...
+    @property
+    def rows(self) -> Sequence[Any]: ...
+    @property
+    def seconds(self) -> float: ...
 
     def text_rows(self) -> list[list[str | None]]: ...
 

@@ -360,7 +360,7 @@ class Archiver:
                     raise
                 unanswered = True
                 time.sleep(random.uniform(0, 0.2 * 2**attempt))
-        if self._head(entry.bucket, entry.key) is not None:
+        if self._head(self.settings.raw_bucket, entry.key) is not None:
             return Outcome(
                 "changed",
                 "was overwritten while it was archived; the version that was read is in the "

@@ -42,7 +42,7 @@ from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.aws import stepfunctions
-from local.aws.stepfunctions import Pace
+from local.aws.stepfunctions import Pace, replace
 from tools.files import load_module
 from tools.template import REGION, ROOT, Template
 
@@ -101,6 +101,10 @@ class LocalAws:
 
     One at a time in a process: moto's state belongs to the process.
     """
+
+    template: Template
+    pipe: Pipe
+    inbox: str  # the URL of a queue that gets what an operator's mailbox would get
 
     def __init__(
         self,
@@ -563,14 +567,14 @@ class _StandIns:
             threading.Thread(target=work, args=(run,), daemon=True, name=run_id).start()
             return run_id
 
-        def work(run: FakeJobRun) -> None:
+        def work(run: Any) -> None:
             error = cls._attempt(lambda: cls.aws.runners.glue_job(run.arguments), JobFailed)
             if error is not None:
                 run.error_message = str(error)
             run.completed_on = utcnow()
             run._status = "SUCCEEDED" if error is None else error.state
 
-        def described(run: FakeJobRun) -> dict[str, Any]:
+        def described(run: Any) -> dict[str, Any]:
             description = as_dict(run)
             description["ExecutionTime"] = int((run.completed_on - run.started_on).total_seconds())
             if hasattr(run, "error_message"):
@@ -579,7 +583,8 @@ class _StandIns:
                 del description["CompletedOn"]
             return description
 
-        FakeJob.start_job_run, FakeJobRun.as_dict = start_job_run, described
+        replace(FakeJob, start_job_run=start_job_run)
+        replace(FakeJobRun, as_dict=described)
 
     @classmethod
     def _crawlers(cls) -> None:
@@ -608,7 +613,7 @@ class _StandIns:
             crawl.end_time = utcnow()
             crawl._status = "COMPLETED" if error is None else "FAILED"
 
-        def described(crawler: FakeCrawler) -> dict[str, Any]:
+        def described(crawler: Any) -> dict[str, Any]:
             description = as_dict(crawler)
             description.pop("LastCrawl", None)
             finished = [
@@ -630,7 +635,7 @@ class _StandIns:
                     description["LastCrawl"]["ErrorMessage"] = last.error_message
             return description
 
-        FakeCrawler.start_crawler, FakeCrawler.as_dict = start_crawler, described
+        replace(FakeCrawler, start_crawler=start_crawler, as_dict=described)
 
     @classmethod
     def _athena(cls) -> None:
@@ -692,8 +697,8 @@ class _StandIns:
                 answer["QueryExecution"]["Status"]["StateChangeReason"] = execution.reason
             return json.dumps(answer)
 
-        AthenaBackend.start_query_execution = start_query_execution
-        AthenaResponse.get_query_execution = get_query_execution
+        replace(AthenaBackend, start_query_execution=start_query_execution)
+        replace(AthenaResponse, get_query_execution=get_query_execution)
 
     @classmethod
     def _functions(cls) -> None:
@@ -724,4 +729,4 @@ class _StandIns:
                 }
             return json.dumps(answer).encode()
 
-        LambdaSimpleBackend.invoke = invoke
+        replace(LambdaSimpleBackend, invoke=invoke)

@@ -84,18 +84,25 @@ _CLIENT_LOCK = threading.Lock()
 _START = StepFunctionsParserBackend.start_execution
 
 
+def replace(owner: Any, **attributes: Any) -> None:
+    """Puts something else in the place of attributes of one of moto's classes or modules."""
+    for name, value in attributes.items():
+        setattr(owner, name, value)
+
+
 def install(pace: Pace | None = None) -> None:
     """Extends moto's interpreter; calling it again only changes the pace."""
     given = pace or Pace()
     PACE.waits, PACE.retries, PACE.poll = given.waits, given.retries, given.poll
-    state_task_factory.state_task_service_for = service_for
+    replace(state_task_factory, state_task_service_for=service_for)
     aws_sdk_module._SERVICE_ERROR_NAMES.update({"s3": "S3", "glue": "Glue"})
-    WaitFunction._wait_interval = _wait
-    StepFunctionsParserBackend.start_execution = _start_named
-    boto_client_module.boto3 = SimpleNamespace(client=_client)
+    replace(WaitFunction, _wait_interval=_wait)
+    replace(StepFunctionsParserBackend, start_execution=_start_named)
+    replace(boto_client_module, boto3=SimpleNamespace(client=_client))
     # The interpreter logs every failure that a state catches as an error with a dump of its tree.
     logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-    retrier_decl.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
+    pause = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
+    replace(retrier_decl, time=pause)
 
 
 @functools.lru_cache(maxsize=64)
@@ -131,7 +138,11 @@ def _start_named(
 
 
 def service_for(service_name: str) -> Any:
-    own = {"glue": GlueService, "athena": AthenaService, "aws-sdk": AwsSdkService}
+    own: dict[str, Callable[[], Any]] = {
+        "glue": GlueService,
+        "athena": AthenaService,
+        "aws-sdk": AwsSdkService,
+    }
     return (
         own[service_name]()
         if service_name in own
@@ -165,7 +176,7 @@ def milliseconds(moment: dt.datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-class _Sync:
+class _Sync(callback_module.StateTaskServiceCallback):
     """Waits for what was started. moto's own way ends with a callback that `.sync` does not
     have."""
 
@@ -176,7 +187,7 @@ class _Sync:
         normalised_parameters: dict[str, Any],
         state_credentials: Any,
     ) -> None:
-        finished = self._build_sync_resolver(
+        finished: Callable[[], Any] = self._build_sync_resolver(
             env=env,
             resource_runtime_part=resource_runtime_part,
             normalised_parameters=normalised_parameters,
@@ -202,7 +213,7 @@ class _Sync:
             env=env,
             error_name=error,
             event_type=HistoryEventType.TaskFailed,
-            event_details=EventDetails(taskFailedEventDetails=details),
+            event_details=EventDetails(taskFailedEventDetails=details),  # type: ignore[typeddict-item]
         )
 
 
@@ -211,6 +222,7 @@ class GlueService(_Sync, glue_module.StateTaskServiceGlue):
 
     def _sync_to_start_job_run(self, env: Environment, *arguments: Any) -> Callable[[], Any]:
         resolver = super()._sync_to_start_job_run(env, *arguments)
+        assert resolver is not None
 
         def resolve() -> Any:
             run = resolver()
@@ -225,7 +237,7 @@ class GlueService(_Sync, glue_module.StateTaskServiceGlue):
         return resolve
 
 
-class AthenaService(_Sync, callback_module.StateTaskServiceCallback):
+class AthenaService(_Sync):
     """`athena:startQueryExecution.sync` and `athena:getQueryResults`"""
 
     _PARAMETERS = {
@@ -242,7 +254,8 @@ class AthenaService(_Sync, callback_module.StateTaskServiceCallback):
     }
 
     def __init__(self) -> None:
-        super().__init__(supported_integration_patterns={ResourceCondition.Sync})
+        patterns: set[Any] = {ResourceCondition.Sync}
+        super().__init__(supported_integration_patterns=patterns)
 
     def _get_supported_parameters(self) -> set[str] | None:
         return self._PARAMETERS.get(self.resource.api_action.lower())
