@@ -187,12 +187,13 @@ class _Sync(callback_module.StateTaskServiceCallback):
         normalised_parameters: dict[str, Any],
         state_credentials: Any,
     ) -> None:
-        finished: Callable[[], Any] = self._build_sync_resolver(
+        finished = self._build_sync_resolver(
             env=env,
             resource_runtime_part=resource_runtime_part,
             normalised_parameters=normalised_parameters,
             state_credentials=state_credentials,
         )
+        assert finished is not None
         while env.is_running():
             result = finished()
             if result is not None:
@@ -209,11 +210,14 @@ class _Sync(callback_module.StateTaskServiceCallback):
             resource=self._get_sfn_resource(),
             resourceType=self._get_sfn_resource_type(),
         )
+        told: Any = {
+            "taskFailedEventDetails": details
+        }  # moto's type asks for every event's details
         return FailureEvent(
             env=env,
             error_name=error,
             event_type=HistoryEventType.TaskFailed,
-            event_details=EventDetails(taskFailedEventDetails=details),  # type: ignore[typeddict-item]
+            event_details=EventDetails(**told),
         )
 
 
