@@ -64,7 +64,6 @@ from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_funct
     WaitFunction,
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
-from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import boto_client as boto_client_module
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
@@ -217,7 +216,7 @@ class _Sync(callback_module.StateTaskServiceCallback):
             env=env,
             error_name=error,
             event_type=HistoryEventType.TaskFailed,
-            event_details=EventDetails(**told),
+            event_details=told,
         )
 
 

@@ -1,4 +1,5 @@
-"""The report of a real execution of the state machine: the page lies next to the summary and shows what happened."""
+"""The report of a real execution of the state machine: the page lies next to the summary and shows
+what happened."""
 
 from __future__ import annotations
 

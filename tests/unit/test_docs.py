@@ -51,7 +51,9 @@ def test_the_runbook_has_every_subject_of_a_message() -> None:
     assert subjects <= set(re.findall(r"^\| ([^|*]+?) \|", text("runbook.md"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("path", [*DOCS, ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name
+)
 def test_every_link_leads_somewhere(path: Path) -> None:
     targets = [
         target

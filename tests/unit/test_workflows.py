@@ -42,6 +42,15 @@ def test_the_workflows_have_no_findings(check: str) -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
+def test_a_commit_is_checked_by_the_tools_of_make_lint() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = [hook["entry"] for repo in config["repos"] for hook in repo["hooks"]]
+    recipe = (ROOT / "Makefile").read_text("utf-8").partition("\nlint: ")[2].partition("\n\n")[0]
+    tools = re.findall(r"-m (ruff \w+|flake8|mypy)", recipe)
+    assert sorted(re.findall(r"-m (ruff \w+|flake8|mypy)", "\n".join(hooks))) == sorted(tools)
+    assert len(tools) == 4
+
+
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
 def test_every_action_is_pinned_by_commit_with_its_version_beside_it(name: str) -> None:
     used = [
