@@ -140,7 +140,8 @@ def test_an_upload_alone_goes_the_whole_way() -> None:
         time.sleep(0.2)
         (execution,) = pipeline.aws.wait_until_idle()
         assert execution["status"] == "SUCCEEDED"
-        # The branches run side by side; the others keep their order. A slow crawl is looked at again.
+        # The branches run side by side; the others keep their order. A slow crawl is looked at
+        # again.
         entered = dict.fromkeys(pipeline.states(execution))
         assert [name for name in entered if name in HAPPY_PATH] == HAPPY_PATH
         assert {"QueryProducts", "ReadOrdersResult", "OrderItemsUntouched", "QueryRowCounts"} < set(
