@@ -170,15 +170,16 @@ class FakeJob:
 
 
 class FakeCrawler:
-    """Counts crawls, and puts each target into the catalog; `failures` are raised one per crawl."""
+    """Counts crawls, and puts each target into the catalog; `failures` are raised one per crawl,
+    `during` is called in each."""
 
     def __init__(self) -> None:
         self.crawls: list[Sequence[str]] = []
         self.failures: list[CrawlFailed] = []
-        self.seconds = 0.0
+        self.during: Callable[[], Any] = lambda: None
 
     def __call__(self, database: str, targets: Sequence[str]) -> None:
-        time.sleep(self.seconds)
+        self.during()
         self.crawls.append(targets)
         if self.failures:
             raise self.failures.pop(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -390,9 +391,17 @@ def test_a_table_that_is_missing_in_the_catalog_is_crawled_though_no_run_asks_fo
 def test_a_crawler_that_is_already_running_is_waited_for_and_then_ours_runs(
     one_file: Pipeline,
 ) -> None:
-    one_file.crawler.seconds = 1.5
+    may_end = threading.Event()
+    one_file.crawler.during = lambda: may_end.wait(60)
     one_file.aws.client("glue").start_crawler(Name=one_file.aws.name("Crawler"))
-    execution, _ = one_file.run()
+    run = one_file.aws.sweep()
+    while (
+        "WaitForOtherCrawl" not in one_file.aws.states(run)
+        and one_file.aws.describe(run)["status"] == "RUNNING"
+    ):
+        time.sleep(0.1)
+    may_end.set()
+    execution = one_file.aws.wait_for(run)
     assert execution["status"] == "SUCCEEDED"
     assert "WaitForOtherCrawl" in one_file.states(execution) and len(one_file.crawler.crawls) == 2
 
