@@ -35,6 +35,7 @@ def dataset(
 
 
 SUMMARY: dict[str, Any] = {
+    "schema_version": 1,
     "run_id": "run-2025-04-16",
     "status": "SUCCEEDED",
     "error": None,
