@@ -10,6 +10,7 @@ help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
 	@echo "make test    lint and all tests"
+	@echo "make lint    flake8, ruff's rules and format, mypy"
 	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
@@ -35,7 +36,9 @@ images: $(VENV)/.ready
 	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
-	@$(PY) -m flake8 src lambda local deploy tests benchmarks && echo "flake8: clean"
+	@$(PY) -m flake8 src lambda local deploy tools tests benchmarks && echo "flake8: clean"
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 # Two processes: one holds the Spark of tests/spark, the other takes the rest
 PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from local.job import job_arguments
+from local.aws.job import job_arguments
 from local.runtime import ROOT, STATE, spark_environment
-from local.sample import write_bench, write_bench_delivery, write_sample
-from local.worker import load_job
+from tools.files import load_job
+from tools.sample import write_bench, write_bench_delivery, write_sample
 
 FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
 NAIVE = ROOT / "benchmarks" / "naive.py"

@@ -1,4 +1,7 @@
-"""`python -m deploy COMMAND`: the lakehouse in an AWS account. `make` calls it; so does the workflow."""
+"""`python -m deploy COMMAND`: the lakehouse in an AWS account.
+
+`make` calls it; so does the workflow.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _session(options: argparse.Namespace) -> Any:
-    """boto3's session; asks for the caller's identity, so that missing rights are told before anything is done."""
+    """boto3's session; asks for the caller's identity, so that missing rights are told before
+    anything is done."""
     session = boto3.Session(profile_name=options.profile, region_name=options.region)
     if session.region_name is None:
         raise NoRegionError()
@@ -163,7 +167,8 @@ def _package(options: argparse.Namespace) -> int:
 def _down(options: argparse.Namespace) -> int:
     if options.delete_data not in (None, options.environment):
         raise DeployError(
-            f"--delete-data says {options.delete_data!r}, --environment says {options.environment!r}: nothing was done"
+            f"--delete-data says {options.delete_data!r}, --environment says "
+            f"{options.environment!r}: nothing was done"
         )
     Environment(_session(options), options.environment).down(
         delete_data=options.delete_data is not None
@@ -184,7 +189,10 @@ def _validate(options: argparse.Namespace) -> int:
 def explained(error: Exception) -> str:
     """What went wrong with AWS, in one line that says what to do."""
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, TokenRetrievalError)):
-        return "No AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or log in with `aws sso login`"
+        return (
+            "No AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_PROFILE, or log in with `aws sso login`"
+        )
     if isinstance(error, NoRegionError):
         return "No AWS region: set AWS_REGION, or say --region eu-central-1"
     if isinstance(error, ProfileNotFound):
@@ -196,7 +204,10 @@ def explained(error: Exception) -> str:
         if code in EXPIRED:
             return "The AWS credentials have expired: log in again"
         if code in REFUSED:
-            return f"AWS does not know these credentials ({code}): check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            return (
+                f"AWS does not know these credentials ({code}): check AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
+            )
         if (
             code in DENIED
             or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403

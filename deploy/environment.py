@@ -1,4 +1,5 @@
-"""One environment of the lakehouse: deploy it, take it down with or without its data, take kept data over again."""
+"""One environment of the lakehouse: deploy it, take it down with or without its data, take kept
+data over again."""
 
 from __future__ import annotations
 
@@ -9,18 +10,21 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.package import Package, package, upload
-from deploy.stack import DeployError, Say, Stack
-from local.template import ROOT, Template
+from deploy.stack import POLL_SECONDS, DeployError, Say, Stack
+from tools.template import ROOT, Template
 
 BOOTSTRAP = "lakehouse-bootstrap"
 KEY_DAYS = 30  # that a deleted key can be brought back
 
 
 class Environment:
-    """The stack `delta-lake-<name>`. `session` is boto3's; clients are made where they are needed."""
+    """The stack `delta-lake-<name>`.
+
+    `session` is boto3's; clients are made where they are needed.
+    """
 
     def __init__(
-        self, session: Any, name: str, say: Say = print, poll: float | None = None
+        self, session: Any, name: str, say: Say = print, poll: float = POLL_SECONDS
     ) -> None:
         self.session, self.name, self.say = session, name, say
         self.client = session.client("cloudformation")
@@ -29,9 +33,8 @@ class Environment:
             if Stack(self.client, BOOTSTRAP).describe()
             else {}
         )
-        options = {} if poll is None else {"poll": poll}
         self.stack = Stack(
-            self.client, f"delta-lake-{name}", say, self.bootstrap.get("DeployRoleArn"), **options
+            self.client, f"delta-lake-{name}", say, self.bootstrap.get("DeployRoleArn"), poll
         )
         self.tags = {"project": "delta-lake", "environment": name}
 
@@ -49,7 +52,8 @@ class Environment:
         bucket = given or self.bootstrap.get("ArtifactBucket")
         if bucket is None:
             raise DeployError(
-                f"There is no stack {BOOTSTRAP} in {self.session.region_name}: run `make bootstrap` once in this account and region"
+                f"There is no stack {BOOTSTRAP} in {self.session.region_name}: run `make "
+                "bootstrap` once in this account and region"
             )
         if not self._exists(bucket):
             raise DeployError(f"There is no bucket {bucket} for the package")
@@ -80,12 +84,14 @@ class Environment:
         key = self._key(template)
         if not self.stack.delete() and not delete_data:
             raise DeployError(
-                f"There is no stack {self.stack.name} in {self.session.region_name}: nothing to destroy"
+                f"There is no stack {self.stack.name} in {self.session.region_name}: nothing to "
+                "destroy"
             )
         buckets = [bucket for bucket in self._buckets(template).values() if self._exists(bucket)]
         if not delete_data:
             self.say(
-                f"Kept: {', '.join(buckets)} and the key {key}. The next deployment of {self.name} takes them over."
+                f"Kept: {', '.join(buckets)} and the key {key}. The next deployment of {self.name} "
+                "takes them over."
             )
             return
         for bucket in buckets:
@@ -106,7 +112,8 @@ class Environment:
         return template_url(s3, packaged.bucket, packaged.template_artifact.key)
 
     def _take_over(self, packaged: Package, parameters: Mapping[str, str], execute: bool) -> None:
-        """A new stack begins with the buckets and the key that a deleted one has left, where there are any."""
+        """A new stack begins with the buckets and the key that a deleted one has left, where there
+        are any."""
         template = self.template()
         key = self._key(template)
         kept = {
@@ -118,12 +125,14 @@ class Environment:
             return
         if key is None:
             raise DeployError(
-                f"{', '.join(kept)} of {self.name} exist, but not the key that they were encrypted with: remove them first"
+                f"{', '.join(kept)} of {self.name} exist, but not the key that they were encrypted "
+                "with: remove them first"
             )
         kept["DataKey"] = {"KeyId": key}
         if not execute:
             raise DeployError(
-                f"{self.name} has data from before ({', '.join(sorted(kept))}): a plan can be shown once a deployment took it over"
+                f"{self.name} has data from before ({', '.join(sorted(kept))}): a plan can be "
+                "shown once a deployment took it over"
             )
         whole = packaged.template
         reduced = {
@@ -152,7 +161,8 @@ class Environment:
         }
 
     def _key(self, template: Template) -> str | None:
-        """The key of the environment's data, as its lake bucket tells; None where there is no such bucket."""
+        """The key of the environment's data, as its lake bucket tells; None where there is no such
+        bucket."""
         try:
             answer = self.session.client("s3").get_bucket_encryption(
                 Bucket=self._buckets(template)["LakeBucket"]
@@ -188,7 +198,8 @@ class Environment:
                 ).get("Errors", [])
                 if failed:
                     raise DeployError(
-                        f"{bucket}: {failed[0]['Key']} cannot be deleted: {failed[0].get('Message')}"
+                        f"{bucket}: {failed[0]['Key']} cannot be deleted: "
+                        f"{failed[0].get('Message')}"
                     )
                 count += len(objects)
         s3.delete_bucket(Bucket=bucket)
@@ -196,11 +207,13 @@ class Environment:
 
 
 def bootstrap(
-    session: Any, parameters: Mapping[str, str], say: Say = print, poll: float | None = None
+    session: Any, parameters: Mapping[str, str], say: Say = print, poll: float = POLL_SECONDS
 ) -> dict[str, str]:
-    """Deploys bootstrap.yaml: the artifact bucket and, where a subject is given, GitHub's role. Returns its outputs."""
-    options = {} if poll is None else {"poll": poll}
-    stack = Stack(session.client("cloudformation"), BOOTSTRAP, say, **options)
+    """Deploys bootstrap.yaml: the artifact bucket and, where a subject is given, GitHub's role.
+
+    Returns its outputs.
+    """
+    stack = Stack(session.client("cloudformation"), BOOTSTRAP, say, poll=poll)
     body = (ROOT / "bootstrap.yaml").read_text("utf-8")
     declared = Template.load(ROOT / "bootstrap.yaml").document["Parameters"]
     stack.change({"TemplateBody": body}, declared, parameters, {"project": "delta-lake"})
@@ -208,7 +221,8 @@ def bootstrap(
 
 
 def template_url(s3: Any, bucket: str, key: str) -> str:
-    """An object's address as CloudFormation takes it; that of a local endpoint where there is one."""
+    """An object's address as CloudFormation takes it; that of a local endpoint where there is
+    one."""
     endpoint = s3.meta.endpoint_url
     if "amazonaws.com" not in endpoint:
         return f"{endpoint}/{bucket}/{key}"

@@ -1,7 +1,8 @@
 """Packages the template: what it names by a local path is uploaded under the hash of its content.
 
-The same content always has the same key, so a deployment changes exactly what changed, and an upload that is there
-already is not repeated. The packaged template is JSON with CloudFormation's long forms.
+The same content always has the same key, so a deployment changes exactly what changed, and an
+upload that is there already is not repeated. The packaged template is JSON with CloudFormation's
+long forms.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 PREFIX = "delta-lake/"
 
@@ -54,7 +55,8 @@ class Package:
 
 
 def zipped(folder: Path) -> bytes:
-    """A folder of Python files as a zip that is the same for the same content, whenever and wherever it is made."""
+    """A folder of Python files as a zip that is the same for the same content, whenever and
+    wherever it is made."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
@@ -68,7 +70,7 @@ def zipped(folder: Path) -> bytes:
 
 def package(bucket: str, path: Path = ROOT / "template.yaml") -> Package:
     """The template at a path, packaged for a bucket; nothing is uploaded yet."""
-    document = copy.deepcopy(Template.load(path).document)
+    document = copy.deepcopy(dict(Template.load(path).document))
     return Package(bucket, document, tuple(_artifacts(document, bucket, path.parent)))
 
 

@@ -1,4 +1,5 @@
-"""The smoke test of a deployed environment: uploads the sample delivery and waits for the run that loads it."""
+"""The smoke test of a deployed environment: uploads the sample delivery and waits for the run that
+loads it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.stack import DeployError, Say
-from local.sample import write_sample
+from tools.sample import write_sample
 
 MEASURES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 
@@ -24,9 +25,11 @@ def smoke(
     minutes: float = 60,
     poll: float = 15.0,
 ) -> dict[str, Any]:
-    """Uploads to the raw zone of an environment with these outputs; returns the summary of the run that took the files.
+    """Uploads to the raw zone of an environment with these outputs; returns the summary of the run
+    that took the files.
 
-    Raises DeployError where an execution does not succeed, where the numbers do not add up, or after so many minutes.
+    Raises DeployError where an execution does not succeed, where the numbers do not add up, or
+    after so many minutes.
     """
     states, arn = session.client("stepfunctions"), outputs["StateMachineArn"]
     before = {execution["executionArn"] for execution in _executions(states, arn)}
@@ -57,7 +60,8 @@ def smoke(
                 return _checked(summary, say)
         time.sleep(poll)
     raise DeployError(
-        f"No execution loaded the files within {minutes:g} minutes; look at the queue, the Pipe and {arn}"
+        f"No execution loaded the files within {minutes:g} minutes; look at the queue, the Pipe "
+        f"and {arn}"
     )
 
 

@@ -1,4 +1,5 @@
-"""Stacks: a change set is made, shown and executed; what happens is told as it happens; what failed is told in a line."""
+"""Stacks: a change set is made, shown and executed; what happens is told as it happens; what failed
+is told in a line."""
 
 from __future__ import annotations
 
@@ -18,7 +19,10 @@ class DeployError(Exception):
 
 
 class Stack:
-    """One CloudFormation stack. `role` is what CloudFormation works as; without it, as the caller."""
+    """One CloudFormation stack.
+
+    `role` is what CloudFormation works as; without it, as the caller.
+    """
 
     def __init__(
         self,
@@ -45,7 +49,8 @@ class Stack:
         stack = self.describe()
         if stack is None:
             raise DeployError(
-                f"There is no stack {self.name} in {self.client.meta.region_name}: deploy it, or say another environment or region"
+                f"There is no stack {self.name} in {self.client.meta.region_name}: deploy it, or "
+                "say another environment or region"
             )
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
@@ -60,13 +65,14 @@ class Stack:
     ) -> bool:
         """Creates or updates the stack by a change set; False where there was nothing to change.
 
-        `template` is {'TemplateURL': ...} or {'TemplateBody': ...}. A parameter that is not given keeps its value; `imported`
-        are resources that exist and that a new stack takes over.
+        `template` is {'TemplateURL': ...} or {'TemplateBody': ...}. A parameter that is not given
+        keeps its value; `imported` are resources that exist and that a new stack takes over.
         """
         existing = self.describe()
         if existing and existing["StackStatus"] == "ROLLBACK_COMPLETE":
             raise DeployError(
-                f"The first deployment of {self.name} failed and left an empty stack: destroy it, then deploy again"
+                f"The first deployment of {self.name} failed and left an empty stack: destroy it, "
+                "then deploy again"
             )
         kind = "IMPORT" if imported else "UPDATE" if existing else "CREATE"
         known = {given["ParameterKey"] for given in (existing or {}).get("Parameters", [])}
@@ -102,7 +108,8 @@ class Stack:
         return True
 
     def _changes(self, change_set: str) -> list[str] | None:
-        """What the change set would do, a line for each resource; None where it would do nothing."""
+        """What the change set would do, a line for each resource; None where it would do
+        nothing."""
         while True:
             described = self.client.describe_change_set(
                 StackName=self.name, ChangeSetName=change_set

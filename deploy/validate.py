@@ -1,4 +1,5 @@
-"""`make validate`: every check of the templates, the state machine and the workflows that this machine has the tools for."""
+"""`make validate`: every check of the templates, the state machine and the workflows that this
+machine has the tools for."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from local.template import ROOT
+from tools.template import ROOT
 
 TEMPLATES = ("template.yaml", "bootstrap.yaml")
 STATE_MACHINE = "stepfunctions/delta-lake.json"
@@ -20,7 +21,7 @@ def checks(root: Path = ROOT) -> Iterator[tuple[str, list[str]]]:
         str(path.relative_to(root)) for path in (root / ".github" / "workflows").glob("*.yml")
     )
     yield "templates", ["cfn-lint", *TEMPLATES]
-    yield "state machine", [sys.executable, "-m", "local.asl_check", STATE_MACHINE]
+    yield "state machine", [sys.executable, "-m", "tools.asl_check", STATE_MACHINE]
     yield (
         "security of the templates",
         [

@@ -5,19 +5,27 @@ from __future__ import annotations
 import importlib
 import sys
 
+from tools import SetupError
+
 COMMANDS = {
     "run": (
-        "local.run",
+        "local.commands.run",
         "uploads go the whole way to Athena: two deliveries of sample data, or your own",
     ),
-    "up": ("local.up", "the same, kept running: upload with the AWS CLI, query, look at each run"),
-    "job": ("local.job", "run the job alone, on folders"),
+    "up": (
+        "local.commands.up",
+        "the same, kept running: upload with the AWS CLI, query, look at each run",
+    ),
+    "job": ("local.commands.job", "run the job alone, on folders"),
     "sql": (
         "local.athena",
         "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV",
     ),
-    "images": ("local.pictures", "draw the pictures in images/ from the files that they show"),
-    "jars": ("local.jars", "fetch what Spark needs, once"),
+    "images": (
+        "local.commands.images",
+        "draw the pictures in images/ from the files that they show",
+    ),
+    "jars": ("local.commands.jars", "fetch what Spark needs, once"),
 }
 
 
@@ -27,8 +35,6 @@ def main() -> int:
         for name, (_, meaning) in COMMANDS.items():
             print(f"  {name:8} {meaning}")
         return 0 if len(sys.argv) == 2 and sys.argv[1] in ("-h", "--help") else 2
-    from local.runtime import SetupError
-
     try:
         return importlib.import_module(COMMANDS[sys.argv[1]][0]).main(sys.argv[2:])
     except SetupError as error:

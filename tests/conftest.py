@@ -1,4 +1,5 @@
-"""Which tests share a process when pytest runs them side by side: those of a file, and those of `tests/spark`, which share one Spark.
+"""Which tests share a process when pytest runs them side by side: those of a file, and those of
+`tests/spark`, which share one Spark.
 
 The scenarios are a share of their own, so that both processes end at about the same time.
 """

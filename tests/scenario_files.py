@@ -44,7 +44,8 @@ class Scenario:
 
     tables    dataset -> key -> typed values in the order of the columns
     summary   (run, dataset or "files", measure) -> value
-    rejected  sorted (dataset, record key or None, status, reasons in alphabetical order), or None if nothing is said
+    rejected  sorted (dataset, record key or None, status, reasons in alphabetical order), or None
+              if nothing is said
     """
 
     name: str

@@ -1,21 +1,25 @@
 """Moves3Objects: archives exactly the files that a run has read, and no others.
 
-The job commits `runs/<run id>/manifest.jsonl`, one line for each object version that it listed. For each line:
+The job commits `runs/<run id>/manifest.jsonl`, one line for each object version that it listed. For
+each line:
 
     destination archive   -> s3://<archive bucket>/archived/run=<run id>/<path>
     destination rejected  -> s3://<lake bucket>/rejected/files/run=<run id>/<path>
     destination raw       -> stays where it is, for the next run
 
-An object is copied, the copy is verified, and the source is deleted only if it is still the version of the manifest.
-An object that was overwritten since then is left and reported. Every step can be repeated: a page that is handed in
-twice finds its work done.
+An object is copied, the copy is verified, and the source is deleted only if it is still the version
+of the manifest. An object that was overwritten since then is left and reported. Every step can be
+repeated: a page that is handed in twice finds its work done.
 
-Event   {"run_id": "...", "archive": {"offset": 0, "page": 0, ...}}   the cursor is the answer of the call before
-Answer  {"isComplete": bool, "offset": byte in the manifest, "page": n, "samples": ["key: what happened", ...],
-         "archived": n, "rejected": n, "left": n, "changed": n, "gone": n, "failed": n}   counted over all pages
+Event   {"run_id": "...", "archive": {"offset": 0, "page": 0, ...}}
+        the cursor is the answer of the call before
+Answer  {"isComplete": bool, "offset": byte in the manifest, "page": n,
+         "samples": ["key: what happened", ...],
+         "archived": n, "rejected": n, "left": n, "changed": n, "gone": n, "failed": n}
+        counted over all pages
 
-The answer stays small (Step Functions passes at most 256 KiB). What failed for one object is a number and a sample in
-the answer, not an exception; only a manifest that cannot be read raises.
+The answer stays small (Step Functions passes at most 256 KiB). What failed for one object is a
+number and a sample in the answer, not an exception; only a manifest that cannot be read raises.
 """
 
 from __future__ import annotations
@@ -113,7 +117,10 @@ class Entry:
         )
 
     def is_version(self, head: Mapping[str, Any]) -> bool:
-        """Whether an object's head is that of the version in the manifest. HTTP dates have whole seconds only."""
+        """Whether an object's head is that of the version in the manifest.
+
+        HTTP dates have whole seconds only.
+        """
         modified = head["LastModified"].astimezone(UTC).replace(microsecond=0)
         return (
             head["ETag"].strip('"') == self.etag
@@ -137,7 +144,8 @@ OVERWRITTEN = Outcome(
 
 @dataclass(frozen=True)
 class Clients:
-    """`once` never repeats a request by itself, so that its "not found" can only mean that somebody else deleted."""
+    """`once` never repeats a request by itself, so that its "not found" can only mean that somebody
+    else deleted."""
 
     retrying: Any
     once: Any
@@ -183,7 +191,10 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 class Archiver:
-    """Works through one run's manifest. `clock` is a parameter so that tests can let time run out."""
+    """Works through one run's manifest.
+
+    `clock` is a parameter so that tests can let time run out.
+    """
 
     def __init__(
         self,
@@ -201,7 +212,8 @@ class Archiver:
         self.clock = clock
 
     def run(self, cursor: Mapping[str, Any]) -> dict[str, Any]:
-        """One invocation's work: pages of the manifest until it ends, or the time does, or the files of one call."""
+        """One invocation's work: pages of the manifest until it ends, or the time does, or the
+        files of one call."""
         offset, left = cursor.get("offset", 0), self.settings.files_per_call
         counts = {kind: cursor.get(kind, 0) for kind in COUNTED}
         samples = list(cursor.get("samples", []))
@@ -211,7 +223,9 @@ class Archiver:
             while not complete:
                 entries, total = self._read_page(offset)
                 entries = entries[:left]
-                for entry, outcome in zip(entries, pool.map(self._archive_in_time, entries)):
+                for entry, outcome in zip(
+                    entries, pool.map(self._archive_in_time, entries), strict=True
+                ):
                     if outcome is None and progress:
                         break
                     # An entry that does not fit into a whole invocation would be tried for ever.
@@ -346,7 +360,7 @@ class Archiver:
                     raise
                 unanswered = True
                 time.sleep(random.uniform(0, 0.2 * 2**attempt))
-        if self._head(entry.bucket, entry.key) is not None:
+        if self._head(self.settings.raw_bucket, entry.key) is not None:
             return Outcome(
                 "changed",
                 "was overwritten while it was archived; the version that was read is in the "
@@ -354,13 +368,15 @@ class Archiver:
             )
         if unanswered:  # the deletion may well be our own, its answer lost: the copy must stay
             return Outcome(kind)
-        # Another run was quicker and has its own copy. Only the version that this call made is taken back.
+        # Another run was quicker and has its own copy. Only the version that this call made is
+        # taken back.
         if version is not None:
             self.s3_once.delete_object(Bucket=bucket, Key=key, VersionId=version)
         return Outcome("gone", "was archived by another run at the same time")
 
     def _copy(self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str) -> str | None:
-        """Copies the version of the manifest; returns the version id of the copy where the bucket has versions."""
+        """Copies the version of the manifest; returns the version id of the copy where the bucket
+        has versions."""
         if entry.size > self.settings.multipart_threshold:
             return self._copy_in_parts(entry, source, bucket, key)
         response = self.s3.copy_object(

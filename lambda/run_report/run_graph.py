@@ -352,8 +352,8 @@ def _crossings(layers: Sequence[Sequence[Node]], links: Sequence[tuple[Node, Nod
         by_layer[a.layer].append((place[id(a)], place[id(b)], weight))
     count = 0
     for pairs in by_layer.values():
-        for i, (a, b, w) in enumerate(pairs):
-            count += sum(w * v for c, d, v in pairs[slice(i + 1, None)] if (a - c) * (b - d) < 0)
+        for i, (x, y, w) in enumerate(pairs):
+            count += sum(w * v for c, d, v in pairs[slice(i + 1, None)] if (x - c) * (y - d) < 0)
     return count
 
 

@@ -1,4 +1,5 @@
-"""A Glue job, a crawler and a query engine without Spark: they keep the contracts that the state machine relies on."""
+"""A Glue job, a crawler and a query engine without Spark: they keep the contracts that the state
+machine relies on."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 
 import boto3
 
-from local.aws import CrawlFailed, JobFailed, QueryFailed
+from local.aws.server import CrawlFailed, JobFailed, QueryFailed
 
 COUNTS = (
     "rows_read",
@@ -38,9 +39,11 @@ def split(path: str) -> tuple[str, str]:
 
 
 class FakeJob:
-    """Lists the raw zone, "loads" each line of a file as an order, keeps a ledger, commits manifest and summary.
+    """Lists the raw zone, "loads" each line of a file as an order, keeps a ledger, commits manifest
+    and summary.
 
-    `failures` are raised one per run, before the commit; `during` is called between listing and commit.
+    `failures` are raised one per run, before the commit; `during` is called between listing and
+    commit.
     """
 
     def __init__(self) -> None:
@@ -69,8 +72,8 @@ class FakeJob:
         if self.failures:
             error = self.failures.pop(0)
             if not isinstance(error, JobFailed) or error.state == "FAILED":
-                failed = {"run_id": run_id, "status": "FAILED", "error": str(error)}
-                self.write(arguments, "summary.json", json.dumps(failed))
+                failed = {**self.summary(run_id, [], 0), "status": "FAILED", "error": str(error)}
+                self.write(arguments, "summary.json", json.dumps({**failed, "tables": {}}))
             raise error
         new = [line for line in lines if line["outcome"] == "loaded"]
         for line in new:
@@ -130,6 +133,7 @@ class FakeJob:
         }
         tables["clean_orders"]["dates"] = ["2025-04-01", "2025-04-03"] if rows else []
         return {
+            "schema_version": 1,
             "run_id": run_id,
             "status": "SUCCEEDED",
             "error": None,
@@ -166,15 +170,16 @@ class FakeJob:
 
 
 class FakeCrawler:
-    """Counts crawls, and puts each target into the catalog; `failures` are raised one per crawl."""
+    """Counts crawls, and puts each target into the catalog; `failures` are raised one per crawl,
+    `during` is called in each."""
 
     def __init__(self) -> None:
         self.crawls: list[Sequence[str]] = []
         self.failures: list[CrawlFailed] = []
-        self.seconds = 0.0
+        self.during: Callable[[], Any] = lambda: None
 
     def __call__(self, database: str, targets: Sequence[str]) -> None:
-        time.sleep(self.seconds)
+        self.during()
         self.crawls.append(targets)
         if self.failures:
             raise self.failures.pop(0)
@@ -185,7 +190,8 @@ class FakeCrawler:
 
 
 class FakeQueries:
-    """Answers each check with the number of violations that is set for a word in its SQL; 0 otherwise."""
+    """Answers each check with the number of violations that is set for a word in its SQL; 0
+    otherwise."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -1,5 +1,5 @@
-"""A small fixed lake, whose figures can be checked by hand: five orders, six items, three products, five rejected
-rows."""
+"""A small fixed lake, whose figures can be checked by hand: five orders, six items, three products,
+five rejected rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Spark as a second opinion: `python -m tests.pipeline.spark_queries LAKE < queries.json`, a list of statements in Spark's SQL.
+"""Spark as a second opinion: `python -m tests.pipeline.spark_queries LAKE < queries.json`, a list
+of statements in Spark's SQL.
 
 Prints a JSON list: for each statement its rows, with the values written as Athena writes them.
 """

@@ -21,7 +21,7 @@ from local.athena import (
     on_endpoint,
     s3_options,
 )
-from local.crawler import crawl_tables
+from local.aws.crawler import crawl_tables
 from local.runtime import SetupError
 from tests.pipeline import lake
 
@@ -116,7 +116,8 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
         ),
         (
             "SELECT *\nFROM nowhere",
-            "TABLE_NOT_FOUND: line 2:6: Table 'awsdatacatalog.delta-lakehouse.nowhere' does not exist",
+            "TABLE_NOT_FOUND: line 2:6: Table 'awsdatacatalog.delta-lakehouse.nowhere' does not "
+            "exist",
         ),
         (
             "SELECT * FROM other.clean_orders",
@@ -200,8 +201,8 @@ def test_the_result_file_quotes_every_value_and_leaves_null_empty(athena: Athena
         "SELECT product_id, product_name, 1.5 AS n FROM clean_products ORDER BY 1"
     ).csv()
     assert (
-        text
-        == '"product_id","product_name","n"\n"p1","Milk","1.5"\n"p2","Bread, ""white""","1.5"\n"p3",,"1.5"\n'
+        text == '"product_id","product_name","n"\n"p1","Milk","1.5"\n"p2","Bread, '
+        '""white""","1.5"\n"p3",,"1.5"\n'
     )
 
 

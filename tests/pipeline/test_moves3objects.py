@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -16,20 +13,11 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 from moto.s3.models import s3_backends
 
-HANDLER = Path(__file__).resolve().parents[2] / "lambda" / "moves3objects" / "handler.py"
+from tools.files import ROOT, load_module
+
+archiver = load_module("moves3objects_handler", ROOT / "lambda" / "moves3objects" / "handler.py")
 RAW, LAKE, ARCHIVE = "raw-zone", "lake", "archive"
 PREFIX = "land-folder/Data/"
-
-
-def load_handler() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("moves3objects_handler", HANDLER)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
-    return module
-
-
-archiver = load_handler()
 
 
 class Zone:
@@ -47,7 +35,8 @@ class Zone:
         upload: dict[str, Any] | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
-        """Uploads a file and lists it, as the job does; `upload` are more parameters of the upload, `changes` of the manifest's line."""
+        """Uploads a file and lists it, as the job does; `upload` are more parameters of the upload,
+        `changes` of the manifest's line."""
         self.s3.put_object(Bucket=RAW, Key=PREFIX + path, Body=body, **(upload or {}))
         head = self.s3.head_object(Bucket=RAW, Key=PREFIX + path)
         line = {

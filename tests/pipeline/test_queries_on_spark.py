@@ -1,4 +1,5 @@
-"""Twenty queries of analysts give the same on Athena's stand-in and on Spark, which share no line of code."""
+"""Twenty queries of analysts give the same on Athena's stand-in and on Spark, which share no line
+of code."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def in_sparks_words() -> list[str]:
     """The queries, each in Spark's dialect where queries.sql has one (`--spark` lines)."""
     found = []
     for block, (_, athena_sql, _) in zip(
-        QUERIES.read_text("utf-8").split("\n\n")[1:], read_queries()
+        QUERIES.read_text("utf-8").split("\n\n")[1:], read_queries(), strict=True
     ):
         own = [
             line.removeprefix("--spark ")
@@ -47,4 +48,4 @@ def ask_spark(folder: Path, statements: list[str]) -> list[list[list[str | None]
 def test_spark_and_athena_agree_on_every_query(tmp_path: Path) -> None:
     athena = Athena(lake.build(tmp_path))
     expected = {question: athena.query(sql).text_rows() for question, sql, _ in read_queries()}
-    assert dict(zip(expected, ask_spark(tmp_path, in_sparks_words()))) == expected
+    assert dict(zip(expected, ask_spark(tmp_path, in_sparks_words()), strict=True)) == expected

@@ -1,4 +1,5 @@
-"""The whole pipeline with the real job: an upload starts it, Spark loads, Athena reads; faults, and a storm of uploads."""
+"""The whole pipeline with the real job: an upload starts it, Spark loads, Athena reads; faults, and
+a storm of uploads."""
 
 from __future__ import annotations
 
@@ -11,13 +12,17 @@ from typing import Any
 
 import pytest
 
-from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed
-from local.pipeline import Pipeline
-from local.stepfunctions import Pace
+from local.aws.pipeline import Pipeline
+from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed
+from local.aws.stepfunctions import Pace
+from tests.unit.test_summary import CONTRACT
 
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
-ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n"
+ITEMS = (
+    "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,"
+    "order_timestamp,date\n"
+)
 ENVIRONMENTS = (f"test{number}" for number in itertools.count())
 
 
@@ -82,7 +87,10 @@ def machine() -> Iterator[Pipeline]:
 
 @pytest.fixture
 def deploy(machine: Pipeline) -> Callable[..., Shop]:
-    """Deploys an environment with names of its own. Without a batching window only the sweep starts runs."""
+    """Deploys an environment with names of its own.
+
+    Without a batching window only the sweep starts runs.
+    """
 
     def fresh(batching_window: float = 10_000) -> Shop:
         machine.aws.stop()
@@ -136,6 +144,10 @@ def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., 
         for name in ("manifest.jsonl", "summary.json", "report.html")
     }
     assert f"runs/{execution['name']}/report.html" in message["message"]
+    summary = shop.aws.client("s3").get_object(
+        Bucket=shop.aws.name("LakeBucket"), Key=f"runs/{execution['name']}/summary.json"
+    )
+    CONTRACT.validate(json.loads(summary["Body"].read()))
 
 
 def test_files_that_come_or_change_between_the_listing_and_the_archive_stay_for_the_next_run(
@@ -187,7 +199,7 @@ def test_a_job_that_is_killed_in_the_middle_is_started_again_by_the_next_run(
     assert shop.column("SELECT count(*) FROM rejected_records") == ["2"], "rejects are not doubled"
 
 
-# Faults: what breaks, the subject of the message, and a word of the cause -------------------------------------------------
+# Faults: what breaks, the subject of the message, and a word of the cause -------------------------
 
 
 def job_ends(state: str) -> Callable[[Shop], None]:
@@ -313,7 +325,7 @@ def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with
     assert len(names) == len(shop.archived()) == 3 + 2 * len(FAULTS), "each file once"
 
 
-# A storm --------------------------------------------------------------------------------------------------------------
+# A storm ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
-"""The report of a real execution of the state machine: the page lies next to the summary and shows what happened."""
+"""The report of a real execution of the state machine: the page lies next to the summary and shows
+what happened."""
 
 from __future__ import annotations
 
-from local.aws import LocalAws, Runners
-from local.pictures import graph
-from local.stepfunctions import Pace
+from local.aws.server import LocalAws, Runners
+from local.aws.stepfunctions import Pace
 from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
+from tools.pictures import graph
 
 
 def test_an_execution_leaves_its_page_and_its_history_can_be_drawn() -> None:

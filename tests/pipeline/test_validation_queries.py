@@ -1,4 +1,5 @@
-"""The state machine's own checks, run by a reader of the tables that is not Spark: each finds what it looks for."""
+"""The state machine's own checks, run by a reader of the tables that is not Spark: each finds what
+it looks for."""
 
 from __future__ import annotations
 
@@ -16,14 +17,20 @@ SQL = json.loads(DEFINITION.read_text("utf-8"))["States"]["PrepareChecks"]["Resu
 DAY, OTHER_DAY = "2025-04-01", "2025-04-02"
 
 
+def columns_of(
+    names: tuple[str, ...], rows: list[tuple[str | None, ...]]
+) -> dict[str, tuple[str | None, ...]]:
+    return dict(zip(names, zip(*rows, strict=True), strict=True))
+
+
 class Lake:
     """Three tables with few columns, to be broken by a test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.products: list[str | None] = ["p1", "p2"]
-        self.orders: list[tuple[str | None, str]] = [("o1", DAY), ("o2", OTHER_DAY)]
-        self.items: list[tuple[str | None, str | None, str | None, str]] = [
+        self.orders: list[tuple[str | None, ...]] = [("o1", DAY), ("o2", OTHER_DAY)]
+        self.items: list[tuple[str | None, ...]] = [
             ("i1", "o1", "p1", DAY),
             ("i2", "o2", "p2", OTHER_DAY),
         ]
@@ -47,10 +54,8 @@ class Lake:
     def write(self) -> dict[str, str]:
         columns = {
             "clean_products": {"product_id": self.products},
-            "clean_orders": dict(zip(("order_id", "date"), zip(*self.orders))),
-            "clean_orders_items": dict(
-                zip(("id", "order_id", "product_id", "date"), zip(*self.items))
-            ),
+            "clean_orders": columns_of(("order_id", "date"), self.orders),
+            "clean_orders_items": columns_of(("id", "order_id", "product_id", "date"), self.items),
         }
         for name, given in columns.items():
             table = pa.table(

@@ -1,4 +1,5 @@
-"""What `make run` shows of an execution is what has happened, and the exit code tells whether all went well."""
+"""What `make run` shows of an execution is what has happened, and the exit code tells whether all
+went well."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local import run
-from local.aws import JobFailed, LocalAws, Runners
+from local.aws.server import JobFailed, LocalAws, Runners
+from local.aws.stepfunctions import Pace
+from local.commands import run
+from local.commands.watch import Watch
 from local.runtime import SetupError
-from local.stepfunctions import Pace
-from local.watch import Watch
 from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from local.job import job_arguments
+from local.aws.job import job_arguments
 from local.runtime import BRIEF, spark_environment
-from local.worker import load_job
 from tests.model import RawFile
+from tools.files import load_job
 
 FAST = {
     "spark.sql.shuffle.partitions": "2",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.worker import load_job
+from tools.files import load_job
 
 job_module = load_job()
 USUAL = {

@@ -17,7 +17,7 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from local.job import job_arguments
+from local.aws.job import job_arguments
 from local.runtime import ROOT, spark_environment
 from tests.model import RawFile
 from tests.spark.conftest import FAST, Lake, check_equation, csv_file
@@ -457,7 +457,7 @@ COMMITS = [
 ]
 KILLER = """
 import json, os, signal, sys
-from local.worker import load_job
+from tools.files import load_job
 job = load_job()
 step, steps = sys.argv[1], job.progress
 def kill(name):

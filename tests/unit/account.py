@@ -1,4 +1,5 @@
-"""An AWS account for deployments: a moto server whose CloudFormation is mended where it stops short."""
+"""An AWS account for deployments: a moto server whose CloudFormation is mended where it stops
+short."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ REGION = "us-east-1"
 
 
 def _execute(original: Any) -> Any:
-    """moto leaves out the outputs of a stack that a change set has made, and would create what is to be imported."""
+    """moto leaves out the outputs of a stack that a change set has made, and would create what is
+    to be imported."""
 
     def execute(
         backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None

@@ -1,4 +1,5 @@
-"""The check of the state machine finds what it is there to find, and nothing in the machine that is deployed."""
+"""The check of the state machine finds what it is there to find, and nothing in the machine that is
+deployed."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from local.asl_check import main, problems
+from tools.asl_check import CONTRACT, check, main, problems
 
 FILE = Path(__file__).resolve().parents[2] / "stepfunctions" / "delta-lake.json"
 NAMED_STATES = [
@@ -44,6 +45,11 @@ def machine() -> dict[str, Any]:
     return json.loads(FILE.read_text("utf-8"))
 
 
+@pytest.fixture
+def contract() -> dict[str, Any]:
+    return json.loads(FILE.with_name(CONTRACT).read_text("utf-8"))
+
+
 def small_machine(**states: dict[str, Any]) -> dict[str, Any]:
     return {"StartAt": next(iter(states)), "TimeoutSeconds": 60, "States": states}
 
@@ -73,8 +79,8 @@ def task(**fields: Any) -> dict[str, Any]:
 DONE = {"Type": "Succeed"}
 
 
-def test_the_deployed_state_machine_has_no_findings(machine: dict[str, Any]) -> None:
-    assert problems(machine) == []
+def test_the_deployed_state_machine_has_no_findings() -> None:
+    assert check(FILE) == []
 
 
 def test_operators_find_every_state_under_its_name(machine: dict[str, Any]) -> None:
@@ -134,13 +140,54 @@ def test_a_choice_without_default_is_found(machine: dict[str, Any]) -> None:
     assert "CheckGlueJobStatus: no Default" in problems(machine)
 
 
-def test_a_path_below_a_file_s_content_needs_a_guard(machine: dict[str, Any]) -> None:
-    unguarded = copy.deepcopy(machine)
-    rule = unguarded["States"]["CheckRunSummary"]["Choices"][1]
-    rule["And"] = [part for part in rule["And"] if not part["Variable"].endswith("products.parked")]
-    assert problems(unguarded) == [
-        "ComposeMessage: $.job.summary.datasets.products.parked may be missing"
+def findings_about(path: str, found: list[str]) -> list[str]:
+    return [finding for finding in found if path in finding]
+
+
+def test_a_path_of_the_summary_is_sure_only_behind_its_schema_version(
+    machine: dict[str, Any], contract: dict[str, Any]
+) -> None:
+    for rule in machine["States"]["CheckRunSummary"]["Choices"]:
+        rule["And"] = [part for part in rule["And"] if "NumericEquals" not in part]
+    found = problems(machine, contract)
+    assert "CheckRunSummary: $.job.summary.status may be missing" in found
+    assert "ComposeMessage: $.job.summary.datasets.products.parked may be missing" in found
+
+
+def test_a_path_that_the_schema_of_the_summary_does_not_promise_is_found(
+    machine: dict[str, Any], contract: dict[str, Any]
+) -> None:
+    contract["$defs"]["dataset"]["required"].remove("parked")
+    assert problems(machine, contract) == [
+        f"ComposeMessage: $.job.summary.datasets.{dataset}.parked may be missing"
+        for dataset in ("order_items", "orders", "products")
     ]
+
+
+def test_another_version_of_the_summary_promises_nothing(
+    machine: dict[str, Any], contract: dict[str, Any]
+) -> None:
+    contract["properties"]["schema_version"]["const"] = 2
+    assert findings_about("$.job.summary.files.listed", problems(machine, contract))
+
+
+def test_tables_are_promised_only_of_a_run_that_loaded(
+    machine: dict[str, Any], contract: dict[str, Any]
+) -> None:
+    (rule,) = machine["States"]["CheckTablesExist"]["Choices"]
+    rule["And"] = [part for part in rule["And"] if "StringEquals" not in part]
+    assert findings_about("CheckTablesExist", problems(machine, contract)) == [
+        "CheckTablesExist: $.job.summary.tables.clean_orders.version may be missing",
+        "CheckTablesExist: $.job.summary.tables.clean_orders_items.version may be missing",
+        "CheckTablesExist: $.job.summary.tables.clean_products.version may be missing",
+    ]
+
+
+def test_a_version_that_was_replaced_since_promises_nothing(
+    machine: dict[str, Any], contract: dict[str, Any]
+) -> None:
+    machine["States"]["InitiateArchiveProcess"]["ResultPath"] = "$.job"
+    assert findings_about("$.job.summary.files.listed", problems(machine, contract))
 
 
 def test_a_path_that_an_earlier_result_replaced_is_found(machine: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""Packaging and deploying, against a moto server: the deployer's own commands, and what it says when something is missing."""
+"""Packaging and deploying, against a moto server: the deployer's own commands, and what it says
+when something is missing."""
 
 from __future__ import annotations
 
@@ -19,11 +20,12 @@ from deploy.environment import Environment
 from deploy.package import package, zipped
 from deploy.smoke import smoke
 from deploy.stack import DeployError
-from local.template import ROOT, Template
 from tests.unit.account import REGION, account
+from tools.template import ROOT, Template
 
-# What moto's CloudFormation does not know. `local/` makes or plays the job, crawler, database, workgroup, Pipe and schedule; policies of
-# buckets, queues and the topic, the subscription and the alarms are held against the design by reading the template.
+# What moto's CloudFormation does not know. `local/` makes or plays the job, crawler, database,
+# workgroup, Pipe and schedule; policies of buckets, queues and the topic, the subscription and the
+# alarms are held against the design by reading the template.
 UNKNOWN_TO_MOTO = {
     "AWS::S3::BucketPolicy",
     "AWS::SQS::QueuePolicy",
@@ -174,7 +176,8 @@ def test_every_role_of_a_deployment_has_the_boundary(aws: Any) -> None:
 def test_a_change_set_without_changes_is_no_failure(
     aws: Any, monkeypatch: pytest.MonkeyPatch, reason: str, refused: bool
 ) -> None:
-    """moto finds a change where there is none; so CloudFormation's own answer is put in its place."""
+    """moto finds a change where there is none; so CloudFormation's own answer is put in its
+    place."""
     assert main(["up"]) == 0
     environment, said = Environment(aws, "prod", poll=0), []
     environment.stack.say = said.append
@@ -348,7 +351,8 @@ def test_what_the_template_points_to_lies_in_the_bucket(aws: Any) -> None:
 
 
 class FinishedRun:
-    """Stands for boto3's session: the upload is followed at once by one execution, with this end and this summary."""
+    """Stands for boto3's session: the upload is followed at once by one execution, with this end
+    and this summary."""
 
     def __init__(self, status: str, summary: dict[str, Any]) -> None:
         self.status, self.text, self.uploaded = status, json.dumps(summary), []

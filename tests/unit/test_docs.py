@@ -1,4 +1,5 @@
-"""What the docs say is what the files say: parameters, alarms, commands, links; and the example queries run."""
+"""What the docs say is what the files say: parameters, alarms, commands, links; and the example
+queries run."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ import pytest
 from deltalake import write_deltalake
 
 from local.athena import Athena
-from local.template import ROOT, Template
-from local.worker import load_job
+from tools.files import load_job
+from tools.template import ROOT, Template
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
@@ -50,7 +51,9 @@ def test_the_runbook_has_every_subject_of_a_message() -> None:
     assert subjects <= set(re.findall(r"^\| ([^|*]+?) \|", text("runbook.md"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("path", [*DOCS, ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name
+)
 def test_every_link_leads_somewhere(path: Path) -> None:
     targets = [
         target

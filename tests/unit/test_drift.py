@@ -1,17 +1,19 @@
-"""What runs on one machine is what the template says: each resource is asked for at the local AWS and held against the template."""
+"""What runs on one machine is what the template says: each resource is asked for at the local AWS
+and held against the template."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from local.aws import LocalAws
-from local.template import Template
+from local.aws.server import LocalAws
+from tools.template import Template
 
-# What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can do it.
+# What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can
+# do it.
 NOT_PLAYED = {
     "AWS::KMS::Alias": "a name of the key",
     "AWS::S3::BucketPolicy": "there is no TLS on one machine",
@@ -33,7 +35,8 @@ def aws() -> Iterator[LocalAws]:
 
 
 def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
-    """Where something of the template is missing or other than it says; what the service adds does not count."""
+    """Where something of the template is missing or other than it says; what the service adds does
+    not count."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         return [
             line
@@ -43,7 +46,7 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
         return [
             line
-            for place, pair in enumerate(zip(wanted, found))
+            for place, pair in enumerate(zip(wanted, found, strict=True))
             for line in differences(*pair, f"{path}[{place}]")
         ]
     same = (
@@ -54,82 +57,122 @@ def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
     return [] if same else [f"{path}: the template says {wanted!r}, the local AWS {found!r}"]
 
 
-def deployed(
-    aws: LocalAws, kind: str, logical_id: str, properties: Mapping[str, Any]
-) -> tuple[Any, Any]:
-    """What the template says of a resource, as far as it is played, and what the local AWS answers about it."""
-    name = aws.name(logical_id)
-    client = aws.client
-    if kind == "AWS::S3::Bucket":
-        # moto does not tell whether a bucket sends events; that uploads arrive is shown by the tests of the pipeline.
-        answer = {"VersioningConfiguration": client("s3").get_bucket_versioning(Bucket=name)}
-        return {key: properties[key] for key in answer}, answer
-    if kind == "AWS::SQS::Queue":
-        answer = client("sqs").get_queue_attributes(QueueUrl=name, AttributeNames=["All"])[
-            "Attributes"
-        ]
-        if "RedrivePolicy" in answer:
-            answer["RedrivePolicy"] = json.loads(answer["RedrivePolicy"])
-        return {key: value for key, value in properties.items() if key != "QueueName"}, answer
-    if kind == "AWS::SNS::Topic":
-        return {"TopicArn": name, "DisplayName": properties["DisplayName"]}, client(
-            "sns"
-        ).get_topic_attributes(TopicArn=name)["Attributes"]
-    if kind == "AWS::Events::Rule":
-        answer = {
-            "EventPattern": json.loads(client("events").describe_rule(Name=name)["EventPattern"]),
-            "Targets": client("events").list_targets_by_rule(Rule=name)["Targets"],
+Properties = Mapping[str, Any]
+# What the template says of a resource, as far as it is played; what the local AWS answers about it
+Seen = tuple[Any, Any]
+
+
+def bucket(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    # moto does not tell whether a bucket sends events; that uploads arrive is shown by the tests
+    # of the pipeline.
+    answer = {"VersioningConfiguration": aws.client("s3").get_bucket_versioning(Bucket=name)}
+    return {key: properties[key] for key in answer}, answer
+
+
+def queue(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    asked = aws.client("sqs").get_queue_attributes(QueueUrl=name, AttributeNames=["All"])
+    answer = asked["Attributes"]
+    if "RedrivePolicy" in answer:
+        answer["RedrivePolicy"] = json.loads(answer["RedrivePolicy"])
+    return {key: value for key, value in properties.items() if key != "QueueName"}, answer
+
+
+def topic(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    answer = aws.client("sns").get_topic_attributes(TopicArn=name)["Attributes"]
+    return {"TopicArn": name, "DisplayName": properties["DisplayName"]}, answer
+
+
+def rule(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    events = aws.client("events")
+    answer = {
+        "EventPattern": json.loads(events.describe_rule(Name=name)["EventPattern"]),
+        "Targets": events.list_targets_by_rule(Rule=name)["Targets"],
+    }
+    return {key: properties[key] for key in answer}, answer
+
+
+def state_machine(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    answer = aws.client("stepfunctions").describe_state_machine(stateMachineArn=name)
+    wanted = {
+        "name": properties["StateMachineName"],
+        "type": properties["StateMachineType"],
+        "roleArn": properties["RoleArn"],
+        "definition": json.loads(aws.template.definition()),
+    }
+    return wanted, answer | {"definition": json.loads(answer["definition"])}
+
+
+def function(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    played = (
+        "FunctionName",
+        "Description",
+        "Role",
+        "Handler",
+        "Runtime",
+        "MemorySize",
+        "Timeout",
+        "Environment",
+    )
+    answer = aws.client("lambda").get_function_configuration(FunctionName=name)
+    return {key: properties[key] for key in played}, answer
+
+
+def job(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    return properties, aws.client("glue").get_job(JobName=name)["Job"]
+
+
+def crawler(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    return properties, aws.client("glue").get_crawler(Name=name)["Crawler"]
+
+
+def database(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    return properties["DatabaseInput"], aws.client("glue").get_database(Name=name)["Database"]
+
+
+def workgroup(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    answer = aws.client("athena").get_work_group(WorkGroup=name)["WorkGroup"]
+    return {"Name": name, "Configuration": properties["WorkGroupConfiguration"]}, answer
+
+
+def role(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    iam = aws.client("iam")
+    inline = [
+        {
+            "PolicyName": policy["PolicyName"],
+            "PolicyDocument": iam.get_role_policy(RoleName=name, PolicyName=policy["PolicyName"])[
+                "PolicyDocument"
+            ],
         }
-        return {key: properties[key] for key in answer}, answer
-    if kind == "AWS::StepFunctions::StateMachine":
-        answer = client("stepfunctions").describe_state_machine(stateMachineArn=name)
-        wanted = {
-            "name": properties["StateMachineName"],
-            "type": properties["StateMachineType"],
-            "roleArn": properties["RoleArn"],
-            "definition": json.loads(aws.template.definition()),
-        }
-        return wanted, answer | {"definition": json.loads(answer["definition"])}
-    if kind == "AWS::Lambda::Function":
-        played = (
-            "FunctionName",
-            "Description",
-            "Role",
-            "Handler",
-            "Runtime",
-            "MemorySize",
-            "Timeout",
-            "Environment",
-        )
-        return {key: properties[key] for key in played}, client(
-            "lambda"
-        ).get_function_configuration(FunctionName=name)
-    if kind == "AWS::Glue::Job":
-        return properties, client("glue").get_job(JobName=name)["Job"]
-    if kind == "AWS::Glue::Crawler":
-        return properties, client("glue").get_crawler(Name=name)["Crawler"]
-    if kind == "AWS::Glue::Database":
-        return properties["DatabaseInput"], client("glue").get_database(Name=name)["Database"]
-    if kind == "AWS::Athena::WorkGroup":
-        answer = client("athena").get_work_group(WorkGroup=name)["WorkGroup"]
-        return {"Name": name, "Configuration": properties["WorkGroupConfiguration"]}, answer
-    if kind == "AWS::IAM::Role":
-        role = client("iam").get_role(RoleName=name)["Role"]
-        inline = [
-            {
-                "PolicyName": policy["PolicyName"],
-                "PolicyDocument": client("iam").get_role_policy(
-                    RoleName=name, PolicyName=policy["PolicyName"]
-                )["PolicyDocument"],
-            }
-            for policy in properties["Policies"]
-        ]
-        return {key: properties[key] for key in ("AssumeRolePolicyDocument", "Policies")}, role | {
-            "Policies": inline
-        }
-    if kind == "AWS::KMS::Key":
-        return {"KeyId": name}, client("kms").describe_key(KeyId=name)["KeyMetadata"]
-    raise ValueError(f"{logical_id}: say how a {kind} is looked at, or why it is not played")
+        for policy in properties["Policies"]
+    ]
+    wanted = {key: properties[key] for key in ("AssumeRolePolicyDocument", "Policies")}
+    return wanted, iam.get_role(RoleName=name)["Role"] | {"Policies": inline}
+
+
+def key(aws: LocalAws, name: str, properties: Properties) -> Seen:
+    return {"KeyId": name}, aws.client("kms").describe_key(KeyId=name)["KeyMetadata"]
+
+
+LOOKS: dict[str, Callable[[LocalAws, str, Properties], Seen]] = {
+    "AWS::S3::Bucket": bucket,
+    "AWS::SQS::Queue": queue,
+    "AWS::SNS::Topic": topic,
+    "AWS::Events::Rule": rule,
+    "AWS::StepFunctions::StateMachine": state_machine,
+    "AWS::Lambda::Function": function,
+    "AWS::Glue::Job": job,
+    "AWS::Glue::Crawler": crawler,
+    "AWS::Glue::Database": database,
+    "AWS::Athena::WorkGroup": workgroup,
+    "AWS::IAM::Role": role,
+    "AWS::KMS::Key": key,
+}
+
+
+def deployed(aws: LocalAws, kind: str, logical_id: str) -> Seen:
+    if kind not in LOOKS:
+        raise ValueError(f"{logical_id}: say how a {kind} is looked at, or why it is not played")
+    return LOOKS[kind](aws, aws.name(logical_id), aws.template.properties(logical_id))
 
 
 RESOURCES = [
@@ -146,7 +189,7 @@ RESOURCES = [
 def test_the_local_aws_has_what_the_template_says(
     aws: LocalAws, kind: str, logical_id: str
 ) -> None:
-    wanted, found = deployed(aws, kind, logical_id, aws.template.properties(logical_id))
+    wanted, found = deployed(aws, kind, logical_id)
     assert differences(wanted, found) == []
 
 

@@ -1,8 +1,9 @@
 """Every API call of a component is allowed by its role, and no role allows what nothing uses.
 
-What a component calls is read from its source: boto3 calls by the syntax tree, a state machine's Tasks by their resource
-and parameters. What cannot be read there, because AWS or Spark makes the call, stands in `BY_AWS`, with who makes it.
-Where the calls of a Lambda or of the job go is in `PLACES`; a call that stands in no line of it fails the test.
+What a component calls is read from its source: boto3 calls by the syntax tree, a state machine's
+Tasks by their resource and parameters. What cannot be read there, because AWS or Spark makes the
+call, stands in `BY_AWS`, with who makes it. Where the calls of a Lambda or of the job go is in
+`PLACES`; a call that stands in no line of it fails the test.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 TEMPLATE = Template.load()
 
@@ -35,7 +36,8 @@ class Use:
     context: Mapping[str, str] = field(default_factory=dict)
 
 
-# boto3 method -> IAM actions, where they differ from the method's own name. An object's copy carries its tags along.
+# boto3 method -> IAM actions, where they differ from the method's own name. An object's copy
+# carries its tags along.
 ACTIONS = {
     "s3.list_objects_v2": ["s3:ListBucket"],
     "s3.head_object": ["s3:GetObject"],
@@ -243,14 +245,15 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
     "PipeRole": {},
     "SweepRole": {"Scheduler: its encrypted input": [Use("kms:Decrypt", KEY)]},
 }
-# What an integration that waits (.sync) calls besides the action in its name, as Step Functions' guide lists it.
+# What an integration that waits (.sync) calls besides the action in its name, as Step Functions'
+# guide lists it.
 SYNC = {
     "glue:StartJobRun": ["glue:GetJobRun", "glue:GetJobRuns", "glue:BatchStopJobRun"],
     "athena:StartQueryExecution": ["athena:GetQueryExecution", "athena:StopQueryExecution"],
 }
 
 
-# From source to calls -------------------------------------------------------------------------------------------------
+# From source to calls -----------------------------------------------------------------------------
 
 
 @lru_cache
@@ -261,7 +264,8 @@ def operations(service: str) -> dict[str, str]:
 
 
 def boto3_calls(source: str) -> set[str]:
-    """`service.method` for each call of a method that a client made in this source has; a paginator counts as its method."""
+    """`service.method` for each call of a method that a client made in this source has; a paginator
+    counts as its method."""
     tree = ast.parse(source)
     calls = [
         node
@@ -369,7 +373,7 @@ def uses(role: str) -> list[Use]:
     return [*derived(role), *[use for group in BY_AWS[role].values() for use in group]]
 
 
-# From role to permission ----------------------------------------------------------------------------------------------
+# From role to permission --------------------------------------------------------------------------
 
 
 def listed(value: Any) -> list[Any]:
@@ -488,7 +492,10 @@ def test_a_role_is_taken_by_its_own_service_for_this_account_only() -> None:
 
 
 def test_a_call_is_found_in_the_source() -> None:
-    source = 's3 = boto3.client("s3")\ns3.delete_object(Key=k)\ns3.delete_object(Key=k, VersionId=v)\ns3.get_paginator("list_objects_v2")\n'
+    source = (
+        's3 = boto3.client("s3")\ns3.delete_object(Key=k)\ns3.delete_object(Key=k, '
+        'VersionId=v)\ns3.get_paginator("list_objects_v2")\n'
+    )
     assert {action for call in boto3_calls(source) for action in actions_of(call)} == {
         "s3:DeleteObject",
         "s3:DeleteObjectVersion",
@@ -530,7 +537,8 @@ def recorded(line: str) -> list[Use]:
     "line", (Path(__file__).parent / "s3a_requests.txt").read_text("utf-8").splitlines()
 )
 def test_the_job_may_make_each_request_that_s3a_made_in_a_real_run(line: str) -> None:
-    """Recorded at the server while Spark 4.1.1 loaded two deliveries over S3A; names that differ from run to run are shortened."""
+    """Recorded at the server while Spark 4.1.1 loaded two deliveries over S3A; names that differ
+    from run to run are shortened."""
     assert [
         use
         for use in recorded(line)

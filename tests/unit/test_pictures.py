@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from local import pictures
 from local.athena import Athena
-from local.browser import browser
-from local.template import Template
+from local.commands import images
 from tests.pipeline import lake
+from tools import pictures
+from tools.browser import browser
+from tools.template import Template
 
 ASL = json.loads(pictures.ASL_FILE.read_text("utf-8"))
 EVENTS = [
@@ -115,12 +116,12 @@ def test_a_resource_that_left_the_template_is_named() -> None:
 def test_the_check_tells_which_picture_is_old(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert pictures.main(["--out", str(tmp_path), "--check"]) == 1
+    assert images.main(["--out", str(tmp_path), "--check"]) == 1
     assert "architecture.svg is out of date: make images" in capsys.readouterr().out
     history = tmp_path / "history.json"
     history.write_text(json.dumps({"events": EVENTS}), "utf-8")
-    assert pictures.main(["--out", str(tmp_path), "--history", str(history)]) == 0
-    assert pictures.main(["--out", str(tmp_path), "--check"]) == 0
+    assert images.main(["--out", str(tmp_path), "--history", str(history)]) == 0
+    assert images.main(["--out", str(tmp_path), "--check"]) == 0
 
 
 @pytest.mark.skipif(browser() is None, reason="no Chromium here: apt-get install chromium")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import boto3
 from moto import mock_aws
 
-from local.worker import load_job
+from tools.files import load_job
 
 PRODUCTS = b"product_id,department_id,department,product_name\n1,2,Food,Tea\n"
 

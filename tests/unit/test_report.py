@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import base64
 import copy
-import importlib.util
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from local.browser import browser, measure, screenshot
+from tools.browser import browser, measure, screenshot
+from tools.files import ROOT, load_module
 
-ROOT = Path(__file__).resolve().parents[2]
 ASL = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8"))
 
 
-def load() -> ModuleType:
-    """The Lambda's module, which lies in no package."""
-    spec = importlib.util.spec_from_file_location(
-        "run_report_handler", ROOT / "lambda" / "run_report" / "handler.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-report = load()
+report = load_module("run_report_handler", ROOT / "lambda" / "run_report" / "handler.py")
 graph = report.run_graph
 
 
@@ -50,6 +35,7 @@ def dataset(
 
 
 SUMMARY: dict[str, Any] = {
+    "schema_version": 1,
     "run_id": "run-2025-04-16",
     "status": "SUCCEEDED",
     "error": None,
@@ -164,7 +150,8 @@ EXAMPLES = [
 def history(
     steps: list[str], fail_at: str | None = None, end: str = "ExecutionSucceeded"
 ) -> list[dict[str, Any]]:
-    """Events of an execution that went through these states, a second each; `fail_at` had its error caught."""
+    """Events of an execution that went through these states, a second each; `fail_at` had its error
+    caught."""
     events: list[dict[str, Any]] = [
         {
             "id": 1,
@@ -441,7 +428,10 @@ def test_the_executed_graph_marks_what_ran_and_what_did_not() -> None:
 def test_a_browser_shows_the_page_without_an_error(tmp_path: Path) -> None:
     file, shot = tmp_path / "report.html", tmp_path / "report.png"
     file.write_text(page(), "utf-8")
-    shown = "[document.querySelectorAll('section').length, [...document.querySelectorAll('svg')].every(one => one.getBBox().height > 50)]"
+    shown = (
+        "[document.querySelectorAll('section').length, "
+        "[...document.querySelectorAll('svg')].every(one => one.getBBox().height > 50)]"
+    )
     assert measure(file, shown) == [6, True]
     screenshot(file, shot, 1280, 1600, scale=1)
     assert (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from local.sample import Delivery, write_bench, write_bench_delivery, write_sample
 from tests.model import Lakehouse, RawFile
+from tools.sample import Delivery, write_bench, write_bench_delivery, write_sample
 
 
 def raw_files(delivery: Delivery) -> list[RawFile]:

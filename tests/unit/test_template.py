@@ -1,4 +1,5 @@
-"""The template passes the linter with the state machine in it, and says what the design promises."""
+"""The template passes the linter with the state machine in it, and says what the design
+promises."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from local.template import ROOT, Template
+from tools.template import ROOT, Template
 
 
 def lint(path: Path) -> str:
@@ -177,7 +178,8 @@ def test_a_service_may_use_a_queue_or_the_topic_for_this_deployment_only() -> No
 
 
 def test_eventbridge_can_publish_to_the_encrypted_topic() -> None:
-    """SNS supports no source condition in a key policy for EventBridge: each alert would be lost in silence."""
+    """SNS supports no source condition in a key policy for EventBridge: each alert would be lost in
+    silence."""
     template = Template.load()
     statements = template.properties("DataKey")["KeyPolicy"]["Statement"]
     (statement,) = [
@@ -239,7 +241,8 @@ def test_there_is_an_alarm_for_each_way_to_fail() -> None:
 
 
 def test_no_alarm_repeats_what_a_message_has_said() -> None:
-    """A run that fails tells it itself, one that dies has a rule for it, and the archiver's errors end in one of them."""
+    """A run that fails tells it itself, one that dies has a rule for it, and the archiver's errors
+    end in one of them."""
     silent = {
         logical_id
         for logical_id, alarm in Template.load().of_type("AWS::CloudWatch::Alarm")

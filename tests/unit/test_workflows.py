@@ -1,4 +1,5 @@
-"""The workflows: their tools find nothing, their actions are pinned, and their own commands do here what they do on GitHub."""
+"""The workflows: their tools find nothing, their actions are pinned, and their own commands do here
+what they do on GitHub."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ import yaml
 
 from deploy.__main__ import main, parser
 from deploy.validate import checks, find
-from local.template import ROOT, Template
 from tests.unit.account import REGION, account
+from tools.template import ROOT, Template
 
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.yml")}
@@ -39,6 +40,15 @@ def test_the_workflows_have_no_findings(check: str) -> None:
         pytest.skip(f"{tool} is not installed: make validate installs it")
     finished = subprocess.run([command, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_a_commit_is_checked_by_the_tools_of_make_lint() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    hooks = [hook["entry"] for repo in config["repos"] for hook in repo["hooks"]]
+    recipe = (ROOT / "Makefile").read_text("utf-8").partition("\nlint: ")[2].partition("\n\n")[0]
+    tools = re.findall(r"-m (ruff \w+|flake8|mypy)", recipe)
+    assert sorted(re.findall(r"-m (ruff \w+|flake8|mypy)", "\n".join(hooks))) == sorted(tools)
+    assert len(tools) == 4
 
 
 @pytest.mark.parametrize("name", sorted(WORKFLOWS))
@@ -138,7 +148,10 @@ def test_what_the_workflow_installs_is_enough_to_deploy_with(tmp_path: Path) -> 
         text=True,
     ).stdout.split()
     assert sorted(word.partition("==")[0] for word in words if "==" in word) == ["PyYAML", "boto3"]
-    out_of_reach = 'import sys\nfor name in ("pyspark", "moto", "deltalake", "duckdb", "pyarrow", "sqlglot", "rich"): sys.modules[name] = None\n'
+    out_of_reach = (
+        'import sys\nfor name in ("pyspark", "moto", "deltalake", "duckdb", "pyarrow", '
+        '"sqlglot", "rich"): sys.modules[name] = None\n'
+    )
     finished = subprocess.run(
         [sys.executable, "-c", out_of_reach + "import deploy.__main__"],
         cwd=ROOT,

@@ -1,12 +1,15 @@
 """Checks a JSONPath state machine for what a deployment accepts and a bad night does not.
 
-    python -m local.asl_check stepfunctions/delta-lake.json
+    python -m tools.asl_check stepfunctions/delta-lake.json
 
-Per scope (the machine and each branch): every state is reachable and leads somewhere, every target exists, every
-Choice has a Default, every loop has a counter that leads out of it, every Task has TimeoutSeconds, bounded Retry with
-back-off, cap and jitter, and a Catch for the rest that keeps the state's input. And no JSONPath is read that may be
-missing: on AWS that is a States.Runtime, which no Catch sees. What is present is followed from state to state; a path
-below a value that came from outside (a file, a service) counts as present only behind an IsPresent.
+Per scope (the machine and each branch): every state is reachable and leads somewhere, every target
+exists, every Choice has a Default, every loop has a counter that leads out of it, every Task has
+TimeoutSeconds, bounded Retry with back-off, cap and jitter, and a Catch for the rest that keeps the
+state's input. And no JSONPath is read that may be missing: on AWS that is a States.Runtime, which
+no Catch sees. What is present is followed from state to state; a path below a value that came from
+outside (a file, a service) counts as present only behind an IsPresent, or behind the schema_version
+of a contract: `summary.schema.json` beside the machine, a JSON Schema of which `required`,
+`properties`, `const`, `$defs` and one `if` with `then` are understood.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ PATH_FIELDS = (
     "CausePath",
     "ErrorPath",
 )
+EQUALITIES = ("StringEquals", "NumericEquals", "BooleanEquals")
+CONTRACT = "summary.schema.json"
 TERMINAL = ("Succeed", "Fail")
 RETRIER_FIELDS = (
     "IntervalSeconds",
@@ -42,8 +47,11 @@ RETRIER_FIELDS = (
 )
 
 
-def problems(machine: State) -> list[str]:
-    """Every finding as a sentence; none is the aim."""
+def problems(machine: State, contract: State | None = None) -> list[str]:
+    """Every finding as a sentence; none is the aim.
+
+    `contract` is the schema of a file that the machine reads.
+    """
     found = []
     names: list[str] = []
     for scope, where in _scopes(machine):
@@ -55,7 +63,16 @@ def problems(machine: State) -> list[str]:
     ]
     if "TimeoutSeconds" not in machine:
         found.append("the machine has no TimeoutSeconds")
-    return found + _path_problems(machine, frozenset({"$"}))
+    return found + _path_problems(machine, frozenset({"$"}), contract or {})
+
+
+def check(file: Path) -> list[str]:
+    """The findings of a file, by the contract that lies beside it."""
+    contract = file.with_name(CONTRACT)
+    return problems(
+        json.loads(file.read_text("utf-8")),
+        json.loads(contract.read_text("utf-8")) if contract.exists() else None,
+    )
 
 
 def targets(state: State) -> list[str]:
@@ -154,17 +171,19 @@ def _counts(state: State, loop: frozenset[str]) -> bool:
     return any("NumericGreaterThan" in json.dumps(rule) for rule in ways_out)
 
 
-# JSONPaths -----------------------------------------------------------------------------------------------------------
+# JSONPaths ----------------------------------------------------------------------------------------
 
 
-def _path_problems(scope: State, start: Paths) -> list[str]:
-    """Follows what is surely present through the states of a scope, and reports reads of anything else."""
+def _path_problems(scope: State, start: Paths, contract: State) -> list[str]:
+    """Follows what is surely present through the states of a scope, and reports reads of anything
+    else."""
     states = scope["States"]
     present: dict[str, Paths] = {scope["StartAt"]: start}
     todo = [scope["StartAt"]]
     while todo:
         name = todo.pop()
         for target, paths in _flow(states[name], present[name]):
+            paths = _with_promised(paths, contract)
             if target not in states:
                 continue
             merged = paths if target not in present else paths & present[target]
@@ -174,13 +193,14 @@ def _path_problems(scope: State, start: Paths) -> list[str]:
     found = []
     for name, paths in present.items():
         found += [
-            f"{name}: {path} may be missing" for path in sorted(_missing(states[name], paths))
+            f"{name}: {path} may be missing"
+            for path in sorted(_missing(states[name], paths, contract))
         ]
         inner_start = (
             _produced("$", states[name]["Parameters"]) if "Parameters" in states[name] else paths
         )
         for branch in states[name].get("Branches", []):
-            found += _path_problems(branch, inner_start | {"$"})
+            found += _path_problems(branch, inner_start | {"$"}, contract)
     return found
 
 
@@ -218,9 +238,12 @@ def _branch_output(branch: State) -> dict[str, None]:
 
 
 def _result_of(state: State) -> State:
+    result: State = {}
     if state["Type"] == "Pass":
-        return state.get("Result", state.get("Parameters", {}))
-    return state.get("ResultSelector", {}) if state.get("ResultPath", "$") == "$" else {}
+        result = state["Result"] if "Result" in state else state.get("Parameters", {})
+    elif state.get("ResultPath", "$") == "$":
+        result = state.get("ResultSelector", {})
+    return result
 
 
 def _with_result(
@@ -228,7 +251,8 @@ def _with_result(
 ) -> Paths:
     if where is None:
         return paths
-    kept = frozenset(path for path in paths if path != where and not path.startswith(where + "."))
+    replaced = (f"{where}.", f"{where} =")
+    kept = frozenset(path for path in paths if path != where and not path.startswith(replaced))
     return kept | _produced(where, result, branches) | {"$"}
 
 
@@ -243,7 +267,7 @@ def _produced(where: str, value: Any, branches: Sequence[Any] = ()) -> Paths:
     return frozenset(found)
 
 
-def _missing(state: State, paths: Paths) -> set[str]:
+def _missing(state: State, paths: Paths, contract: State) -> set[str]:
     reads = [state[field] for field in PATH_FIELDS if field in state]
     reads += list(_dynamic(state.get("Parameters", {})))
     missing = {
@@ -254,21 +278,23 @@ def _missing(state: State, paths: Paths) -> set[str]:
         if path not in paths
     }
     for rule in state.get("Choices", []):
-        missing |= _missing_in_rule(rule, paths)[0]
+        missing |= _missing_in_rule(rule, paths, contract)[0]
     return missing
 
 
-def _missing_in_rule(rule: State, paths: Paths) -> tuple[set[str], Paths]:
-    """What a rule reads without knowing it to be there; And and Or are judged from left to right, and stop early."""
+def _missing_in_rule(rule: State, paths: Paths, contract: State) -> tuple[set[str], Paths]:
+    """What a rule reads without knowing it to be there; And and Or are judged from left to right,
+    and stop early."""
     missing: set[str] = set()
     if "And" in rule or "Or" in rule:
         for part in rule.get("And", []) + rule.get("Or", []):
-            missing |= _missing_in_rule(part, paths)[0]
+            missing |= _missing_in_rule(part, paths, contract)[0]
             # The next part is looked at only if this one held (And), or did not (Or).
             paths |= _shown(part) if "And" in rule else _shown_when_false(part)
+            paths = _with_promised(paths, contract)
         return missing, paths
     if "Not" in rule:
-        return _missing_in_rule(rule["Not"], paths)
+        return _missing_in_rule(rule["Not"], paths, contract)
     reads = [] if "IsPresent" in rule else [rule["Variable"]]
     reads += [
         value for key, value in rule.items() if key.endswith("Path") and isinstance(value, str)
@@ -286,7 +312,14 @@ def _shown(rule: State) -> Paths:
         return _shown_when_false(rule["Not"])
     if rule.get("IsPresent") is False:
         return frozenset()
-    return frozenset(_parents(_plain(rule["Variable"])))
+    variable = _plain(rule["Variable"])
+    equal = [_equality(variable, rule[test]) for test in EQUALITIES if test in rule]
+    return frozenset([*_parents(variable), *equal])
+
+
+def _equality(path: str, value: Any) -> str:
+    """A value that is known, kept among the paths."""
+    return f"{path} = {value!r}"
 
 
 def _shown_when_false(rule: State) -> Paths:
@@ -295,6 +328,30 @@ def _shown_when_false(rule: State) -> Paths:
     if rule.get("IsPresent") is False:
         return frozenset(_parents(_plain(rule["Variable"])))
     return frozenset()
+
+
+def _with_promised(paths: Paths, contract: State) -> Paths:
+    """Also what the contract promises where a rule has shown its schema_version."""
+    if not contract:
+        return paths
+    version = _equality(".schema_version", contract["properties"]["schema_version"]["const"])
+    promised = set(paths)
+    for where in (path.removesuffix(version) for path in paths if path.endswith(version)):
+        promised.update(_required(contract, where, contract["$defs"]))
+        wanted = contract.get("if", {}).get("properties", {})
+        if all(_equality(f"{where}.{key}", one["const"]) in paths for key, one in wanted.items()):
+            promised.update(_required(contract.get("then", {}), where, contract["$defs"]))
+    return frozenset(promised)
+
+
+def _required(schema: State, where: str, definitions: State) -> Iterator[str]:
+    """The paths that a schema requires below `where`."""
+    schema = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    for name in schema.get("required", []):
+        yield f"{where}.{name}"
+        yield from _required(
+            schema.get("properties", {}).get(name, {}), f"{where}.{name}", definitions
+        )
 
 
 def _dynamic(value: Any) -> Iterator[str]:
@@ -323,11 +380,7 @@ def _parents(path: str) -> Iterator[str]:
 
 def main(argv: list[str]) -> int:
     """Prints the findings of each file; exit code 1 where there is one."""
-    found = [
-        f"{file}: {finding}"
-        for file in argv
-        for finding in problems(json.loads(Path(file).read_text("utf-8")))
-    ]
+    found = [f"{file}: {finding}" for file in argv for finding in check(Path(file))]
     print("\n".join(found) or "no findings")
     return 1 if found else 0
 

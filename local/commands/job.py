@@ -1,19 +1,17 @@
-"""`python -m local job`: the deployed job on folders, with the run in numbers as a table at the end."""
+"""`python -m local job`: the deployed job on folders, with the run in numbers as a table at the
+end."""
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
 import json
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local.runtime import ROOT, STATE, spark_environment
+from local.aws.job import JobProcess, job_arguments
 
 MEASURES = (
     "rows_read",
@@ -25,87 +23,6 @@ MEASURES = (
     "rejected",
     "parked",
 )
-
-
-class JobProcess:
-    """The job in a process of its own that keeps its Spark between runs; Spark's own words go to a log file."""
-
-    def __init__(
-        self,
-        memory: str = "2g",
-        settings: dict[str, str] | None = None,
-        environment: dict[str, str] | None = None,
-        warm: bool = False,
-    ) -> None:
-        """`warm` starts Spark at once, not in the first run that has something to load."""
-        STATE.mkdir(parents=True, exist_ok=True)
-        self.log = STATE / "spark.log"
-        self._errors = self.log.open("a")
-        variables = {
-            **os.environ,
-            **spark_environment(memory, settings),
-            **(environment or {}),
-            "PYTHONPATH": str(ROOT),
-        }
-        command = [sys.executable, "-m", "local.worker", *(["--warm"] if warm else [])]
-        self._process = subprocess.Popen(
-            command,
-            env=variables,
-            cwd=ROOT,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            start_new_session=True,
-        )
-
-    def run(self, arguments: Sequence[str], show: Callable[[str], None] = lambda line: None) -> int:
-        """Run the job once; `show` gets each line of progress. Returns its exit code."""
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(list(arguments)) + "\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
-            if line.startswith("exit "):
-                return int(line.split()[1])
-            show(line.rstrip("\n"))
-        return self._process.wait() or 1
-
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """End the process and its Spark at once, without a chance to tidy up."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
-        self._process.wait()
-        self._errors.close()
-
-    def __enter__(self) -> JobProcess:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
-
-def job_arguments(raw: Path, lake: Path, run_id: str, force: bool = False) -> list[str]:
-    """The job's arguments for folders."""
-    return [
-        "--RAW_PATH",
-        str(raw),
-        "--LAKEHOUSE_PATH",
-        str(lake / "lakehouse-dwh"),
-        "--REJECTED_PATH",
-        str(lake / "rejected"),
-        "--RUNS_PATH",
-        str(lake / "runs"),
-        "--RUN_ID",
-        run_id,
-        "--FORCE",
-        str(force).lower(),
-    ]
 
 
 def new_run_id() -> str:
@@ -139,7 +56,8 @@ def format_summary(summary: dict[str, Any]) -> str:
     for name, table in summary["tables"].items():
         if name.startswith("clean_"):
             lines.append(
-                f"{name}: {table['rows']:,} rows, version {table['version']}, {table['files_added']} data files written, "
+                f"{name}: {table['rows']:,} rows, version {table['version']}, "
+                f"{table['files_added']} data files written, "
                 f"{table['files_removed']} replaced"
             )
     return "\n".join(lines)

@@ -1,30 +1,19 @@
-"""A process that runs the job again and again in one Spark: one JSON list of arguments a line in, progress and `exit N` lines out."""
+"""A process that runs the job again and again in one Spark: one JSON list of arguments a line in,
+progress and `exit N` lines out."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import tempfile
-from pathlib import Path
 from types import ModuleType
 
-SCRIPT = Path(__file__).resolve().parent.parent / "src" / "glue_etl.py"
-
-
-def load_job() -> ModuleType:
-    """The deployed script as a module."""
-    if "glue_etl" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("glue_etl", SCRIPT)
-        assert spec and spec.loader
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["glue_etl"] = module
-        spec.loader.exec_module(module)
-    return sys.modules["glue_etl"]
+from tools.files import load_job
 
 
 def warm_up(job: ModuleType) -> None:
-    """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds that no run should wait for."""
+    """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds
+    that no run should wait for."""
     from delta.tables import DeltaTable
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,9 @@
-"""`template.yaml` as data: names and settings of every resource, with the intrinsic functions worked out.
+"""`template.yaml` as data: names and settings of every resource, with the intrinsic functions
+worked out.
 
-Only the functions that the template uses are known here; another one is an error. What CloudFormation would make up (a
-queue's URL, an ARN) is built from the resource's name, as AWS builds it.
+Only the functions that the template uses are known here; another one is an error. What
+CloudFormation would make up (a queue's URL, an ARN) is built from the resource's name, as AWS
+builds it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools.files import ROOT
+
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 
@@ -27,8 +30,10 @@ def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
         value: Any = loader.construct_scalar(node)
     elif isinstance(node, yaml.SequenceNode):
         value = loader.construct_sequence(node, deep=True)
-    else:
+    elif isinstance(node, yaml.MappingNode):
         value = loader.construct_mapping(node, deep=True)
+    else:
+        raise TypeError(f"!{suffix} before a {type(node).__name__} in the template")
     if suffix == "GetAtt" and isinstance(value, str):
         value = value.split(".", 1)
     return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
@@ -65,7 +70,8 @@ class Template:
         return cls(yaml.load(path.read_text("utf-8"), _Loader), **options)
 
     def of_type(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Logical id and worked-out properties of every resource of a type whose condition holds."""
+        """Logical id and worked-out properties of every resource of a type whose condition
+        holds."""
         for logical_id, resource in self.document["Resources"].items():
             if resource["Type"] == kind and self._holds(resource.get("Condition")):
                 yield logical_id, self.properties(logical_id)

@@ -1,11 +1,14 @@
-"""What reads Delta tables in a process of its own: the crawler and Athena. Light to import, since each process does."""
+"""What reads Delta tables in a process of its own: the crawler and Athena.
+
+Light to import, since each process does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from local.athena import AthenaError, Result, glue_client, on_endpoint, s3_options
-from local.crawler import crawl_tables
+from local.aws.crawler import crawl_tables
 from local.runtime import STATE
 
 
@@ -14,7 +17,10 @@ def ready() -> None:
 
 
 def crawl(endpoint: str, database: str, locations: Sequence[str]) -> list[str]:
-    """Registers the Delta tables in the catalog. Returns a sentence for each one that cannot be read."""
+    """Registers the Delta tables in the catalog.
+
+    Returns a sentence for each one that cannot be read.
+    """
     return crawl_tables(glue_client(endpoint), database, locations, s3_options(endpoint))
 
 

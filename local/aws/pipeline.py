@@ -5,8 +5,9 @@
         executions = pipeline.aws.wait_until_idle(300)
         print(pipeline.query('SELECT count(*) FROM clean_orders').table())
 
-The job is the deployed script in a long-lived Spark that reaches the local S3 by `s3://`. Crawler and Athena work in
-processes of their own: `deltalake` may hold Python's lock while it waits for S3, which is served by this process.
+The job is the deployed script in a long-lived Spark that reaches the local S3 by `s3://`. Crawler
+and Athena work in processes of their own: `deltalake` may hold Python's lock while it waits for S3,
+which is served by this process.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from local import readers
 from local.athena import Result
-from local.aws import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
-from local.job import JobProcess
+from local.aws import readers
+from local.aws.job import JobProcess
+from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
+from local.aws.stepfunctions import Pace
 from local.runtime import BRIEF, SetupError
-from local.stepfunctions import Pace
-from local.template import REGION
+from tools.template import REGION
 
 QUICK = Pace(
     waits=0.05, retries=0.1, poll=0.2
@@ -38,7 +39,10 @@ QUICK = Pace(
 
 
 class SparkJob:
-    """The Glue job on this machine: `src/glue_etl.py` in a Spark that stays. One run at a time, as the template says."""
+    """The Glue job on this machine: `src/glue_etl.py` in a Spark that stays.
+
+    One run at a time, as the template says.
+    """
 
     def __init__(
         self, endpoint: str, show: Callable[[str], None] = lambda line: None, brief: bool = False
@@ -95,7 +99,8 @@ class SparkJob:
 def s3a_settings(endpoint: str) -> dict[str, str]:
     """Spark's settings for `s3://` on a server of this machine. On AWS, Glue brings its own."""
     return {
-        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",  # S3A gathers its uploads in one
+        # S3A gathers its uploads in one
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.s3a.endpoint": endpoint,
         "spark.hadoop.fs.s3a.endpoint.region": REGION,
@@ -128,7 +133,8 @@ class Pipeline:
         brief: bool = False,
         **options: Any,
     ) -> None:
-        """`show` gets the job's lines of progress; `brief` as for SparkJob; `options` go to LocalAws."""
+        """`show` gets the job's lines of progress; `brief` as for SparkJob; `options` go to
+        LocalAws."""
         port = free_port(port)
         self.endpoint = f"http://localhost:{port}"
         self.job = SparkJob(self.endpoint, show, brief)

@@ -1,56 +1,39 @@
-"""`python -m local images`: the pictures of the README, drawn from the files and the runs that they show.
+"""The pictures of the README, drawn from the files and the runs that they show.
 
     architecture.svg     from template.yaml: names and resources
     delta-lake-steps.svg from stepfunctions/delta-lake.json
-    executed.svg         from a real execution: with --run one on this machine, or with --history FILE any other
+    executed.svg         from a real execution: with --run one on this machine, or with --history
+                         FILE any other
     athena-queries.png   with --run, from queries of the tables that it leaves; needs Chromium
 
-A picture that holds states carries a fingerprint of the state machine, so that a test can tell when it is out of date.
+A picture that holds states carries a fingerprint of the state machine, so that a test can tell when
+it is out of date.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
-from local.athena import Result
-from local.browser import browser, measure, screenshot
-from local.runtime import SetupError
-from local.template import ACCOUNT, Template
+from tools.browser import measure, screenshot
+from tools.files import ROOT, load_module
+from tools.template import ACCOUNT, Template
 
-ROOT = Path(__file__).resolve().parents[1]
 ASL_FILE = ROOT / "stepfunctions" / "delta-lake.json"
 IMAGES = ROOT / "images"
 
 
-def _graph() -> ModuleType:
-    """The drawing module of the report's Lambda, which lies in no package."""
-    spec = importlib.util.spec_from_file_location(
-        "run_graph", ROOT / "lambda" / "run_report" / "run_graph.py"
-    )
-    if spec is None or spec.loader is None:
-        raise ImportError("lambda/run_report/run_graph.py is missing")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("run_graph", module)
-    spec.loader.exec_module(module)
-    return module
+graph = load_module("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
 
 
-graph = _graph()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The state machine
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def fingerprint(asl: Mapping[str, Any]) -> str:
     """Changes when the states or their connections change; parameters and comments do not count."""
 
@@ -95,9 +78,9 @@ def stale(svg: str, asl: Mapping[str, Any]) -> bool:
     return f'data-asl="{fingerprint(asl)}"' not in svg
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The architecture
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 BOX_W, BOX_H, COLUMN, LEFT = 168, 62, 200, 40
 # logical id in the template -> (column, row, columns wide, the service, what it is there for)
 PLACES: dict[str, tuple[float, int, float, str, str]] = {
@@ -151,12 +134,15 @@ ARCHITECTURE_STYLE = """
 
 
 def architecture_svg(template: Template) -> str:
-    """What the template deploys, and the way of a file through it. An unknown resource name is an error."""
+    """What the template deploys, and the way of a file through it.
+
+    An unknown resource name is an error.
+    """
     places = {i: p for i, p in PLACES.items() if i in template.document["Resources"]}
     missing = sorted(set(PLACES) - set(places))
     if missing:
         raise ValueError(
-            f"template.yaml has no resource {', '.join(missing)}: mend PLACES in local/pictures.py"
+            f"template.yaml has no resource {', '.join(missing)}: mend PLACES in tools/pictures.py"
         )
     alarms = sorted(
         i for i, alarm in template.of_type("AWS::CloudWatch::Alarm") if "AlarmActions" in alarm
@@ -168,11 +154,13 @@ def architecture_svg(template: Template) -> str:
     foot = (
         f'<text class="w" x="{LEFT}" y="640">Alarms, which mail through the same topic: '
         f"{escape(', '.join(alarms))}</text>"
-        f'<text class="w" x="{LEFT}" y="660">{roles} roles with the least rights, one key, log groups with an end; '
+        f'<text class="w" x="{LEFT}" y="660">{roles} roles with the least rights, one key, log '
+        "groups with an end; "
         f"{len(template.document['Resources'])} resources in all. Drawn from template.yaml.</text>"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width} {height}" width="{width}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width} {height}" '
+        f'width="{width}" '
         f'height="{height}" role="img" aria-label="Architecture of the lakehouse">\n'
         f"<style>{graph.STYLE}{_scoped(ARCHITECTURE_STYLE)}</style>\n"
         f'<rect class="bg" width="100%" height="100%" rx="10"/>\n'
@@ -188,7 +176,8 @@ def _scoped(css: str) -> str:
 
 
 def _name(template: Template, logical_id: str) -> str:
-    """The name under which the operators know the resource; what CloudFormation would make up stays its logical id."""
+    """The name under which the operators know the resource; what CloudFormation would make up stays
+    its logical id."""
     properties = template.properties(logical_id)
     for key in ("Name", "FunctionName", "TopicName", "QueueName", "StateMachineName", "BucketName"):
         if isinstance(properties.get(key), str):
@@ -232,42 +221,65 @@ def _arrow(source: str, target: str) -> str:
     return f'<path class="edge" d="M{x} {ay + BOX_H}V{by - 7}"/><path class="tip" d="{tip}"/>\n'
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Queries
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 QUERIES = {
-    "Revenue and orders by day": """SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue,
+    "Revenue and orders by day": "SELECT date, count(*) AS orders, "
+    "round(sum(total_amount), 2) AS revenue,"
+    """
        approx_percentile(total_amount, 0.5) AS median_amount
 FROM clean_orders GROUP BY date ORDER BY date LIMIT 7""",
-    "What is bought again?": """SELECT p.department, count(*) AS items, count_if(i.reordered) AS again,
+    "What is bought again?": "SELECT p.department, count(*) AS items, "
+    "count_if(i.reordered) AS again,"
+    """
        round(100.0 * count_if(i.reordered) / count(*), 1) AS percent
 FROM clean_orders_items i JOIN clean_products p ON p.product_id = i.product_id
 GROUP BY p.department ORDER BY items DESC LIMIT 6""",
-    "Why were rows rejected?": """SELECT reason, count(*) AS rows, min_by(file_path || ':' || cast(line AS varchar), line) AS for_example
+    "Why were rows rejected?": "SELECT reason, count(*) AS rows, "
+    "min_by(file_path || ':' || cast(line AS varchar), line) AS for_example"
+    """
 FROM rejected_records CROSS JOIN UNNEST(reasons) AS t(reason)
 WHERE status = 'rejected' GROUP BY reason ORDER BY rows DESC, reason LIMIT 6""",
 }
 QUERIES_CSS = """
-body{margin:0;padding:28px;background:#eef1f4;color:#16202c;font:14px/1.45 "Liberation Sans",Arial,sans-serif;
-width:984px}
-section{background:#fff;border:1px solid #d5dbe1;border-radius:10px;margin-bottom:18px;overflow:hidden}
+body{margin:0;padding:28px;background:#eef1f4;color:#16202c;
+font:14px/1.45 "Liberation Sans",Arial,sans-serif;width:984px}
+section{background:#fff;border:1px solid #d5dbe1;border-radius:10px;margin-bottom:18px;
+overflow:hidden}
 h2{font-size:15px;margin:0;padding:12px 18px 8px}
 pre{margin:0 18px 10px;background:#f4f6f8;border-radius:6px;padding:10px 12px;
 font:12.5px/1.5 "DejaVu Sans Mono",monospace}.ok{color:#1d8102;font-weight:700}
-p{margin:0;padding:4px 18px 8px;font-size:12.5px;color:#566575}table{border-collapse:collapse;width:100%}
+p{margin:0;padding:4px 18px 8px;font-size:12.5px;color:#566575}
+table{border-collapse:collapse;width:100%}
 th{background:#fafbfc;text-align:left;font-size:12.5px}
 th,td{padding:5px 18px;border-top:1px solid #e6eaee}
 td{font-variant-numeric:tabular-nums}th small{color:#7b8794;font-weight:400}
 """
 
 
-def queries_html(results: Sequence[tuple[str, str, Result]]) -> str:
+class Answer(Protocol):
+    """What a query engine answers, as `local.athena.Result` does."""
+
+    @property
+    def names(self) -> list[str]: ...
+    @property
+    def types(self) -> list[str]: ...
+    @property
+    def rows(self) -> Sequence[Any]: ...
+    @property
+    def seconds(self) -> float: ...
+
+    def text_rows(self) -> list[list[str | None]]: ...
+
+
+def queries_html(results: Sequence[tuple[str, str, Answer]]) -> str:
     """Queries with their answers, as a page."""
     out = ""
     for title, sql, result in results:
         head = "".join(
             f"<th>{escape(n)} <small>{escape(t)}</small></th>"
-            for n, t in zip(result.names, result.types)
+            for n, t in zip(result.names, result.types, strict=True)
         )
         rows = "".join(
             "<tr>"
@@ -276,13 +288,15 @@ def queries_html(results: Sequence[tuple[str, str, Result]]) -> str:
             for row in result.text_rows()
         )
         out += (
-            f"<section><h2>{escape(title)}</h2><pre>{escape(sql)}</pre><p><span class=ok>✓ Completed</span> · "
-            f"{result.seconds:.2f} s · {len(result.rows)} rows</p><table><tr>{head}</tr>{rows}</table></section>"
+            f"<section><h2>{escape(title)}</h2><pre>{escape(sql)}</pre>"
+            f"<p><span class=ok>✓ Completed</span> · {result.seconds:.2f} s · "
+            f"{len(result.rows)} rows</p>"
+            f"<table><tr>{head}</tr>{rows}</table></section>"
         )
     return f'<!DOCTYPE html><meta charset="utf-8"><style>{QUERIES_CSS}</style><body>{out}</body>'
 
 
-def queries_png(ask: Callable[[str], Result], target: Path) -> None:
+def queries_png(ask: Callable[[str], Answer], target: Path) -> None:
     """Run the queries, and take a picture of the answers with Chromium."""
     results = [(title, sql, ask(sql)) for title, sql in QUERIES.items()]
     with tempfile.TemporaryDirectory() as folder:
@@ -291,65 +305,9 @@ def queries_png(ask: Callable[[str], Result], target: Path) -> None:
         screenshot(page, target, 1040, measure(page, "document.body.scrollHeight", 1040))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The command
-# ---------------------------------------------------------------------------------------------------------------------
-def main(argv: Sequence[str]) -> int:
-    """Draw what can be drawn from the given files; 1 where a check finds a picture out of date."""
-    parser = argparse.ArgumentParser(
-        prog="python -m local images", description="Draw the pictures in images/."
-    )
-    parser.add_argument(
-        "--run", action="store_true", help="run the pipeline on this machine, and draw that run too"
-    )
-    parser.add_argument(
-        "--history",
-        type=Path,
-        help="events of an execution (JSON of get-execution-history): draws executed.svg",
-    )
-    parser.add_argument("--out", type=Path, default=IMAGES, help="where to write them (images/)")
-    parser.add_argument(
-        "--check", action="store_true", help="draw nothing; tell which pictures are out of date"
-    )
-    options = parser.parse_args(argv)
-    asl = json.loads(ASL_FILE.read_text("utf-8"))
-    if options.check:
-        old = out_of_date(options.out, asl)
-        print(
-            "\n".join(f"{name} is out of date: make images" for name in old)
-            or "the pictures are up to date"
-        )
-        return 1 if old else 0
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, svg in drawings(asl).items():
-        _write(options.out / name, svg)
-    if options.history:
-        events = json.loads(options.history.read_text("utf-8"))
-        _write(
-            options.out / "executed.svg",
-            executed_svg(asl, events["events"] if isinstance(events, dict) else events),
-        )
-    return draw_a_run(options.out, asl) if options.run else 0
-
-
-def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
-    """Two deliveries of sample data through the pipeline; the first execution and the queries become pictures. 1 where a run fails."""
-    from local.run import play
-
-    if browser() is None:
-        raise SetupError(
-            "athena-queries.png needs Chromium: apt-get install chromium, then run this again"
-        )
-    with play() as (pipeline, succeeded):
-        if not succeeded:
-            return 1
-        first = pipeline.aws.executions()[0]["executionArn"]
-        _write(out / "executed.svg", executed_svg(asl, pipeline.aws.history(first)))
-        queries_png(pipeline.query, out / "athena-queries.png")
-        print(out / "athena-queries.png")
-    return 0
-
-
+# --------------------------------------------------------------------------------------------------
+# All of them
+# --------------------------------------------------------------------------------------------------
 def drawings(asl: Mapping[str, Any]) -> dict[str, str]:
     """The pictures that need no run: file name -> SVG."""
     return {
@@ -371,8 +329,3 @@ def out_of_date(folder: Path, asl: Mapping[str, Any]) -> list[str]:
         if executed.exists() and not stale(executed.read_text("utf-8"), asl)
         else ["executed.svg"]
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, "utf-8")
-    print(path)

@@ -1,9 +1,13 @@
-"""Where moto's interpreter of the Amazon States Language stops short of AWS; `install()` puts it right in this process.
+"""Where moto's interpreter of the Amazon States Language stops short of AWS; `install()` puts it
+right in this process.
 
-- `glue:startJobRun.sync` waits for the job run (moto fails on it), `athena:startQueryExecution.sync` for the query.
-- `aws-sdk` calls hand on the text of a body and ISO timestamps, and name their errors as AWS does (`Glue.…`).
+- `glue:startJobRun.sync` waits for the job run (moto fails on it),
+  `athena:startQueryExecution.sync` for the query.
+- `aws-sdk` calls hand on the text of a body and ISO timestamps, and name their errors as AWS does
+  (`Glue.…`).
 - An execution gets a name where its caller gave none.
-- Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a second.
+- Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a
+  second.
 """
 
 from __future__ import annotations
@@ -45,25 +49,21 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service impor
     state_task_service_aws_sdk as aws_sdk_module,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_callback as callback_module,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
     state_task_service_factory as service_factory,
+)
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service_glue as glue_module,
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import (
     ResourceCondition,
-)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
-    StateTaskServiceAwsSdk,
-)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
-    StateTaskServiceCallback,
-)
-from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_glue import (
-    StateTaskServiceGlue,
 )
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
     WaitFunction,
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
-from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.utils import boto_client as boto_client_module
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
@@ -83,18 +83,25 @@ _CLIENT_LOCK = threading.Lock()
 _START = StepFunctionsParserBackend.start_execution
 
 
+def replace(owner: Any, **attributes: Any) -> None:
+    """Puts something else in the place of attributes of one of moto's classes or modules."""
+    for name, value in attributes.items():
+        setattr(owner, name, value)
+
+
 def install(pace: Pace | None = None) -> None:
     """Extends moto's interpreter; calling it again only changes the pace."""
     given = pace or Pace()
     PACE.waits, PACE.retries, PACE.poll = given.waits, given.retries, given.poll
-    state_task_factory.state_task_service_for = service_for
+    replace(state_task_factory, state_task_service_for=service_for)
     aws_sdk_module._SERVICE_ERROR_NAMES.update({"s3": "S3", "glue": "Glue"})
-    WaitFunction._wait_interval = _wait
-    StepFunctionsParserBackend.start_execution = _start_named
-    boto_client_module.boto3 = SimpleNamespace(client=_client)
+    replace(WaitFunction, _wait_interval=_wait)
+    replace(StepFunctionsParserBackend, start_execution=_start_named)
+    replace(boto_client_module, boto3=SimpleNamespace(client=_client))
     # The interpreter logs every failure that a state catches as an error with a dump of its tree.
     logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-    retrier_decl.time = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
+    pause = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
+    replace(retrier_decl, time=pause)
 
 
 @functools.lru_cache(maxsize=64)
@@ -130,7 +137,11 @@ def _start_named(
 
 
 def service_for(service_name: str) -> Any:
-    own = {"glue": GlueService, "athena": AthenaService, "aws-sdk": AwsSdkService}
+    own: dict[str, Callable[[], Any]] = {
+        "glue": GlueService,
+        "athena": AthenaService,
+        "aws-sdk": AwsSdkService,
+    }
     return (
         own[service_name]()
         if service_name in own
@@ -164,8 +175,9 @@ def milliseconds(moment: dt.datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-class _Sync:
-    """Waits for what was started. moto's own way ends with a callback that `.sync` does not have."""
+class _Sync(callback_module.StateTaskServiceCallback):
+    """Waits for what was started. moto's own way ends with a callback that `.sync` does not
+    have."""
 
     def _eval_integration_pattern(
         self,
@@ -180,6 +192,7 @@ class _Sync:
             normalised_parameters=normalised_parameters,
             state_credentials=state_credentials,
         )
+        assert finished is not None
         while env.is_running():
             result = finished()
             if result is not None:
@@ -196,19 +209,23 @@ class _Sync:
             resource=self._get_sfn_resource(),
             resourceType=self._get_sfn_resource_type(),
         )
+        told: Any = {
+            "taskFailedEventDetails": details
+        }  # moto's type asks for every event's details
         return FailureEvent(
             env=env,
             error_name=error,
             event_type=HistoryEventType.TaskFailed,
-            event_details=EventDetails(taskFailedEventDetails=details),
+            event_details=told,
         )
 
 
-class GlueService(_Sync, StateTaskServiceGlue):
+class GlueService(_Sync, glue_module.StateTaskServiceGlue):
     """`glue:startJobRun.sync`"""
 
     def _sync_to_start_job_run(self, env: Environment, *arguments: Any) -> Callable[[], Any]:
         resolver = super()._sync_to_start_job_run(env, *arguments)
+        assert resolver is not None
 
         def resolve() -> Any:
             run = resolver()
@@ -223,7 +240,7 @@ class GlueService(_Sync, StateTaskServiceGlue):
         return resolve
 
 
-class AthenaService(_Sync, StateTaskServiceCallback):
+class AthenaService(_Sync):
     """`athena:startQueryExecution.sync` and `athena:getQueryResults`"""
 
     _PARAMETERS = {
@@ -240,7 +257,8 @@ class AthenaService(_Sync, StateTaskServiceCallback):
     }
 
     def __init__(self) -> None:
-        super().__init__(supported_integration_patterns={ResourceCondition.Sync})
+        patterns: set[Any] = {ResourceCondition.Sync}
+        super().__init__(supported_integration_patterns=patterns)
 
     def _get_supported_parameters(self) -> set[str] | None:
         return self._PARAMETERS.get(self.resource.api_action.lower())
@@ -294,7 +312,7 @@ class AthenaService(_Sync, StateTaskServiceCallback):
         return super()._from_error(env=env, ex=ex)
 
 
-class AwsSdkService(StateTaskServiceAwsSdk):
+class AwsSdkService(aws_sdk_module.StateTaskServiceAwsSdk):
     """`aws-sdk:…` with answers as AWS hands them on."""
 
     def _eval_service_task(

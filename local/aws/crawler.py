@@ -1,7 +1,9 @@
-"""The crawler on one machine: reads Delta logs with `deltalake`, registers tables as Glue's native Delta crawler does.
+"""The crawler on one machine: reads Delta logs with `deltalake`, registers tables as Glue's native
+Delta crawler does.
 
-What AWS's crawler leaves in the catalog for a native Delta table: the columns of the log in Hive's words, the partition
-keys apart from them, the location (also as the SerDe parameter `path`), `table_type=DELTA`, the Delta version it saw.
+What AWS's crawler leaves in the catalog for a native Delta table: the columns of the log in Hive's
+words, the partition keys apart from them, the location (also as the SerDe parameter `path`),
+`table_type=DELTA`, the Delta version it saw.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ def crawl(
 ) -> dict[str, Any]:
     """Crawl all Delta targets of the crawler `name` into its database. Returns Glue's `LastCrawl`.
 
-    A target that cannot be read makes the crawl FAILED, with its location in ErrorMessage; the others are registered.
+    A target that cannot be read makes the crawl FAILED, with its location in ErrorMessage; the
+    others are registered.
     """
     started = dt.datetime.now(dt.UTC)
     crawler = glue.get_crawler(Name=name)["Crawler"]
@@ -66,7 +69,10 @@ def crawl_tables(
     prefix: str = "",
     crawler: str = "delta-crawler",
 ) -> list[str]:
-    """Register the Delta tables at these locations. Returns a sentence for each one that cannot be read."""
+    """Register the Delta tables at these locations.
+
+    Returns a sentence for each one that cannot be read.
+    """
     failures = []
     for location in locations:
         try:
@@ -92,7 +98,10 @@ def catalog_tables(glue: GlueClient, database: str) -> dict[str, str]:
 
 
 def delta_locations(targets: Mapping[str, Any]) -> list[str]:
-    """The folders of all Delta targets. Symlink manifests are refused: Athena reads the Delta log itself."""
+    """The folders of all Delta targets.
+
+    Symlink manifests are refused: Athena reads the Delta log itself.
+    """
     found = []
     for target in targets.get("DeltaTargets", []):
         if target.get("WriteManifest") or not target.get("CreateNativeDeltaTable"):
@@ -118,7 +127,8 @@ def table_input(
         "UPDATED_BY_CRAWLER": crawler,
         "CrawlerSchemaSerializerVersion": "1.0",
         "CrawlerSchemaDeserializerVersion": "1.0",
-        # no commit time: DeltaTable.history() holds the GIL while it reads; a server in this process would hang
+        # no commit time: DeltaTable.history() holds the GIL while it reads; a server in this
+        # process would hang
         "delta.lastUpdateVersion": str(table.version()),
     }
     return {
@@ -149,7 +159,8 @@ def hive_columns(schema: Schema) -> list[dict[str, str]]:
 
 
 def hive_type(kind: Any) -> str:
-    """A Delta type in Hive's words: string, timestamp, array<string>, map<string,bigint>, struct<a:int>."""
+    """A Delta type in Hive's words: string, timestamp, array<string>, map<string,bigint>,
+    struct<a:int>."""
     if kind.type == "array":
         return f"array<{hive_type(kind.element_type)}>"
     if kind.type == "map":

@@ -1,4 +1,5 @@
-"""Shows an execution as it goes: a line for each state that has ended, and on a terminal what is running just now."""
+"""Shows an execution as it goes: a line for each state that has ended, and on a terminal what is
+running just now."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from local.aws import FINISHED, LocalAws
-from local.pictures import ASL_FILE, graph
+from local.aws.server import FINISHED, LocalAws
+from tools.pictures import ASL_FILE, graph
 
 MARKS = {graph.SUCCEEDED: ("✓", "green"), graph.CAUGHT: ("!", "yellow"), graph.FAILED: ("✗", "red")}
 
@@ -24,7 +25,10 @@ def all_states(machine: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def visits(history: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, float]]:
-    """State and seconds of each visit that has ended, in the order of their ends. A Fail or Succeed state takes none."""
+    """State and seconds of each visit that has ended, in the order of their ends.
+
+    A Fail or Succeed state takes none.
+    """
     since: dict[str, Any] = {}
     for event in history:
         if entered := event.get("stateEnteredEventDetails"):

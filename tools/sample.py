@@ -1,10 +1,14 @@
-"""Made-up exports of a shop: small deliveries with every kind of dirt to look at, and large clean ones to measure with.
+"""Made-up exports of a shop: small deliveries with every kind of dirt to look at, and large clean
+ones to measure with.
 
-Every value is a function of its row's number (and of a fixed seed), so the same call always writes the same bytes.
+Every value is a function of its row's number (and of a fixed seed), so the same call always writes
+the same bytes.
 
-    write_sample(folder)          two deliveries that end in 1,000 products, 7,500 orders and 40,000 items
+    write_sample(folder)          two deliveries that end in 1,000 products, 7,500 orders and 40,000
+                                  items
     write_bench(folder, items)    clean files for a first load
-    write_bench_delivery(...)     a small delivery that goes with them: new items and changed ones, half and half
+    write_bench_delivery(...)     a small delivery that goes with them: new items and changed ones,
+                                  half and half
 """
 
 from __future__ import annotations
@@ -100,7 +104,8 @@ class Shop:
 
 
 def product_row(product: int) -> Row:
-    """Product 1, 2, …: its department and the department's number have nothing to do with each other."""
+    """Product 1, 2, …: its department and the department's number have nothing to do with each
+    other."""
     return (
         str(product),
         str(_mix(product, 1) % 20 + 1),
@@ -137,12 +142,16 @@ def item_line(item: int, place: int, head: str, tail: str, changed: int = 0) -> 
     """One item: `changed` days are added to days_since_prior_order (0 to 30, counted in a ring)."""
     mixed = (item * 2_654_435_761 + 97) & 0xFFFFFFFF
     mixed ^= mixed >> 15
-    return f"{item + 1},{head},{(mixed + changed) % 31},{(mixed >> 5) % 1000 + 1},{place + 1},{mixed >> 9 & 1},{tail}"
+    days, product, again = (mixed + changed) % 31, (mixed >> 5) % 1000 + 1, mixed >> 9 & 1
+    return f"{item + 1},{head},{days},{product},{place + 1},{again},{tail}"
 
 
 # ---- benchmarks
 def write_bench(folder: Path, items: int, days: int = 15) -> list[Path]:
-    """Clean exports: products.csv, and a file a day for orders and for order items. Gives the files written."""
+    """Clean exports: products.csv, and a file a day for orders and for order items.
+
+    Gives the files written.
+    """
     shop = Shop(items, days)
     files = [
         _write_lines(
@@ -182,11 +191,13 @@ def write_bench_delivery(
     scattered: bool = False,
     newer: bool = False,
 ) -> list[Path]:
-    """A delivery of `items * share` item rows for the tables that `write_bench(…, base_items, days)` fills.
+    """A delivery of `items * share` item rows for the tables that `write_bench(…, base_items,
+    days)` fills.
 
-    Half are new items of new orders on the day after the last, half are items of the base with another
-    days_since_prior_order: from its last three days, or scattered over all of it. Their order_timestamp is the same,
-    or 30 seconds later where `newer`. Keep `items` while `base_items` grows to see what the size of the table costs.
+    Half are new items of new orders on the day after the last, half are items of the base with
+    another days_since_prior_order: from its last three days, or scattered over all of it. Their
+    order_timestamp is the same, or 30 seconds later where `newer`. Keep `items` while `base_items`
+    grows to see what the size of the table costs.
     """
     base, rows = Shop(base_items, days), round(items * share)
     day, first_new = base.date_of(days), base.first_item_of(base.orders)
@@ -273,7 +284,8 @@ class Delivery:
 
 
 class _Files:
-    """Collects the text of a delivery's files, then writes them with their times of delivery, one second apart."""
+    """Collects the text of a delivery's files, then writes them with their times of delivery, one
+    second apart."""
 
     def __init__(self, folder: Path, delivered_at: datetime, story: str) -> None:
         self.folder, self.delivered_at, self.story = folder, delivered_at, story
@@ -299,8 +311,8 @@ def sample_shop() -> Shop:
 def write_sample(folder: Path) -> list[Delivery]:
     """Write `delivery-1` and `delivery-2` below a folder.
 
-    Loaded one after the other they leave 1,000 products, 7,500 orders and 40,000 items in the tables, some fifty
-    rejected rows, four items that wait for ever, and two files set aside.
+    Loaded one after the other they leave 1,000 products, 7,500 orders and 40,000 items in the
+    tables, some fifty rejected rows, four items that wait for ever, and two files set aside.
     """
     return [_first_delivery(Path(folder)).write(), _second_delivery(Path(folder)).write()]
 
@@ -355,7 +367,8 @@ def _second_delivery(folder: Path) -> _Files:
 
 
 def csv_bytes(columns: Sequence[str], rows: Sequence[Row], line_end: str = "\n") -> bytes:
-    """RFC 4180, quotes where they are needed; a row with a lone cell that is a whole line is written as it is."""
+    """RFC 4180, quotes where they are needed; a row with a lone cell that is a whole line is
+    written as it is."""
     lines = [",".join(columns)] + [
         row[0] if len(row) == 1 else ",".join(map(_quoted, row)) for row in rows
     ]
@@ -449,14 +462,15 @@ def _with_blanks(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 
 def _from_excel(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """As a spreadsheet gives a file back: a byte order mark, CRLF, integers with `.0`, TRUE and FALSE."""
+    """As a spreadsheet gives a file back: a byte order mark, CRLF, integers with `.0`, TRUE and
+    FALSE."""
     decimals = {"id", "order_id", "days_since_prior_order", "add_to_cart_order", "product_id"}
     places = [name in decimals for name in columns]
     flag = columns.index("reordered")
     spread = [
         tuple(
             cell + ".0" if cell.isdigit() and decimal else cell
-            for cell, decimal in zip(row, places)
+            for cell, decimal in zip(row, places, strict=True)
         )
         for row in rows
     ]
@@ -543,7 +557,9 @@ def _bad_item(number: int, day: str, **cells: str) -> Row:
     """A good item of the shop's first order and product, with some cells replaced."""
     good = dict(
         zip(
-            ITEM_COLUMNS, (str(number), "10000", "1001", "3", "1", "1", "0", f"{day}T09:00:00", day)
+            ITEM_COLUMNS,
+            (str(number), "10000", "1001", "3", "1", "1", "0", f"{day}T09:00:00", day),
+            strict=True,
         )
     )
     return tuple({**good, **cells}.values())

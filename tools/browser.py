@@ -12,7 +12,7 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from local.runtime import SetupError
+from tools import SetupError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -34,7 +34,10 @@ def browser() -> str | None:
 
 
 def open_page(page: Path, flags: Sequence[str]) -> str:
-    """Opens a file in the browser with further flags; returns what it prints. Raises SetupError where there is no browser."""
+    """Opens a file in the browser with further flags; returns what it prints.
+
+    Raises SetupError where there is no browser.
+    """
     program = browser()
     if program is None:
         raise SetupError("This needs Chromium: apt-get install chromium, then run it again")
@@ -58,7 +61,8 @@ def screenshot(page: Path, target: Path, width: int, height: int, scale: int = 2
 
 
 def measure(page: Path, expression: str, width: int = 1280) -> Any:
-    """The value of a JavaScript expression on the page, opened at a width; a policy of the page against scripts is lifted."""
+    """The value of a JavaScript expression on the page, opened at a width; a policy of the page
+    against scripts is lifted."""
     html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text("utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "page.html"
@@ -66,4 +70,7 @@ def measure(page: Path, expression: str, width: int = 1280) -> Any:
             f'{html}<script>document.title = "=" + JSON.stringify({expression})</script>', "utf-8"
         )
         shown = open_page(copy, [f"--window-size={width},900", "--dump-dom"])
-    return json.loads(unescape(re.search(r"<title>=(.*?)</title>", shown, re.S)[1]))
+    title = re.search(r"<title>=(.*?)</title>", shown, re.S)
+    if title is None:
+        raise ValueError(f"{page}: the browser could not work out {expression}")
+    return json.loads(unescape(title[1]))

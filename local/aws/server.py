@@ -1,22 +1,23 @@
-"""AWS on one machine: the template's resources in a moto server of this process, and stand-ins where moto only records.
+"""AWS on one machine: the template's resources in a moto server of this process, and stand-ins
+where moto only records.
 
     with LocalAws(Runners(glue_job=run_job)) as aws:
-        aws.upload('orders/2025-04-01.csv', b'order_id,...')     # the upload event starts the state machine
+        aws.upload('orders/2025-04-01.csv', b'order_id,...')     # the upload event starts the state
+                                                                 machine
         execution = aws.wait_until_idle()[-1]
 
-moto plays S3, EventBridge, SQS, SNS, IAM, the Glue catalog and Step Functions. It never runs a job, a crawler, a query
-or a function, and knows Pipes only as records; `Runners` and `Pipe` do that here. Everything is seen through the
-ordinary AWS API at `aws.endpoint`. Not played: roles are recorded, not enforced; bucket, queue and topic policies,
-encryption and lifecycles; log groups, alarms and schedules (`sweep()` is the schedule); events about executions.
+moto plays S3, EventBridge, SQS, SNS, IAM, the Glue catalog and Step Functions. It never runs a job,
+a crawler, a query or a function, and knows Pipes only as records; `Runners` and `Pipe` do that
+here. Everything is seen through the ordinary AWS API at `aws.endpoint`. Not played: roles are
+recorded, not enforced; bucket, queue and topic policies, encryption and lifecycles; log groups,
+alarms and schedules (`sweep()` is the schedule); events about executions.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
@@ -40,9 +41,10 @@ from moto.glue.models import FakeCrawler, FakeJob, FakeJobRun
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from local import stepfunctions
-from local.stepfunctions import Pace
-from local.template import REGION, ROOT, Template
+from local.aws import stepfunctions
+from local.aws.stepfunctions import Pace, replace
+from tools.files import load_module
+from tools.template import REGION, ROOT, Template
 
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 Function = Callable[[Mapping[str, Any], Any], Any]
@@ -78,12 +80,14 @@ def _no_query(sql: str, database: str) -> tuple[list[str], list[list[Any]]]:
 
 @dataclass
 class Runners:
-    """What does the work behind the API. Each is called in a thread of its own and returns when the work is done.
+    """What does the work behind the API. Each is called in a thread of its own and returns when the
+    work is done.
 
     glue_job   (arguments of the run, the job's defaults among them); raises JobFailed
     crawl      (database, paths of the Delta tables); raises CrawlFailed
     query      (SQL, database) -> column names and rows; raises QueryFailed
-    functions  function name -> handler(event, context); a function that is not here runs from its folder in `lambda/`
+    functions  function name -> handler(event, context); a function that is not here runs from its
+               folder in `lambda/`
     """
 
     glue_job: Callable[[Mapping[str, str]], None] = _no_job
@@ -93,7 +97,14 @@ class Runners:
 
 
 class LocalAws:
-    """One deployment of the template. One at a time in a process: moto's state belongs to the process."""
+    """One deployment of the template.
+
+    One at a time in a process: moto's state belongs to the process.
+    """
+
+    template: Template
+    pipe: Pipe
+    inbox: str  # the URL of a queue that gets what an operator's mailbox would get
 
     def __init__(
         self,
@@ -189,7 +200,7 @@ class LocalAws:
         """The name, ARN or URL of a resource, as Ref gives it."""
         return self.template.ref(logical_id)
 
-    # What people do -------------------------------------------------------------------------------------------------
+    # What people do -------------------------------------------------------------------------------
 
     def upload(self, path: str, body: bytes) -> None:
         """Puts a file into the raw zone."""
@@ -297,14 +308,7 @@ class LocalAws:
 def load_handler(folder: Path, handler: str) -> Function:
     """The function `module.function` in a folder of `lambda/`."""
     module_name, _, function_name = handler.partition(".")
-    spec = importlib.util.spec_from_file_location(
-        f"local_lambda_{folder.name}", folder / f"{module_name}.py"
-    )
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{folder} has no {module_name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = load_module(f"local_lambda_{folder.name}", folder / f"{module_name}.py")
     return getattr(module, function_name)
 
 
@@ -415,7 +419,8 @@ class Deployment:
         )
 
     def function(self, logical_id: str, properties: dict[str, Any]) -> None:
-        # One process plays all functions: their variables share its environment, and must not contradict.
+        # One process plays all functions: their variables share its environment, and must not
+        # contradict.
         self.aws.set_environment(properties.get("Environment", {}).get("Variables", {}))
         kept = (
             "FunctionName",
@@ -445,7 +450,8 @@ class Deployment:
 
 
 class Pipe(threading.Thread):
-    """Plays the Pipe: gathers the queue's messages for the batching window, then starts one execution for the batch."""
+    """Plays the Pipe: gathers the queue's messages for the batching window, then starts one
+    execution for the batch."""
 
     def __init__(self, aws: LocalAws) -> None:
         super().__init__(daemon=True, name="pipe")
@@ -514,7 +520,10 @@ class Pipe(threading.Thread):
 
 
 class _StandIns:
-    """Gives moto's Glue, Athena and Lambda something that does the work. Installed once; `aws` is the deployment."""
+    """Gives moto's Glue, Athena and Lambda something that does the work.
+
+    Installed once; `aws` is the deployment.
+    """
 
     aws: LocalAws
     installed = False
@@ -533,7 +542,10 @@ class _StandIns:
 
     @staticmethod
     def _attempt(work: Callable[[], None], failure: type[Exception]) -> Any:
-        """The `failure` that ended the work, or None. A mistake in a stand-in is one too: it must end a run, not leave it running for ever."""
+        """The `failure` that ended the work, or None.
+
+        A mistake in a stand-in is one too: it must end a run, not leave it running for ever.
+        """
         try:
             work()
         except failure as error:
@@ -555,14 +567,14 @@ class _StandIns:
             threading.Thread(target=work, args=(run,), daemon=True, name=run_id).start()
             return run_id
 
-        def work(run: FakeJobRun) -> None:
+        def work(run: Any) -> None:
             error = cls._attempt(lambda: cls.aws.runners.glue_job(run.arguments), JobFailed)
             if error is not None:
                 run.error_message = str(error)
             run.completed_on = utcnow()
             run._status = "SUCCEEDED" if error is None else error.state
 
-        def described(run: FakeJobRun) -> dict[str, Any]:
+        def described(run: Any) -> dict[str, Any]:
             description = as_dict(run)
             description["ExecutionTime"] = int((run.completed_on - run.started_on).total_seconds())
             if hasattr(run, "error_message"):
@@ -571,7 +583,8 @@ class _StandIns:
                 del description["CompletedOn"]
             return description
 
-        FakeJob.start_job_run, FakeJobRun.as_dict = start_job_run, described
+        replace(FakeJob, start_job_run=start_job_run)
+        replace(FakeJobRun, as_dict=described)
 
     @classmethod
     def _crawlers(cls) -> None:
@@ -600,7 +613,7 @@ class _StandIns:
             crawl.end_time = utcnow()
             crawl._status = "COMPLETED" if error is None else "FAILED"
 
-        def described(crawler: FakeCrawler) -> dict[str, Any]:
+        def described(crawler: Any) -> dict[str, Any]:
             description = as_dict(crawler)
             description.pop("LastCrawl", None)
             finished = [
@@ -622,7 +635,7 @@ class _StandIns:
                     description["LastCrawl"]["ErrorMessage"] = last.error_message
             return description
 
-        FakeCrawler.start_crawler, FakeCrawler.as_dict = start_crawler, described
+        replace(FakeCrawler, start_crawler=start_crawler, as_dict=described)
 
     @classmethod
     def _athena(cls) -> None:
@@ -666,7 +679,8 @@ class _StandIns:
                 execution._status = "SUCCEEDED" if error is None else "FAILED"
 
         def results(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> QueryResults:
-            """Athena's shape: all values as text, NULL as a field that is missing, the column names as first row."""
+            """Athena's shape: all values as text, NULL as a field that is missing, the column names
+            as first row."""
             data = [
                 [{} if value is None else {"VarCharValue": str(value)} for value in row]
                 for row in [columns, *rows]
@@ -683,8 +697,8 @@ class _StandIns:
                 answer["QueryExecution"]["Status"]["StateChangeReason"] = execution.reason
             return json.dumps(answer)
 
-        AthenaBackend.start_query_execution = start_query_execution
-        AthenaResponse.get_query_execution = get_query_execution
+        replace(AthenaBackend, start_query_execution=start_query_execution)
+        replace(AthenaResponse, get_query_execution=get_query_execution)
 
     @classmethod
     def _functions(cls) -> None:
@@ -715,4 +729,4 @@ class _StandIns:
                 }
             return json.dumps(answer).encode()
 
-        LambdaSimpleBackend.invoke = invoke
+        replace(LambdaSimpleBackend, invoke=invoke)

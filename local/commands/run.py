@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.aws import LocalAws, QueryFailed
-from local.pipeline import Pipeline
+from local.aws.pipeline import Pipeline
+from local.aws.server import LocalAws, QueryFailed
+from local.commands.watch import Watch
 from local.runtime import STATE, SetupError, jars
-from local.sample import write_sample
-from local.watch import Watch
+from tools.sample import write_sample
 
 FILES_PER_CALL = (
     12  # so few files has a call of the archiver in the sample run that its loop is seen
@@ -29,13 +29,15 @@ LOOKS = {
         "SELECT * FROM clean_orders_items ORDER BY try_cast(id AS integer) LIMIT 3",
     ],
     "Why rows are not in the tables (parked: they wait for their order or product)": [
-        "SELECT status, reason, count(*) AS rows, min_by(file_path || ':' || cast(line AS varchar), line) AS first_place,\n"
+        "SELECT status, reason, count(*) AS rows, "
+        "min_by(file_path || ':' || cast(line AS varchar), line) AS first_place,\n"
         "       min_by(substr(raw, 1, 44), line) AS example\n"
         "FROM rejected_records CROSS JOIN UNNEST(reasons) AS t(reason)\n"
         "GROUP BY status, reason ORDER BY status, rows DESC, reason"
     ],
     "What became of the files": [
-        "SELECT dataset, outcome, count(*) AS files, sum(rows_read) AS rows_read, sum(inserted) AS inserted,\n"
+        "SELECT dataset, outcome, count(*) AS files, sum(rows_read) AS rows_read, "
+        "sum(inserted) AS inserted,\n"
         "       sum(updated) AS updated, sum(rejected) AS rejected, sum(parked) AS parked\n"
         "FROM ingested_files GROUP BY dataset, outcome ORDER BY dataset, outcome"
     ],
@@ -44,7 +46,8 @@ LOOKS = {
 
 @dataclass(frozen=True)
 class Upload:
-    """The files of one delivery: a folder laid out as the raw zone, and the files in the order of their upload."""
+    """The files of one delivery: a folder laid out as the raw zone, and the files in the order of
+    their upload."""
 
     folder: Path
     files: Sequence[Path]
@@ -68,7 +71,10 @@ def uploads(data: Path | None, workplace: Path) -> list[Upload]:
 
 
 def deliver(aws: LocalAws, upload: Upload, watch: Watch) -> bool:
-    """Uploads the files, shows the executions that their events start. Whether all of them succeeded."""
+    """Uploads the files, shows the executions that their events start.
+
+    Whether all of them succeeded.
+    """
     known = {execution["executionArn"] for execution in aws.executions()}
     for path in upload.files:
         aws.upload(path.relative_to(upload.folder).as_posix(), path.read_bytes())
@@ -94,7 +100,8 @@ def deliver(aws: LocalAws, upload: Upload, watch: Watch) -> bool:
             break
         if not results and time.monotonic() > end:
             raise SetupError(
-                "The uploads have started no execution for a minute: look at the rule and the Pipe in template.yaml"
+                "The uploads have started no execution for a minute: look at the rule and the Pipe "
+                "in template.yaml"
             )
         time.sleep(0.1)
     return all(execution["status"] == "SUCCEEDED" for execution in results)
@@ -117,7 +124,10 @@ def show_answer(pipeline: Pipeline, sql: str, console: Console) -> None:
 
 
 def keep_records(aws: LocalAws, folder: Path) -> list[Path]:
-    """Copies the records of all runs into the folder, since the local AWS forgets. Returns the reports, oldest first."""
+    """Copies the records of all runs into the folder, since the local AWS forgets.
+
+    Returns the reports, oldest first.
+    """
     s3 = aws.client("s3")
     for key in aws.keys("LakeBucket", "runs/"):
         path = folder / key
@@ -133,7 +143,8 @@ def keep_records(aws: LocalAws, folder: Path) -> list[Path]:
 def play(
     data: Path | None = None, console: Console | None = None
 ) -> Iterator[tuple[Pipeline, bool]]:
-    """Runs all deliveries, shows them, and hands over the pipeline, still running, and whether all executions succeeded."""
+    """Runs all deliveries, shows them, and hands over the pipeline, still running, and whether all
+    executions succeeded."""
     console, workplace = console or Console(), STATE / "run"
     watch = Watch(console)
     shutil.rmtree(workplace, ignore_errors=True)

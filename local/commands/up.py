@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.pipeline import Pipeline
-from local.run import WINDOW, show_messages
+from local.aws.pipeline import Pipeline
+from local.commands.run import WINDOW, show_messages
+from local.commands.watch import Watch
 from local.runtime import STATE, jars
-from local.sample import write_sample
-from local.watch import Watch
+from tools.sample import write_sample
 
 
 def instructions(pipeline: Pipeline, sample: Path) -> str:
@@ -25,13 +25,16 @@ def instructions(pipeline: Pipeline, sample: Path) -> str:
         [
             f"AWS on this machine listens at {pipeline.endpoint}. In another terminal:",
             "",
-            f"  export AWS_ENDPOINT_URL={pipeline.endpoint} AWS_DEFAULT_REGION={aws.region} AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local",
+            f"  export AWS_ENDPOINT_URL={pipeline.endpoint} AWS_DEFAULT_REGION={aws.region} "
+            "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local",
             "",
             f"  upload   aws s3 cp --recursive {sample} {aws.template.outputs()['RawZone']}",
-            f"  watch    aws stepfunctions list-executions --state-machine-arn {aws.name('StateMachine')}",
+            "  watch    aws stepfunctions list-executions --state-machine-arn "
+            f"{aws.name('StateMachine')}",
             f'  query    {python} -m local sql "SELECT count(*) FROM clean_orders"',
             "",
-            "The folder is laid out as the raw zone; take your own. Each upload starts a run, which is shown here with its message.",
+            "The folder is laid out as the raw zone; take your own. Each upload starts a run, "
+            "which is shown here with its message.",
             "Ctrl-C ends it, and what it holds is gone.",
             "",
         ]

@@ -1,0 +1,74 @@
+"""`python -m local images`: draws the pictures of `tools/pictures.py` into images/."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from local.commands.run import play
+from tools import SetupError
+from tools.browser import browser
+from tools.pictures import ASL_FILE, IMAGES, drawings, executed_svg, out_of_date, queries_png
+
+
+def main(argv: Sequence[str]) -> int:
+    """Draw what can be drawn from the given files; 1 where a check finds a picture out of date."""
+    parser = argparse.ArgumentParser(
+        prog="python -m local images", description="Draw the pictures in images/."
+    )
+    parser.add_argument(
+        "--run", action="store_true", help="run the pipeline on this machine, and draw that run too"
+    )
+    parser.add_argument(
+        "--history",
+        type=Path,
+        help="events of an execution (JSON of get-execution-history): draws executed.svg",
+    )
+    parser.add_argument("--out", type=Path, default=IMAGES, help="where to write them (images/)")
+    parser.add_argument(
+        "--check", action="store_true", help="draw nothing; tell which pictures are out of date"
+    )
+    options = parser.parse_args(argv)
+    asl = json.loads(ASL_FILE.read_text("utf-8"))
+    if options.check:
+        old = out_of_date(options.out, asl)
+        print(
+            "\n".join(f"{name} is out of date: make images" for name in old)
+            or "the pictures are up to date"
+        )
+        return 1 if old else 0
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, svg in drawings(asl).items():
+        _write(options.out / name, svg)
+    if options.history:
+        events = json.loads(options.history.read_text("utf-8"))
+        _write(
+            options.out / "executed.svg",
+            executed_svg(asl, events["events"] if isinstance(events, dict) else events),
+        )
+    return draw_a_run(options.out, asl) if options.run else 0
+
+
+def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
+    """Two deliveries of sample data through the pipeline; the first execution and the queries
+    become pictures. 1 where a run fails."""
+    if browser() is None:
+        raise SetupError(
+            "athena-queries.png needs Chromium: apt-get install chromium, then run this again"
+        )
+    with play() as (pipeline, succeeded):
+        if not succeeded:
+            return 1
+        first = pipeline.aws.executions()[0]["executionArn"]
+        _write(out / "executed.svg", executed_svg(asl, pipeline.aws.history(first)))
+        queries_png(pipeline.query, out / "athena-queries.png")
+        print(out / "athena-queries.png")
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
+    print(path)

@@ -1,0 +1,115 @@
+"""Who may import whom: tools below all, the deployer apart from the stand-in for AWS, no circle
+anywhere."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tools.files import ROOT
+
+PACKAGES = ("tools", "deploy", "local")
+# What starts a process or is light to import in one: without moto, which takes a second to load
+LIGHT = ("local.aws.worker", "local.aws.readers", "local.aws.job")
+
+
+def modules(root: Path) -> dict[str, ast.Module]:
+    """Name -> tree of each module below the packages."""
+    found = {}
+    for package in PACKAGES:
+        for path in (root / package).rglob("*.py"):
+            name = ".".join(path.relative_to(root).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+def imports_of(name: str, tree: ast.Module, known: Mapping[str, ast.Module]) -> Iterator[str]:
+    """The known modules that a module imports, at its top or inside a function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports are absolute here"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            wanted = [one if one in known else str(node.module) for one in inner]
+        else:
+            continue
+        yield from (one for one in wanted if one in known)
+
+
+def graph_of(root: Path) -> dict[str, set[str]]:
+    known = modules(root)
+    return {name: set(imports_of(name, tree, known)) for name, tree in known.items()}
+
+
+def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        for following in graph[todo.pop()] - seen:
+            seen.add(following)
+            todo.append(following)
+    return seen
+
+
+def forbidden(graph: Mapping[str, set[str]]) -> list[str]:
+    """Imports that go up: from tools into anything, from the deployer into the stand-in."""
+    allowed = {"tools": ("tools",), "deploy": ("deploy", "tools"), "local": ("local", "tools")}
+    return sorted(
+        f"{name} imports {target}"
+        for name, targets in graph.items()
+        for target in targets
+        if target.partition(".")[0] not in allowed[name.partition(".")[0]]
+    )
+
+
+def write(root: Path, **sources: str) -> Path:
+    for package in PACKAGES:
+        (root / package).mkdir()
+        (root / package / "__init__.py").touch()
+    for name, source in sources.items():
+        (root / f"{name.replace('__', '/')}.py").write_text(source)
+    return root
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    TopologicalSorter(graph_of(ROOT)).prepare()
+
+
+def test_tools_and_deployer_know_nothing_of_the_stand_in() -> None:
+    assert forbidden(graph_of(ROOT)) == []
+
+
+def test_what_runs_in_processes_of_its_own_does_not_load_the_server() -> None:
+    graph = graph_of(ROOT)
+    heavy = {"local.aws.server", "local.aws.stepfunctions"}
+    assert {name: reachable(graph, name) & heavy for name in LIGHT} == {
+        name: set() for name in LIGHT
+    }
+
+
+def test_a_circle_is_found_though_one_of_its_imports_is_inside_a_function(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        local__a="from local import b\n",
+        local__b="def late():\n    from local.a import x\n",
+    )
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph_of(root)).prepare()
+
+
+def test_an_import_of_the_stand_in_is_found(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        deploy__up="import local.aws\n",
+        local__aws="import tools.x\n",
+        tools__x="from local.aws import y\n",
+    )
+    assert forbidden(graph_of(root)) == [
+        "deploy.up imports local.aws",
+        "tools.x imports local.aws",
+    ]
