@@ -1,8 +1,9 @@
-"""`python -m benchmarks [--items N]`: what the job costs, as ratios to plain Spark in the same session on the same machine.
+"""`python -m benchmarks [--items N]`: what the job costs, as ratios to plain Spark in one session.
 
-The floor is plain Spark: the three CSVs with their types, written as Parquet, partitioned by date. Wall and CPU seconds (driver and its
-children) are the best of three rounds after one to warm up, in which all steps take their turn. Small deliveries are timed in cold
-processes beside a naive job.
+The floor is plain Spark: the three CSVs with their types, written as Parquet, partitioned by date.
+Wall and CPU seconds (driver and Java) are the best of three rounds after one to warm up, in which
+all steps take their turn. Small deliveries are timed in cold processes beside a naive job, and
+3,000 files of three rows beside plain Spark that reads the same files.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tools.files import load_job
 from tools.sample import write_bench, write_bench_delivery, write_sample
 
 FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
+MANY_FLOOR = "floor of many files: plain Spark"
 NAIVE = ROOT / "benchmarks" / "naive.py"
 
 
@@ -44,15 +46,16 @@ class Bench:
         self.folder, self.items, self.repeats = folder, items, repeats
         self.figures: dict[str, dict[str, float]] = {}
         self.job = load_job()
-        self.spark = self.job.spark_session(
-            0, sys.maxsize
-        )  # compiled plans, as the job has for large files
+        self.spark = self.job.spark_session()
         java = self.spark._jvm.java.lang.ProcessHandle.current().pid()
         self.pids = [os.getpid(), int(java)]
         self.plain = self.spark.newSession()  # with none of the job's settings
 
     def measure(self, *steps: tuple[str, Callable[[], Any], Callable[[], Any]]) -> None:
-        """Best wall and CPU seconds of (name, action, what prepares it and is not timed): all steps in turn, a warm-up and then the repeats."""
+        """Best wall and CPU seconds of (name, action, what prepares it and is not timed).
+
+        All steps take their turn in a round; the first round warms up.
+        """
         for attempt in range(1 + self.repeats):
             for name, action, prepare in steps:
                 prepare()
@@ -63,11 +66,9 @@ class Bench:
                 if attempt and (best is None or cpu < best["cpu"]):
                     self.figures[name] = {"wall": round(wall, 2), "cpu": round(cpu, 2)}
         for name, _, _ in steps:
-            print(
-                f"{name:58} wall {self.figures[name]['wall']:8.2f} s   cpu {self.figures[name]['cpu']:8.2f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            best = self.figures[name]
+            seconds = f"wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s"
+            print(f"{name:58} {seconds}", file=sys.stderr, flush=True)
 
     def load(self, raw: Path, lake: Path, run_id: str, force: bool = False) -> None:
         if self.job.main(job_arguments(raw, lake, run_id, force)):
@@ -80,6 +81,8 @@ class Bench:
                 for path in raw.rglob("*.csv")
                 if self.job.dataset_of(path.relative_to(raw).as_posix()) == table.dataset
             ]
+            if not paths:
+                continue
             ddl = table.ddl.replace("`reordered` BOOLEAN", "`reordered` INT")
             writer = self.plain.read.schema(ddl).csv(paths, header=True).write.mode("overwrite")
             (writer.partitionBy(table.partition) if table.partition else writer).parquet(
@@ -107,6 +110,26 @@ class Bench:
         )
         if versions(self.job, lake) != loaded[-1]:
             raise SystemExit("a re-load of the same files wrote a table version")
+
+    def many_files(self, files: int = 3_000) -> None:
+        """A first load of many files of three rows, beside plain Spark that reads the same."""
+        raw, lake = self.folder / "many", self.folder / "lake-many"
+        header, row = "order_num,order_id,user_id,order_timestamp,total_amount,date", 0
+        for number in range(files):
+            day = f"2025-04-{number % 15 + 1:02}"
+            lines = [f"1,{row + n},u{row % 97},{day}T10:00:0{n},{n}.5,{day}" for n in range(3)]
+            path = raw / "orders" / f"{number:05}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join([header, *lines]) + "\n")
+            row += 3
+        self.measure(
+            (MANY_FLOOR, lambda: self.floor(raw), nothing),
+            (
+                f"{files:,} files of three rows",
+                lambda: self.load(raw, lake, "first"),
+                lambda: shutil.rmtree(lake, ignore_errors=True),
+            ),
+        )
 
     def deliveries(self) -> None:
         """A 1 % delivery into tables of one and of ten times the size."""
@@ -188,12 +211,15 @@ def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
     """Print the ratios and give everything as JSON."""
     floor = bench.figures.get(FLOOR, {}).get("cpu")
     print(
-        f"\n{bench.items:,} items; {platform.processor() or platform.machine()}, {os.cpu_count()} cores, Spark {bench.spark.version}, "
-        f"Python {platform.python_version()}\n"
+        f"\n{bench.items:,} items; {platform.processor() or platform.machine()}, "
+        f"{os.cpu_count()} cores, Spark {bench.spark.version}, Python {platform.python_version()}\n"
     )
     for name, best in bench.figures.items():
         ratio = f"{best['cpu'] / floor:6.2f}x floor (cpu)" if floor else ""
         print(f"{name:58} wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s   {ratio}")
+    many = [best["cpu"] for name, best in bench.figures.items() if "files" in name]
+    if len(many) == 2:
+        print(f"many files: {many[1] / many[0]:.2f}x plain Spark (cpu)")
     for name in ("recent", "scattered"):
         pair = [bench.figures.get(f"1 % delivery into {factor}x, {name}") for factor in (1, 10)]
         if all(pair):
@@ -201,10 +227,8 @@ def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
             print(f"1 % {name}: into 10x costs {cpu:.2f}x that into 1x (cpu), {wall:.2f}x (wall)")
     for step in ("first delivery", "second delivery"):
         if f"naive, {step}" in small:
-            ratio = small[f"job, {step}"] / small[f"naive, {step}"]
-            print(
-                f"cold process, {step}: job {small[f'job, {step}']} s, naive {small[f'naive, {step}']} s: {ratio:.2f}x"
-            )
+            ours, naive = small[f"job, {step}"], small[f"naive, {step}"]
+            print(f"cold process, {step}: job {ours} s, naive {naive} s: {ours / naive:.2f}x")
     if "job, nothing new" in small:
         print(f"cold process, nothing new: job {small['job, nothing new']} s")
     return {
@@ -224,13 +248,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--only",
-        choices=("large", "deliveries", "cold"),
+        choices=("large", "deliveries", "many", "cold"),
         action="append",
         help="one part; can be said again",
     )
     parser.add_argument("--memory", default="2g", help="Spark's driver heap")
     options = parser.parse_args()
-    parts = options.only or ["large", "deliveries", "cold"]
+    parts = options.only or ["large", "many", "deliveries", "cold"]
     folder = STATE / "bench"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -239,6 +263,8 @@ def main() -> None:
     bench = Bench(folder, options.items, options.repeats)
     if "large" in parts:
         bench.large()
+    if "many" in parts:
+        bench.many_files()
     if "deliveries" in parts:
         bench.deliveries()
     result = report(bench, small)

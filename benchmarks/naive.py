@@ -1,4 +1,7 @@
-"""What people write by hand: read the three CSVs, dropDuplicates, MERGE into three tables. For timing only; it loses rows."""
+"""What people write by hand: read the three CSVs, dropDuplicates, MERGE into three tables.
+
+For timing only; it loses rows.
+"""
 
 import os
 import sys
@@ -15,7 +18,8 @@ TABLES = {
     "orders": (
         "order_id",
         "date",
-        "order_num STRING, order_id STRING, user_id STRING, order_timestamp TIMESTAMP, total_amount DOUBLE, date DATE",
+        "order_num STRING, order_id STRING, user_id STRING, order_timestamp TIMESTAMP, "
+        "total_amount DOUBLE, date DATE",
     ),
     "order_items": (
         "id",

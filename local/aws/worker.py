@@ -14,17 +14,17 @@ from tools.files import load_job
 def warm_up(job: ModuleType) -> None:
     """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds
     that no run should wait for."""
-    from delta.tables import DeltaTable
-
     with tempfile.TemporaryDirectory() as folder:
-        spark = job.spark_session(0, 0)
+        spark = job.spark_session()
         rows = spark.range(2).selectExpr("string(id) AS id", "current_date() AS date")
         rows.write.format("delta").partitionBy("date").mode("append").save(folder)
-        table = DeltaTable.forPath(spark, folder).alias("t")
-        table.merge(
-            rows.alias("s"), "t.id = s.id"
-        ).whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        table.toDF().count()
+        rows.createOrReplaceTempView("warm_up")
+        spark.sql(
+            f"MERGE INTO delta.`{folder}` t USING warm_up s ON t.id = s.id "
+            "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        )
+        spark.read.format("delta").load(folder).count()
+        spark.catalog.dropTempView("warm_up")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One Spark for all tests of this folder: the deployed script, called in this process on folders."""
+"""One Spark for all tests of this folder: the deployed script, run in this process on folders."""
 
 from __future__ import annotations
 

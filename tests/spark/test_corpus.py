@@ -1,4 +1,4 @@
-"""Every odd or broken input has its outcome: all cases of the corpus in one run, and again after it."""
+"""Every odd or broken input has its outcome: the whole corpus in one run, and again after it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ CASES = [on_this_spark(case) for case in ALL_CASES]
 
 
 def stored_rows(lake: Lake, table: Any) -> list[dict[str, Any]]:
-    """A table's rows; timestamps by way of their text, because Python cannot make the first day of year 1 from a number."""
+    """A table's rows; timestamps by way of their text, because Python cannot make the first day of
+    year 1 from a number."""
     kinds = {column.name: column.type for column in table.columns}
     frame = lake.frame(table.name).selectExpr(
         *[

@@ -76,7 +76,8 @@ def usual_row(table: Any) -> dict[str, str]:
 
 
 def lines_of(table: Any) -> list[str]:
-    """The usual row with each value of each column once, rows at random, and lines with too few and too many fields."""
+    """The usual row with each value of each column once, rows at random, and lines with too few and
+    too many fields."""
     rows = [
         {**usual_row(table), column.name: value}
         for column in table.columns

@@ -24,7 +24,10 @@ from tests.spark.conftest import FAST, Lake, check_equation, csv_file
 
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
-ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n"
+ITEMS = (
+    "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,"
+    "order_timestamp,date\n"
+)
 
 
 def order(key: str, moment: str = "2025-04-01T10:00:00", amount: str = "5", day: str = "") -> str:
@@ -122,7 +125,8 @@ def test_a_corrected_date_moves_the_row_and_leaves_no_twin(lake: Lake) -> None:
 
 
 def test_a_header_in_another_order_does_not_load_into_wrong_columns(lake: Lake) -> None:
-    text = "date,total_amount,order_timestamp,user_id,order_id,order_num\n2025-04-01,9,2025-04-01T10:00:00,u7,o1,4\n"
+    text = "date,total_amount,order_timestamp,user_id,order_id,order_num\n"
+    text += "2025-04-01,9,2025-04-01T10:00:00,u7,o1,4\n"
     lake.run([csv_file("orders/1.csv", ORDERS + order("o2"), 1), csv_file("orders/2.csv", text, 2)])
     assert next(row for row in lake.rows("clean_orders") if row[1] == "o1")[2:5:2] == ("u7", 9.0)
 
@@ -224,7 +228,7 @@ def test_two_independent_readers_see_the_same_rows(lake: Lake) -> None:
         assert arrow.num_rows > 0
         columns = ", ".join(
             f'CAST("{name}" AS VARCHAR)' if column.type != "TIMESTAMP" else f'epoch_us("{name}")'
-            for name, column in zip(table.column_names, table.columns)
+            for name, column in zip(table.column_names, table.columns, strict=False)
         )
         read = duckdb.sql(f"SELECT {columns} FROM arrow").fetchall()
         frame = lake.frame(table.name).selectExpr(
