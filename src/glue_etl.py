@@ -270,7 +270,8 @@ BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of s
 GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
 HEAD_BYTES = 1 << 16  # what is read of a file to find its header
 MAX_RANGES, MAX_DATES = 32, 400  # literals in a condition that prunes files
-TEXT_LIMIT = 500  # characters of a text in the summary
+TEXT_LIMIT = 500  # characters of a text in the summary, which the state machine reads whole
+SUMMARY_DAYS = 2_000  # touched days that the summary names
 MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
 
 
@@ -1205,17 +1206,14 @@ class LakeTable:
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
         added = [path for commit in commits for path in commit.added]
-        days = {
-            match.group(1) for match in (re.match(r"date=([^/]+)/", one) for one in added) if match
-        }
-        widened = any(commit.operation == "ADD COLUMNS" for commit in commits)
         return {
             "version": version if version >= 0 else None,
             "rows": self._rows() if version >= 0 else 0,
-            "schema_changed": widened or (not self.exists and version >= 0),
+            "schema_changed": version >= 0
+            and (not self.exists or any(one.operation == "ADD COLUMNS" for one in commits)),
             "files_added": len(added),
             "files_removed": sum(len(commit.removed) for commit in commits),
-            "dates": sorted(days),
+            "dates": _days(added),
         }
 
     def _rows(self) -> int:
@@ -1224,6 +1222,12 @@ class LakeTable:
         if None in rows:
             return self.spark.read.format("delta").load(self.path).count()
         return sum(count or 0 for count in rows)
+
+
+def _days(files: Iterable[str]) -> list[str]:
+    """The days of data files, ascending; of very many the first and the last."""
+    days = sorted({one.split("/")[0].removeprefix("date=") for one in files if "date=" in one})
+    return days if len(days) <= SUMMARY_DAYS else [days[0], days[-1]]
 
 
 Lake = Mapping[str, LakeTable]
@@ -1495,11 +1499,9 @@ def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -
     profiles = profile(fast, table, scratch).collect()
     splits = tuple(Split(*(row[name] for name in SPLIT_FACTS)) for row in profiles)
     multi_line = {row["_file"] for row in profiles if row["multi_line"]}
-    taken = F.col("_kind").isNotNull()
-    if multi_line:
-        taken &= ~F.col("_file").isin(list(multi_line))
     parsed = parse_rest(empty, fast, profiles, multi_line, layouts)
     profiles = [row for row in profiles if row["_file"] not in multi_line]
+    taken = F.col("_kind").isNotNull() & ~one_of_files(multi_line)
     profiles += [row for part in parsed for row in profile(part, table, scratch).collect()]
     names = _file_names(raw_path, files, {split.file for split in splits})
     return replace(
@@ -1508,7 +1510,7 @@ def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -
         files=names,
         splits=splits,
         counts=_row_counts(profiles, names),
-        key_span={} if scratch.on_disk else key_span(profiles, table),
+        key_span=key_span(profiles, table),
         by_day=comes_by_day(profiles),
     )
 
@@ -1522,8 +1524,7 @@ def parse_rest(
 ) -> list[DataFrame]:
     """The lines that the fast path leaves, parsed: of usual files line by line, of those in which
     a quoted field holds a line break record by record."""
-    quoted = F.col("_file").isin(list(multi_line)) if multi_line else F.lit(False)
-    parts = {}
+    quoted, parts = one_of_files(multi_line), {}
     if any(row["unparsed"] and row["_file"] not in multi_line for row in profiles):
         parts["parsed"] = fast.where(F.col("_kind").isNull() & ~quoted).select(PLACE)
     if multi_line:
@@ -1532,6 +1533,10 @@ def parse_rest(
         empty.scratch.materialize(parse_lines(lines, empty.table, layouts), name)
         for name, lines in parts.items()
     ]
+
+
+def one_of_files(names: set[str]) -> SparkColumn:
+    return F.col("_file").isin(sorted(names)) if names else F.lit(False)
 
 
 def bare_path(path: str) -> str:
@@ -1840,7 +1845,8 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
 def key_span(profiles: Sequence[Any], table: Table) -> dict[str, tuple[int, int]]:
     """Lowest and highest key of each key column whose keys are all plain integers."""
     spans = {}
-    for name in table.key_columns:
+    measured = [name for name in table.key_columns if profiles and f"low_{name}" in profiles[0]]
+    for name in measured:
         counted = [row for row in profiles if row[f"low_{name}"] is not None]
         if counted and not any(row[f"texts_{name}"] for row in profiles):
             low = min(row[f"low_{name}"] for row in counted)
@@ -1948,19 +1954,15 @@ def resolve_dataset(
     late = late_rows(staged, parked, done)
     if staged.rows is None and late is None:
         return count_outcomes(staged, None, None, None)
-    rows = candidates(staged)
-    rows = rows if late is None else rows.unionByName(late)
-    if not staged.large:
-        rows = staged.scratch.materialize(rows, "candidates")
-    referring, contested = rows, contested_keys(rows, table) if staged.large else None
-    certain = None
+    rows = candidates(staged, late)
+    referring, contested = rows, contested_keys(rows, staged)
     rows = compare(rows, table, existing_rows(staged, rows, target, prune=late is None))
+    certain = None
     if staged.large and target.exists:
-        rows = staged.scratch.materialize(without_same_values(rows, table, contested), "compared")
-        certain = rows.where("_certain").groupBy("_file").count().collect()
-        referring = rows = rows.where("NOT _certain")
+        rows, certain = set_same_apart(rows, staged, contested)
         if sum(row["count"] for row in certain) == staged.valid_rows and late is None:
             return count_outcomes(staged, None, None, certain)
+        referring = rows
     missing = {
         parent.dataset: missing_parents(parent, referring, staged, lake, done, late is None)
         for parent in table.parents
@@ -1976,10 +1978,10 @@ def resolve_dataset(
     return count_outcomes(staged, decided, appended, certain)
 
 
-def candidates(staged: StagedDataset) -> DataFrame:
-    """The valid staged rows, in the shape of candidates for their keys."""
+def candidates(staged: StagedDataset, late: DataFrame | None) -> DataFrame:
+    """The valid staged rows and the late ones, as candidates for their keys."""
     known = [number for number, raw in staged.loaded.items() if raw.known]
-    return staged.valid.select(
+    rows = staged.valid.select(
         "_file",
         "_line",
         "_raw",
@@ -1988,6 +1990,8 @@ def candidates(staged: StagedDataset) -> DataFrame:
         (F.col("_file").isin(known) if known else F.lit(False)).alias("_replayed"),
         *staged.table.column_names,
     )
+    rows = rows if late is None else rows.unionByName(late)
+    return rows if staged.large else staged.scratch.materialize(rows, "candidates")
 
 
 # -- rows that wait for a parent -------------------------------------------------------------------
@@ -2110,9 +2114,10 @@ def mark_missing(
 
 
 # -- rows of one batch against each other ----------------------------------------------------------
-def contested_keys(rows: DataFrame, table: Table) -> DataFrame | None:
+def contested_keys(rows: DataFrame, staged: StagedDataset) -> DataFrame | None:
     """Keys that more than one row of a large batch has; None where there is none."""
-    if all_different(rows, table):
+    table = staged.table
+    if not staged.large or all_different(rows, table):
         return None
     counted = rows.groupBy(table.key).agg(F.count(F.lit(1)).alias("_rows"))
     return few_or_none(counted.where("_rows > 1").select(table.key))
@@ -2233,20 +2238,25 @@ def compare(rows: DataFrame, table: Table, existing: DataFrame | None) -> DataFr
     return joined.select("s.*", standing.alias("_standing"), old_day.alias("_old_day"))
 
 
-def without_same_values(rows: DataFrame, table: Table, contested: DataFrame | None) -> DataFrame:
-    """Compared rows with _certain: as in the table, and no other row of the batch has the key.
+def set_same_apart(
+    rows: DataFrame, staged: StagedDataset, contested: DataFrame | None
+) -> tuple[DataFrame, list[Any]]:
+    """Of a large batch's compared rows those to decide, and `count` by `_file` of the others.
 
-    Of those the values are left out, since nothing will be written.
+    The others are as in the table, and no other row of the batch has their key. Their values are
+    left out of what is kept, since nothing will be written.
     """
+    key = staged.table.key
     certain = (F.col("_standing") == SAME) & ~F.col("_late")
     if contested is not None:
-        rows = rows.join(contested.withColumn("_twice", F.lit(True)), table.key, how="left")
+        rows = rows.join(contested.withColumn("_twice", F.lit(True)), key, how="left")
         certain &= F.col("_twice").isNull()
     rows = rows.withColumn("_certain", certain).drop("_twice")
-    values = {
-        name: F.when(~F.col("_certain"), F.col(name)) for name in ("_raw", *table.column_names)
-    }
-    return rows.withColumns(values)
+    names = ("_raw", *staged.table.column_names)
+    values = {name: F.when(~F.col("_certain"), F.col(name)) for name in names}
+    rows = staged.scratch.materialize(rows.withColumns(values), "compared")
+    counts = rows.where("_certain").groupBy("_file").count().collect()
+    return rows.where("NOT _certain").drop("_certain"), counts
 
 
 def with_outcome(rows: DataFrame, table: Table) -> DataFrame:
@@ -2280,22 +2290,23 @@ def count_outcomes(
               where all valid rows are appended
     """
     table, loaded = staged.table, staged.loaded
-    counts = {file: Counter({REJECTED: one.rejected}) for file, one in staged.counts.items()}
-    admitted, old_days = Counter[str](), set()
+    counts = {
+        file: Counter({"rows_read": one.rows, REJECTED: one.rejected})
+        for file, one in staged.counts.items()
+    }
     if appended is not None and certain is None:
         for file, one in staged.counts.items():
             counts[file][INSERTED] = one.rows - one.rejected
     for row in certain or ():
         outcome = UNCHANGED if appended is None else INSERTED
         counts[loaded[row["_file"]].id][outcome] += row["count"]
-    for row in _groups(decided) if decided is not None else ():
+    admitted, old_days = Counter[str](), set()
+    for row in _groups(decided):
         old_days |= set(row["old_days"])
         if not row["_late"]:
             counts[loaded[row["_file"]].id][row["_outcome"]] += row["rows"]
         elif row["_outcome"] != PARKED:
             admitted[row["_outcome"]] += row["rows"]
-    for file, one in staged.counts.items():
-        counts[file]["rows_read"] = one.rows
     keys = accepted_keys(staged, decided, appended)
     names = table.column_names
     appended = None if appended is None else appended.select(names)
@@ -2315,8 +2326,10 @@ def accepted_keys(
     return union(frames) if frames else staged.valid_values.select(key).limit(0)
 
 
-def _groups(decided: DataFrame) -> list[Any]:
+def _groups(decided: DataFrame | None) -> list[Any]:
     """Rows by file, _late and outcome, and the days in which the table holds those to update."""
+    if decided is None:
+        return []
     day = F.coalesce(F.col("_old_day").cast("string"), F.lit(""))
     old_days = F.collect_set(F.when(F.col("_outcome") == UPDATED, day)).alias("old_days")
     groups = decided.groupBy("_file", "_late", "_outcome")
@@ -2458,7 +2471,8 @@ def write_rejects(
 
 def count_reasons(rows: DataFrame) -> Published:
     """Rows of rejected_records by dataset, status and reason, each with its first row."""
-    place = F.struct("file_path", "line", "raw").alias("place")
+    raw = F.substring("raw", 1, TEXT_LIMIT).alias("raw")
+    place = F.struct("file_path", "line", raw).alias("place")
     groups = (
         rows.select("dataset", "status", F.explode("reasons").alias("reason"), place)
         .groupBy("dataset", "status", "reason")
