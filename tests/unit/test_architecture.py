@@ -84,7 +84,10 @@ def test_every_decision_is_listed_and_has_its_four_parts() -> None:
         page.name for page in pages
     ]
     for page in pages:
-        parts = re.findall(r"^\*\*(.+?)\*\*", page.read_text("utf-8"), re.MULTILINE)
+        text = page.read_text("utf-8")
+        links = re.findall(r"\]\(([^)#\s]+)\)", text)
+        assert [link for link in links if not (page.parent / link).exists()] == [], page.name
+        parts = re.findall(r"^\*\*(.+?)\*\*", text, re.MULTILINE)
         assert [part.rstrip(".") for part in parts] == [
             "Context",
             "Decision",
