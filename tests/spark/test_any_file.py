@@ -1,4 +1,4 @@
-"""Any file that a shop may send: no run fails, no row is lost, and the good files beside are loaded.
+"""Any file that a shop may send: no run fails, no row is lost, the good files beside are loaded.
 
 Hypothesis draws keys and contents; a reader in plain Python, the model's, counts what is in them.
 FUZZ_FILES=10000 draws more than the suite does.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.corpus.cases import item, order, product, text
+from tests.corpus.cases import CASES, item, order, product, text
 from tests.corpus.cases import ITEMS as ITEMS_HEADER
 from tests.corpus.cases import ORDERS as ORDERS_HEADER
 from tests.corpus.cases import PRODUCTS as PRODUCTS_HEADER
@@ -52,26 +52,36 @@ SIGNS = list(
     "a",
     "CSV",
 ]
-ENDINGS = [".csv"] * 8 + [".csv.gz"] * 3 + [".CSV", ".csv.bak", ".csv.part", ".txt", ""]
-piece = st.one_of(
-    st.lists(st.sampled_from(SIGNS), max_size=6).map("".join),
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), max_size=20),
-    st.just("long" * 45),
-)
+ENDINGS = [".csv"] * 16 + [".csv.gz"] * 5 + [".CSV", ".csv.bak", ".csv.part", ".txt", ""]
 
 
-@st.composite
-def a_key(draw: Callable) -> tuple[str, str]:
-    """The start and the end of a key; a number between them makes it unique."""
-    dataset = draw(st.sampled_from([*HEADERS, *HEADERS, *HEADERS, "ORDERS", "stock", "ordersheet"]))
-    folders = draw(st.lists(piece, min_size=1, max_size=5))
-    parts = [part if part.strip(".") else f"{part}x" for part in folders]
-    return dataset + draw(st.sampled_from("/_- .")), "/".join(parts) + draw(
-        st.sampled_from(ENDINGS)
-    )
+def a_letter(dice: Random) -> str:
+    """Any character that a key can hold, of one to four bytes."""
+    code = dice.randrange(1, 2 ** dice.choice([7, 8, 12, 16, 20]))
+    return "" if 0xD800 <= code < 0xE000 or chr(code) == "/" else chr(code)
+
+
+def a_name(dice: Random) -> str:
+    """A folder or a file's name of up to 255 bytes."""
+    make = dice.choice([lambda: dice.choice(SIGNS), lambda: a_letter(dice), lambda: "long" * 4])
+    name = "".join(make() for _ in range(dice.choice([1, 2, 5, 12])))
+    return name if name.strip(".") else f"{name}x"
+
+
+def a_key(dice: Random, dataset: str, number: int) -> str:
+    """A key of up to 1,024 bytes; its number makes it unique."""
+    dataset = dice.choice([*[dataset] * 30, dataset.upper(), "stock", "ordersheet", *HEADERS])
+    names = "/".join(a_name(dice) for _ in range(dice.choice([1, 1, 2, 5])))
+    return f"{dataset}{dice.choice('/_- .')}{number}-{names}{dice.choice(ENDINGS)}"
 
 
 # ---- contents
+ODD = {
+    dataset: [one.content for one in CASES if one.dataset == dataset and len(one.content) < 20_000]
+    for dataset in HEADERS
+}
+
+
 def csv_lines(dataset: str, count: int, start: int) -> list[str]:
     rows = [ROWS[dataset](f"fuzz-{start}-{place}") for place in range(count)]
     return [HEADERS[dataset], *rows]
@@ -100,83 +110,89 @@ SNIPPETS = [
 ENCODINGS = ["utf-8"] * 10 + ["utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32"]
 
 
-@st.composite
-def a_csv(draw: Callable) -> bytes:
+def a_csv(dice: Random, dataset: str) -> bytes:
     """A good file in one of many dialects."""
-    dataset = draw(st.sampled_from(list(HEADERS)))
-    lines = csv_lines(dataset, draw(st.integers(0, 25)), draw(st.integers(0, 99)))
-    sign = draw(st.sampled_from([",", ",", ",", ";", "\t", "|", ":"]))
-    quote = draw(st.sampled_from(["", "", '"']))
+    lines = csv_lines(dataset, dice.randrange(25), dice.randrange(100))
+    sign = dice.choice([*[","] * 6, *";\t|" * 2, ":"])
+    quote = dice.choice(["", "", '"'])
     lines = [sign.join(f"{quote}{cell}{quote}" for cell in line.split(",")) for line in lines]
-    if draw(st.booleans()):
-        lines = [
-            line.replace("Tea", draw(st.sampled_from(["Tee für €", "\u3000x", "茶"])))
-            for line in lines
-        ]
-    whole = draw(st.sampled_from(["\n", "\n", "\r\n", "\r"])).join(lines)
-    end = draw(st.sampled_from(["\n", "\n", "", "\r\n", "\x1a", "\n\n"]))
-    return (whole + end).encode(draw(st.sampled_from(ENCODINGS)), "replace")
+    lines = [
+        line.replace("Tea", dice.choice(["Tea", "Tee für €", "\u3000x", "茶"])) for line in lines
+    ]
+    whole = dice.choice(["\n", "\n", "\n", "\r\n", "\r"]).join(lines)
+    end = dice.choice(["\n", "\n", "", "\r\n", "\x1a", "\n\n"])
+    return (whole + end).encode(dice.choice(ENCODINGS), "replace")
 
 
-@st.composite
-def a_mutated_csv(draw: Callable) -> bytes:
+def a_mutated_csv(dice: Random, dataset: str) -> bytes:
     """A good file with something put in, taken out or repeated, a few times."""
-    content = draw(a_csv())
-    for _ in range(draw(st.integers(1, 5))):
-        at = draw(st.integers(0, len(content)))
-        until = min(len(content), at + draw(st.sampled_from([0, 0, 0, 1, 1, 40])))
-        new = draw(st.sampled_from([*SNIPPETS, *SNIPPETS, b"", content[at : at + 200]]))
+    spared = dice.choice([0, len(HEADERS[dataset])])  # nothing, or the header
+    return mutated(dice, a_csv(dice, dataset), spared)
+
+
+def a_mutated_case(dice: Random, dataset: str) -> bytes:
+    """An odd file of the corpus, made still odder."""
+    return mutated(dice, dice.choice(ODD[dataset]), 0)
+
+
+def mutated(dice: Random, content: bytes, spared: int) -> bytes:
+    """Content that is changed in a few places, none of them among its first, spared bytes."""
+    for _ in range(dice.randrange(1, 6)):
+        at = dice.randrange(min(spared, len(content)), len(content) + 1)
+        until = at + dice.choice([0, 0, 0, 1, 1, 40])
+        new = dice.choice([*SNIPPETS, *SNIPPETS, b"", content[at : at + 200]])
         content = content[:at] + new + content[until:]
     return content
 
 
-@st.composite
-def a_soup(draw: Callable) -> bytes:
+def a_soup(dice: Random, dataset: str) -> bytes:
     """A header, and snippets in any order."""
-    header = HEADERS[draw(st.sampled_from(list(HEADERS)))].encode()
-    snippets = draw(st.lists(st.sampled_from([*SNIPPETS, b"x", b"1", b"a,b,c,d"]), max_size=30))
-    return header + b"\n" + b"".join(snippets)
+    snippets = [dice.choice([*SNIPPETS, b"x", b"1", b"a,b,c,d"]) for _ in range(dice.randrange(30))]
+    return HEADERS[dataset].encode() + b"\n" + b"".join(snippets)
 
 
-@st.composite
-def a_packed_file(draw: Callable) -> bytes:
+def some_bytes(dice: Random, dataset: str) -> bytes:
+    return dice.randbytes(dice.randrange(300))
+
+
+def a_packed_file(dice: Random, content: bytes) -> bytes:
     """A gzip file, whole, cut anywhere, or with something behind its end."""
-    packed = gzip.compress(draw(st.one_of(a_csv(), a_mutated_csv(), a_soup())), mtime=0)
-    cut = draw(st.sampled_from([False, False, True]))
-    end = draw(st.integers(0, len(packed))) if cut else len(packed)
-    return packed[:end] + draw(st.sampled_from([b"", b"", b"", b"\0" * 600, b"x", packed]))
+    packed = gzip.compress(content, mtime=0)
+    end = dice.choice([len(packed)] * 3 + [dice.randrange(len(packed))])
+    return packed[:end] + dice.choice([b"", b"", b"", b"\0" * 600, b"x", packed])
 
 
-contents = st.one_of(a_csv(), a_mutated_csv(), a_mutated_csv(), a_soup(), st.binary(max_size=300))
-
-
-@st.composite
-def a_file(draw: Callable) -> tuple[str, str, bytes]:
-    """The start and the end of its key, and its content."""
-    start, end = draw(a_key())
-    packed = end.endswith(".gz") != draw(st.sampled_from([False] * 9 + [True]))
-    return start, end, draw(a_packed_file() if packed else contents)
+def a_file(dice: Random, number: int) -> RawFile:
+    dataset = dice.choice(list(HEADERS))
+    path = a_key(dice, dataset, number)
+    make = dice.choice(
+        [a_csv, *[a_mutated_csv] * 5, *[a_soup] * 2, *[a_mutated_case] * 3, some_bytes]
+    )
+    content = make(dice, dataset)
+    if path.endswith(".gz") != (dice.random() < 0.05):
+        content = a_packed_file(dice, content)
+    return RawFile(path, content, DELIVERED)
 
 
 def drawn_files() -> list[RawFile]:
     """The files that hypothesis draws, the same in every session."""
-    drawn: list[RawFile] = []
+    drawn: dict[bytes, RawFile] = {}
 
     @settings(
-        max_examples=FILES,
+        max_examples=FILES * 2,  # hypothesis likes to repeat itself
         derandomize=True,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
         deadline=None,
     )
-    @given(a_file())
-    def collect(one: tuple[str, str, bytes]) -> None:
-        start, end, content = one
-        drawn.append(RawFile(f"{start}{len(drawn)}-{end}", content, DELIVERED))
+    @given(st.randoms(use_true_random=True))
+    def collect(dice: Random) -> None:
+        file = a_file(dice, len(drawn))
+        drawn.setdefault(file.content, file)
 
     collect()
-    return drawn
+    return list(drawn.values())[:FILES]
 
 
 # ---- runs
