@@ -122,3 +122,15 @@ def test_every_example_query_runs_on_the_tables_as_the_job_declares_them(
 def test_the_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [path.name for path in DOCS if f"(docs/{path.name})" not in readme] == []
+
+
+def test_the_readme_says_what_becomes_of_a_row_for_every_reason() -> None:
+    job = load_job()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = readme.partition("## What becomes of a row")[2].partition("\n## ")[0]
+    told = {
+        code
+        for line in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+        for code in re.findall(r"`([^`]+)`", line)
+    }
+    assert told == job.ROW_REASONS.keys() | job.FILE_REASONS.keys()
