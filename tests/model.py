@@ -8,11 +8,13 @@ file of the runs before it (`run` refuses others). Timestamps in its tables are 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import math
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
@@ -55,20 +57,30 @@ REQUIRED = {
 PARENTS = {"order_id": ("orders", "orphan_order"), "product_id": ("products", "orphan_product")}
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 
-BLANKS = " \t\u00a0"
-BOM = b"\xef\xbb\xbf"
+# What Unicode takes for white space, and what is written with no width at all
+BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
+BLANKS += "".join(map(chr, range(0x2000, 0x200B))) + "\u180e\u200b\u200c\u200d\u2060\ufeff"
+MARK = "\xef\xbb\xbf"  # a byte order mark, one character per byte
+SEPARATORS = [",", ";", "\t", "|"]
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+HEAD = 65536  # bytes from the header on, by which a field too many is judged
+CONTROLS = {chr(code) for code in (*range(9), *range(14, 32), 127)}
+NO_VALUE = {"", "null", "\\n", "nan", "#n/a", "none", "nat", "<na>"}
+NO_TEXT = {"", "NULL", "\\N"}
 DATASET_PATH = re.compile(r"(order_items|orders|products)(?![a-z0-9]).*\.csv(\.gz)?", re.DOTALL)
+UNFINISHED_ENDINGS = (".filepart", ".part", ".partial", ".tmp", ".crdownload", "._copying_")
 LINE_END = re.compile(r"\r\n|\r|\n")
 PHYSICAL_LINE = re.compile(r"[^\r\n]*")
-PLAIN_FIELD = re.compile(r"[^,\r\n]*")
-OPENING_QUOTE = re.compile(r'[ \t]*"')
-QUOTED_FIELD = re.compile(r'[ \t]*"([^"]*(?:""[^"]*)*)"[ \t]*(?=[,\r\n]|\Z)')
+STATED_SEPARATOR = re.compile(r"sep=.", re.IGNORECASE)
 TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
-    r"(?: ?(?:Z|([+-])([0-9]{2})(?::?([0-9]{2}))?))?"
+    r"(?: ?(?:Z|UTC|([+-])([0-9]{2})(?::?([0-9]{2}))?))?"
 )
 DATE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ]00:00(?::00(?:\.0{1,9})?)?)?")
-AMBIGUOUS = re.compile(r"[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{2,4}")
+NO_DATE = re.compile(r"0000-00-00(?:[T ]00:00(?::00(?:\.0{1,9})?)?)?")
+AMBIGUOUS_DATE = re.compile(r"[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{2,4}")
+AMBIGUOUS_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")
+COMMA_NUMBER = re.compile(r"[+-]?[0-9]*,[0-9]{1,2}")
 INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0+)?")
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 BOOLEANS = {
@@ -198,7 +210,17 @@ def parse_boolean(text: str) -> bool:
     return BOOLEANS[text.lower()]
 
 
+def unwrapped(text: str) -> str:
+    """The text in Excel's `="00081"`."""
+    match = re.fullmatch(r'="([^"]*)"', text)
+    return match.group(1).strip(BLANKS) if match else text
+
+
 def parse_name(text: str) -> str:
+    """An identifier; ValueError where a spreadsheet has lost its digits, as in 2.02504E+11."""
+    text = unwrapped(text)
+    if re.fullmatch(r"[0-9](\.[0-9]+)?E\+[0-9]+", text):
+        raise ValueError(text)
     return re.sub(r"\.0+", "", text) if re.fullmatch(r"[0-9]+\.0+", text) else text
 
 
@@ -213,7 +235,19 @@ PARSERS = {
 }
 
 
-def check_row(dataset: str, texts: dict[str, str | None]) -> tuple[dict[str, Value], list[str]]:
+def text_in(cell: str, kind: str) -> str | None:
+    """The text of a cell without the blanks around it; None where it says nothing."""
+    text = cell.strip(BLANKS)
+    if kind == "text":
+        return None if text in NO_TEXT else text
+    said = unwrapped(text) if kind == "name" else text
+    nothing = said.lower() in NO_VALUE or (kind == "date" and NO_DATE.fullmatch(text))
+    return None if nothing else text
+
+
+def check_row(
+    dataset: str, texts: dict[str, str | None], separator: str = ","
+) -> tuple[dict[str, Value], list[str]]:
     """The typed values of a row and all that is wrong with it."""
     values: dict[str, Value] = {}
     reasons: list[str] = []
@@ -224,11 +258,12 @@ def check_row(dataset: str, texts: dict[str, str | None]) -> tuple[dict[str, Val
             if column in REQUIRED[dataset]:
                 reasons.append(f"missing_{column}")
             continue
+        if kind == "double" and separator != "," and COMMA_NUMBER.fullmatch(text):
+            text = text.replace(",", ".")
         try:
             values[column] = PARSERS[kind](text)
         except ValueError:
-            ambiguous = kind in ("timestamp", "date") and AMBIGUOUS.match(text)
-            reasons.append(f"ambiguous_{column}" if ambiguous else f"invalid_{column}")
+            reasons.append(f"ambiguous_{column}" if ambiguous(text, kind) else f"invalid_{column}")
     timestamp = values.get("order_timestamp")
     if timestamp and texts["date"] is None:
         values["date"] = timestamp.date()
@@ -239,14 +274,31 @@ def check_row(dataset: str, texts: dict[str, str | None]) -> tuple[dict[str, Val
     return values, reasons
 
 
-# ---- bytes -> records
-@dataclass
-class Split:
-    """A record of a file: its first physical line, its text (one character per byte), its fields or None."""
+def ambiguous(text: str, kind: str) -> bool:
+    """Whether a text that cannot be read could mean two days, or two amounts."""
+    if kind in ("timestamp", "date"):
+        return AMBIGUOUS_DATE.match(text) is not None
+    return kind == "double" and AMBIGUOUS_NUMBER.fullmatch(text) is not None
 
-    line: int
-    raw: str
-    fields: list[str] | None
+
+# ---- paths
+def is_news(file: RawFile, now: datetime) -> bool:
+    """Whether a file is to be spoken of: no marker of a tool, no upload that may still go on."""
+    if is_unfinished(file.path):
+        return now - file.modified > timedelta(days=1)
+    name = file.path.lower().split("/")[-1]
+    return name not in ("", "_success") and not name.endswith(("_$folder$", ".crc"))
+
+
+def is_unfinished(path: str) -> bool:
+    path = path.lower()
+    return path.endswith(UNFINISHED_ENDINGS) or "_temporary" in path.split("/")
+
+
+def is_usable(path: str) -> bool:
+    """Whether a reader that folds paths finds this one, and whether it can be written down."""
+    folded = {"", ".", ".."} & set(path.split("/"))
+    return not folded and not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def dataset_of(path: str) -> str | None:
@@ -256,91 +308,226 @@ def dataset_of(path: str) -> str | None:
     return match.group(1) if match and not hidden else None
 
 
+def dataset_or_aside(path: str) -> str:
+    """The dataset of a path that can be read and names one."""
+    if not is_usable(path):
+        raise SetAside("unusable_path")
+    if is_unfinished(path):
+        raise SetAside("unfinished_upload")
+    dataset = dataset_of(path)
+    if dataset is None:
+        raise SetAside("unknown_dataset")
+    return dataset
+
+
+# ---- bytes -> records
+@dataclass
+class Split:
+    """A record of a file: its first physical line, its text (one character per byte), its fields or None.
+
+    `end` is where the record ends in the file's text.
+    """
+
+    line: int
+    raw: str
+    fields: list[str] | None
+    end: int = 0
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The fields as names of columns: trimmed, lower case."""
+        return [utf8(field, "replace").strip(BLANKS).lower() for field in self.fields or []]
+
+    @property
+    def is_blank(self) -> bool:
+        """An empty line, blank cells only, the end of a DOS file, or Excel's line `sep=;`."""
+        text = utf8(without_marks(self.raw), "replace")
+        if text == "\x1a" or STATED_SEPARATOR.fullmatch(text):
+            return True
+        return self.fields is not None and not any(self.names)
+
+
+def without_marks(text: str) -> str:
+    while text.startswith(MARK):
+        text = text[len(MARK) :]
+    return text
+
+
 def text_of(file: RawFile) -> str:
     """The file's text with one character per byte (Latin-1), so that line ends and quotes can be found in any bytes."""
     content = file.content
     if file.path.lower().endswith(".gz") and content:
         try:
-            content = gzip.decompress(content)
+            content = gzip.decompress(content)  # zeros behind its end are no part of it
         except (EOFError, OSError, zlib.error):
             raise SetAside("truncated_gzip") from None
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    first_line = content.lstrip(b" \t\r\n").split(b"\n")[0]
+    if content.startswith(UTF16_MARKS) or 0.3 < share_of_zeros(first_line) < 0.8:
         raise SetAside("utf16")
-    content = content.removeprefix(BOM)
-    if not content.strip():
-        raise SetAside("empty_file")
-    zeros = content[:65536].count(0)
-    if zeros:
-        raise SetAside("utf16" if 0.3 < zeros / len(content[:65536]) < 0.8 else "binary")
     return content.decode("latin-1")
 
 
-def split_fields(text: str, position: int) -> tuple[list[str] | None, int]:
+def share_of_zeros(content: bytes) -> float:
+    return content.count(0) / max(len(content), 1)
+
+
+def split_fields(text: str, position: int, separator: str) -> tuple[list[str] | None, int]:
     """The fields of a record and where it ends. None: a quote that is not closed, or text behind a closed one."""
+    blank = "[ ]*" if separator == "\t" else r"[ \t]*"
+    sign = re.escape(separator)
+    opening = re.compile(blank + '"')
+    quoted = re.compile(rf'{blank}"([^"]*(?:""[^"]*)*)"{blank}(?=[{sign}\r\n]|\Z)')
+    plain = re.compile(rf"[^{sign}\r\n]*")
     fields = []
     while True:
-        if OPENING_QUOTE.match(text, position):
-            match = QUOTED_FIELD.match(text, position)
+        if opening.match(text, position):
+            match = quoted.match(text, position)
             if not match:
                 return None, position
             fields.append(match.group(1).replace('""', '"'))
         else:
-            match = PLAIN_FIELD.match(text, position)
+            match = plain.match(text, position)
             fields.append(match.group())
         position = match.end()
-        if text[position : position + 1] != ",":
+        if text[position : position + 1] != separator:
             return fields, position
         position += 1
 
 
-def split_records(text: str) -> list[Split]:
+def split_records(text: str, separator: str = ",") -> Iterator[Split]:
     """All records but blank lines. A record with a broken quote is one line; reading goes on with the next line."""
-    records, position, line = [], 0, 1
+    position, line = 0, 1
     while position < len(text):
-        fields, end = split_fields(text, position)
+        begin = position
+        while text.startswith(MARK, begin):
+            begin += len(MARK)
+        fields, end = split_fields(text, begin, separator)
         if fields is None:
             end = PHYSICAL_LINE.match(text, position).end()
-        raw = text[position:end]
-        if raw.strip(" \t"):
-            records.append(Split(line, raw, fields))
-        line += len(LINE_END.findall(raw)) + 1
+        record = Split(line, text[position:end], fields, end)
+        if not record.is_blank:
+            yield record
+        line += len(LINE_END.findall(record.raw)) + 1
         line_end = LINE_END.match(text, end)
         position = line_end.end() if line_end else len(text)
-    return records
 
 
-def header_of(dataset: str, records: list[Split]) -> list[str]:
-    """Names of the file's columns: trimmed, lower case."""
-    if records[0].fields is None:
-        raise SetAside("no_header")
-    names = [utf8(name, errors="replace").strip(BLANKS).lower() for name in records[0].fields]
-    needed = [name for name in names if name in COLUMNS[dataset]]
+@dataclass
+class Header:
+    """The columns of a file, in lower case, and what separates them.
+
+    `trailing`: every row in the head of the file ends with one empty field more.
+    """
+
+    dataset: str
+    names: list[str]
+    separator: str
+    trailing: bool = False
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Where the columns of the table are."""
+        return {column: self.names.index(column) for column in COLUMNS[self.dataset]}
+
+
+def header_of(dataset: str, text: str) -> Header:
+    """The first record, split at the sign by which most columns of the table are found in it."""
+    wanted = set(COLUMNS[dataset])
+    firsts = [(sign, next(split_records(text, sign), None)) for sign in SEPARATORS]
+    if firsts[0][1] is None:
+        raise SetAside("empty_file")
+    separator, first = max(firsts, key=lambda one: len(wanted & set(one[1].names)) if one[1] else 0)
+    names = first.names
+    needed = [name for name in names if name in wanted]
     if not needed:
-        raise SetAside("binary" if any("\ufffd" in name for name in names) else "no_header")
-    if set(needed) != set(COLUMNS[dataset]):
+        unreadable = "\ufffd" in utf8(first.raw, "replace") or "\0" in first.raw
+        raise SetAside("binary" if unreadable else "no_header")
+    if set(needed) != wanted:
         raise SetAside("missing_column")
     if len(needed) != len(set(needed)):
         raise SetAside("duplicate_column")
-    return names
+    return Header(dataset, names, separator)
+
+
+def ends_with_empty_field(record: Split, width: int) -> bool:
+    return len(record.names) == width + 1 and record.names[-1] == ""
 
 
 def utf8(text: str, errors: str = "strict") -> str:
     return text.encode("latin-1").decode("utf-8", errors)
 
 
-def shape_problem(record: Split, header: list[str]) -> str | None:
+def shape_problem(record: Split, header: Header) -> str | None:
     """Why a record cannot be laid on its header, if so."""
+    wanted, names, width = COLUMNS[header.dataset], record.names, len(header.names)
+    if set(wanted) <= set(names):
+        same = all(names[place : place + 1] == [name] for name, place in header.places.items())
+        if not same:
+            raise SetAside("mixed_headers")
+        return "repeated_header"
     try:
         utf8(record.raw)
     except UnicodeDecodeError:
         return "invalid_utf8"
+    if CONTROLS & set(record.raw):
+        return "control_character"
     if record.fields is None:
         return "unclosed_quote"
-    if [utf8(text).strip(BLANKS).lower() for text in record.fields] == header:
-        return "repeated_header"
-    if len(record.fields) != len(header):
-        return "too_few_fields" if len(record.fields) < len(header) else "too_many_fields"
+    if any(line.count(header.separator) == width - 1 for line in LINE_END.split(record.raw)[1:]):
+        return "swallowed_row"
+    if header.trailing and ends_with_empty_field(record, width):
+        return None
+    if len(record.fields) != width:
+        return "too_few_fields" if len(record.fields) < width else "too_many_fields"
     return None
+
+
+@dataclass
+class ReadFile:
+    """A file that was read: its header, the valid rows and the rejected ones."""
+
+    header: Header
+    rows: list[Row] = field(default_factory=list)
+    rejected: list[Record] = field(default_factory=list)
+
+    @property
+    def rows_read(self) -> int:
+        return len(self.rows) + len(self.rejected)
+
+
+def read_file(file: RawFile, replayed: bool = False, max_rejected_percent: int = 50) -> ReadFile:
+    """All rows of a file; SetAside where it cannot be taken as a whole."""
+    dataset = dataset_or_aside(file.path)
+    text = text_of(file)
+    read = ReadFile(header_of(dataset, text))
+    records = list(split_records(text, read.header.separator))[1:]
+    head = [record for record in records if record.end <= HEAD]
+    width = len(read.header.names)
+    read.header.trailing = bool(head) and all(ends_with_empty_field(one, width) for one in head)
+    for record in records:
+        row = read_record(file, record, read.header, replayed)
+        (read.rows if isinstance(row, Row) else read.rejected).append(row)
+    bad, all_rows = len(read.rejected), read.rows_read
+    if all_rows >= 20 and bad / all_rows > max_rejected_percent / 100:
+        raise SetAside("mostly_rejected")
+    return read
+
+
+def read_record(file: RawFile, record: Split, header: Header, replayed: bool) -> Row | Record:
+    """A record as a valid row, or as a rejected one with all its reasons."""
+    dataset, source = header.dataset, Source(*file.version, record.line)
+    problem = shape_problem(record, header)
+    texts, values, reasons = None, {}, [problem]
+    if not problem:
+        cells = {name: utf8(record.fields[place]) for name, place in header.places.items()}
+        texts = {name: text_in(cells[name], kind) for name, kind in COLUMNS[dataset].items()}
+        values, reasons = check_row(dataset, texts, header.separator)
+    raw = utf8(record.raw, errors="replace")
+    if reasons:
+        key = values.get(KEY[dataset])
+        return Record(dataset, "rejected", reasons, key, source, raw, texts)
+    delivery = (file.modified, file.path, record.line)
+    return Row(dataset, values, source, delivery, replayed, texts, raw)
 
 
 # ---- runs
@@ -386,28 +573,33 @@ class Lakehouse:
             for dataset, rows in self.rows.items()
         }
 
-    def run(self, files: list[RawFile], force: bool = False) -> dict:
+    def run(
+        self,
+        files: list[RawFile],
+        force: bool = False,
+        max_rejected_percent: int = 50,
+        now: datetime = datetime.max,
+    ) -> dict:
         """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and `manifest`."""
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
         manifest, new = [], []
-        for file in sorted(files, key=lambda each: (each.modified, each.path)):
+        listed = [file for file in files if is_news(file, now)]
+        for file in sorted(listed, key=lambda each: (each.modified, each.path)):
             known = file.version in self.ledger
             result = FileResult(file.path, dataset_of(file.path), "loaded")
             manifest.append(result)
+            if known and not force:
+                result.outcome = "duplicate"
+                continue
             try:
-                if result.dataset is None:
-                    raise SetAside("unknown_dataset")
-                if known and not force:
-                    result.outcome = "duplicate"
-                else:
-                    self.read_file(
-                        file, known, result, arrived[result.dataset], counts[result.dataset]
-                    )
-                    self.ledger.add(file.version)
-                    new += [] if known else [(file.modified, file.path)]
+                read = read_file(file, known, max_rejected_percent)
             except SetAside as reason:
                 result.outcome, result.reason = "set_aside", str(reason)
+                continue
+            self.take_in(file, read, known, result, counts[result.dataset])
+            arrived[result.dataset] += read.rows
+            new += [] if known else [(file.modified, file.path)]
         for dataset in ("products", "orders"):
             self.load(arrived[dataset], counts[dataset])
         self.load_items(arrived["order_items"], counts["order_items"])
@@ -420,40 +612,22 @@ class Lakehouse:
             "manifest": manifest,
         }
 
-    def read_file(
-        self, file: RawFile, replayed: bool, result: FileResult, arrived: list[Row], counts: dict
+    def take_in(
+        self, file: RawFile, read: ReadFile, replayed: bool, result: FileResult, counts: dict
     ) -> None:
-        """Add the file's valid rows to `arrived`, and keep the others as rejected."""
-        records = split_records(text_of(file))
-        header, version = header_of(result.dataset, records), file.version
+        """Count a file's rows, keep the rejected ones, and know the file from now on."""
         if not replayed and (file.modified, file.path) <= self.last_delivery:
             raise ValueError(
                 f"{file.path} was delivered before {self.last_delivery}: give the model its runs in order"
             )
-        result.ignored_columns = [name for name in header if name not in COLUMNS[result.dataset]]
-        for record in records[1:]:
-            result.rows_read += 1
-            source = Source(*version, record.line)
-            problem = shape_problem(record, header)
-            texts, values, reasons = None, {}, [problem]
-            if not problem:
-                cells = {
-                    name: utf8(cell).strip(BLANKS) or None
-                    for name, cell in zip(header, record.fields)
-                }
-                texts = {name: cells[name] for name in COLUMNS[result.dataset]}
-                values, reasons = check_row(result.dataset, texts)
-            raw = utf8(record.raw, errors="replace")
-            if reasons:
-                count_rejected(counts, reasons)
-                key = values.get(KEY[result.dataset])
-                self.records[source] = Record(
-                    result.dataset, "rejected", reasons, key, source, raw, texts
-                )
-            else:
-                delivery = (file.modified, file.path, record.line)
-                arrived.append(Row(result.dataset, values, source, delivery, replayed, texts, raw))
-        counts["rows_read"] += result.rows_read
+        wanted = COLUMNS[read.header.dataset]
+        result.ignored_columns = [name for name in read.header.names if name not in wanted]
+        result.rows_read = read.rows_read
+        counts["rows_read"] += read.rows_read
+        for record in read.rejected:
+            count_rejected(counts, record.reasons)
+            self.records[record.source] = record
+        self.ledger.add(file.version)
 
     def load(self, rows: list[Row], counts: dict) -> None:
         """Rows that may all stand in the table: the best of each key does, if it beats the table's row."""

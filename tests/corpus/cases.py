@@ -1,4 +1,6 @@
-"""Odd and broken files, and what becomes of each. All can be delivered in one run: no path and no key appears twice.
+"""Odd and broken files, and what becomes of each.
+
+All can be delivered in one run: no path and no key appears twice.
 
 A case says what the file holds and what is expected: the file's outcome, the rows of the table (the columns that
 matter), and for each line that is not stored the reasons why. Line 1 is the header.
@@ -16,12 +18,17 @@ PRODUCTS = "product_id,department_id,department,product_name"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date"
 ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date"
 BOM = b"\xef\xbb\xbf"
+UNICODE_BLANKS = (
+    "\x0b\x0c\x85\xa0\u1680\u2000\u2003\u2007\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+    "\u180e\u200b\u200c\u200d\u2060\ufeff"
+)
 
 
 @dataclass(frozen=True)
 class Case:
     """One file and its outcome.
 
+    outcome     as in the manifest, or `unmentioned` where the manifest must not name the file
     stored      key -> the columns that the case is about, with the values that the table holds
     rejected    line -> reason codes, separated by blanks; parked likewise
     superseded  how many valid rows lose to a better one of their key
@@ -104,6 +111,11 @@ def aside(name: str, path: str, content: bytes, reason: str) -> Case:
     return Case(name, path, content, "set_aside", reason)
 
 
+def plain(name: str, path: str, lines: list[str], **expected: Any) -> Case:
+    """A file of products of exactly these lines, the header among them."""
+    return Case(name, f"products/{path}", text(*lines), **expected)
+
+
 def spelled(name: str, column: str, make: Any, argument: str, good: dict[str, Any]) -> Case:
     """Spellings of a value that are understood: text -> value."""
     lines = [make(f"{name}-{place}", **{argument: spelling}) for place, spelling in enumerate(good)]
@@ -112,7 +124,8 @@ def spelled(name: str, column: str, make: Any, argument: str, good: dict[str, An
 
 
 def refused(name: str, reason: str, make: Any, argument: str, bad: list[str]) -> Case:
-    """Spellings of a value that are rejected for one reason."""
+    """Spellings of a value that are rejected for one reason; fewer than make a file bad as a whole."""
+    assert len(bad) < 20, name
     lines = [make(f"{name}-{place}", **{argument: spelling}) for place, spelling in enumerate(bad)]
     return (items if make is item else orders)(
         name, *lines, rejected={line: reason for line in range(2, len(bad) + 2)}
@@ -151,6 +164,9 @@ VALUES = [
             "2025-04-01T11:27:08.123456789": datetime(2025, 4, 1, 11, 27, 8, 123_456),
             "2025-04-01T11:27:00Z": datetime(2025, 4, 1, 11, 27),
             "2025-04-01 11:27:00 Z": datetime(2025, 4, 1, 11, 27),
+            "2025-04-01T11:27:00 UTC": datetime(2025, 4, 1, 11, 27),
+            "2025-04-01 11:27:00.000 UTC": datetime(2025, 4, 1, 11, 27),
+            "2025-04-01 11:27 UTC": datetime(2025, 4, 1, 11, 27),
             "2025-04-01T11:27:00+02:00": datetime(2025, 4, 1, 9, 27),
             "2025-04-01T11:27:00 +0200": datetime(2025, 4, 1, 9, 27),
             "2025-04-01T11:27-05": datetime(2025, 4, 1, 16, 27),
@@ -180,13 +196,24 @@ VALUES = [
             "2025-4-1T10:00:00",
             "20250401T100000",
             "2025/04/01 10:00:00",
+        ],
+    ),
+    refused(
+        "timestamps_that_are_almost_one",
+        "invalid_order_timestamp",
+        order,
+        "at",
+        [
+            "0000-00-00 00:00:00",
+            "2025-04-01 10:00:00 CET",
+            "2025-04-01 10:00:00 UTC+2",
+            "2025-04-01 10:00:00  UTC",
             "2025-04-01T10:00:00.",
             "2025-04-01T10:00:00.1234567890",
             "2025-04-01T10:00:00+2",
             "2025-04-01T10:00:00+25:00",
             "2025-04-01T10:00:00+02:60",
             "2025-04-01  10:00:00",
-            "2025-04-01T10:00:00 UTC",
             "0000-01-01T10:00:00",
             "10000-01-01T10:00:00",
             "10:00:00",
@@ -232,6 +259,15 @@ VALUES = [
             key: {"date": date(2025, 4, 1)}
             for key in ("date-iso", "date-midnight", "date-blank-midnight", "date-missing")
         },
+    ),
+    orders(
+        "a_date_of_zeros_is_no_date",
+        order("zeros-1", day="0000-00-00"),
+        order("zeros-2", day="0000-00-00 00:00:00"),
+        order("zeros-3", day="0000-00-00T00:00"),
+        order("zeros-4", day="0000-00-00 10:00:00"),
+        stored={key: {"date": date(2025, 4, 1)} for key in ("zeros-1", "zeros-2", "zeros-3")},
+        rejected={5: "invalid_date"},
     ),
     refused(
         "dates_that_are_none",
@@ -330,16 +366,28 @@ VALUES = [
             "12%",
             "(12.50)",
             "١٢",
-            '"1,234.50"',
-            '"12,50"',
         ],
+    ),
+    refused(
+        "amounts_with_commas",
+        "invalid_total_amount",
+        order,
+        "amount",
+        ['"1,234.50"', '"12,50"', '"1.234,50"', '"1,23,456"', '","', '"12,"', '"0012,500"'],
+    ),
+    refused(
+        "amounts_that_could_be_a_thousand_or_one_and_a_bit",
+        "ambiguous_total_amount",
+        order,
+        "amount",
+        ['"1,234"', '"-1,234"', '"+12,345"', '"999,999,999"'],
     ),
     refused(
         "amounts_that_are_not_finite",
         "invalid_total_amount",
         order,
         "amount",
-        ["NaN", "nan", "Infinity", "-Infinity", "inf", "+INF", "1e309", "-1e400"],
+        ["NaN0", "-NaN", "Infinity", "-Infinity", "inf", "+INF", "1e309", "-1e400"],
     ),
     orders(
         "a_refund_is_an_amount_below_zero",
@@ -381,8 +429,8 @@ VALUES = [
             "99999999999",
             "0x10",
             "3 days",
-            "NaN",
-            "NULL",
+            "NA",
+            "nil",
             "٣",
             "--3",
             "3.01",
@@ -441,22 +489,132 @@ VALUES = [
     ),
     products(
         "words_such_as_null_are_text",
-        product("null-1", "NULL"),
+        product("null-1", "null"),
         product("null-2", "NA"),
         product("null-3", "None"),
         product("null-4", "nan"),
         product("null-5", "-"),
         product("null-6", '""'),
         product("null-7", '"  "'),
-        stored=names(
-            null_1="NULL",
-            null_2="NA",
-            null_3="None",
-            null_4="nan",
-            null_5="-",
-            null_6=None,
-            null_7=None,
-        ),
+        product("null-8", "#N/A"),
+        product("null-9", "\\n", department="Null"),
+        stored={
+            **names(
+                null_1="null",
+                null_2="NA",
+                null_3="None",
+                null_4="nan",
+                null_5="-",
+                null_6=None,
+                null_7=None,
+                null_8="#N/A",
+            ),
+            "null-9": {"product_name": "\\n", "department": "Null"},
+        },
+    ),
+    products(
+        "a_database_s_null_in_a_text_is_none",
+        product("none-1", "NULL", department="\\N"),
+        product("none-2", " NULL ", department='"NULL"'),
+        product("none-3", '"\\N"'),
+        stored={
+            "none-1": {"product_name": None, "department": None},
+            "none-2": {"product_name": None, "department": None},
+            "none-3": {"product_name": None},
+        },
+    ),
+    orders(
+        "a_word_for_nothing_is_no_key",
+        *[order(word) for word in ("NULL", "\\N", "nan", "#N/A", "None", "NaT", "<NA>", "null")],
+        order('="NULL"'),
+        order('=""'),
+        order("NA"),
+        order("nano"),
+        order("0"),
+        stored={"NA": {}, "nano": {}, "0": {}},
+        rejected={line: "missing_order_id" for line in range(2, 12)},
+    ),
+    items(
+        "a_word_for_nothing_is_no_parent",
+        item("no-parent-1", order_id="NULL"),
+        item("no-parent-2", product_id="#N/A"),
+        item("no-parent-3", at="NaT"),
+        rejected={2: "missing_order_id", 3: "missing_product_id", 4: "missing_order_timestamp"},
+    ),
+    orders(
+        "a_word_for_nothing_is_no_value",
+        "nan,word-1,NULL,2025-04-01T10:00:00,NaN,\\N",
+        "#N/A,word-2,<na>,2025-04-01T10:00:00,#n/a,nat",
+        stored={
+            key: {
+                "order_num": None,
+                "user_id": None,
+                "total_amount": None,
+                "date": date(2025, 4, 1),
+            }
+            for key in ("word-1", "word-2")
+        },
+    ),
+    items(
+        "a_word_for_nothing_is_no_number",
+        item("word-item-1", days="NULL", cart="nan", again="None"),
+        item("word-item-2", days="<NA>", cart="\\N", again="#N/A"),
+        stored={
+            key: {"days_since_prior_order": None, "add_to_cart_order": None, "reordered": None}
+            for key in ("word-item-1", "word-item-2")
+        },
+    ),
+    orders(
+        "a_spreadsheet_has_lost_the_digits",
+        order("2.02504E+11"),
+        order("2E+11"),
+        order("lost-user", number="2.02504E+11").replace("u1", "1.5E+15"),
+        order("5E5"),
+        order("2.5e+11"),
+        order("12.5E+11"),
+        order("A1E+11"),
+        stored={"5E5": {}, "2.5e+11": {}, "12.5E+11": {}, "A1E+11": {}},
+        rejected={
+            2: "invalid_order_id",
+            3: "invalid_order_id",
+            4: "invalid_order_num invalid_user_id",
+        },
+    ),
+    items(
+        "a_spreadsheet_has_lost_the_digits_of_a_parent",
+        item("lost-1", order_id="2.02504E+11", product_id="2.02504E+11"),
+        item("3.3E+10"),
+        rejected={2: "invalid_order_id invalid_product_id", 3: "invalid_id"},
+    ),
+    products(
+        "zeros_that_excel_was_to_keep",
+        product('="00081"'),
+        product('"=""00082"""', department_id='="007"'),
+        product('=" 00083 "'),
+        product("formula", '="00081"'),
+        stored={
+            "00081": {},
+            "00082": {"department_id": "007"},
+            "00083": {},
+            "formula": {"product_name": '="00081"'},
+        },
+    ),
+    orders(
+        "blanks_of_all_of_unicode",
+        *[
+            order(f"{blank}blank-{place}{blank}", at=f"{blank}2025-04-01T10:00:00{blank}")
+            for place, blank in enumerate(UNICODE_BLANKS)
+        ],
+        order("".join(UNICODE_BLANKS)),
+        order("in\u3000side\u200b", amount="\u30007.50\ufeff"),
+        stored={
+            **{
+                f"blank-{place}": {"order_timestamp": datetime(2025, 4, 1, 10)}
+                for place in range(len(UNICODE_BLANKS))
+            },
+            "in\u3000side": {"total_amount": 7.5},
+        },
+        rejected={len(UNICODE_BLANKS) + 2: "missing_order_id"},
     ),
     products(
         "only_the_key_is_needed",
@@ -614,7 +772,7 @@ ROWS = [
         order("many") + ",",
         "1,many,u1,2025-04-01T10:00:00,12,50,",
         "one",
-        ",,,,,,,",
+        ",,,,,,,1",
         "1,,,bad,bad",
         stored={"fields-ok": {"total_amount": 12.5}},
         rejected={
@@ -628,9 +786,17 @@ ROWS = [
         raw={5: "1,many,u1,2025-04-01T10:00:00,12,50,"},
     ),
     orders(
-        "a_row_of_commas_is_a_record",
+        "a_row_of_commas_is_a_blank_line",
         ",,,,,",
-        rejected={2: "missing_order_id missing_order_timestamp"},
+        order("commas-1"),
+        ",",
+        " , ,\u3000,\u200b,\t,",
+        '"","",,,,',
+        ",,,,,,,,",
+        order("commas-2", amount="x"),
+        ",,,,,",
+        stored={"commas-1": {}},
+        rejected={8: "invalid_total_amount"},
     ),
     Case(
         "blank_lines_are_no_records",
@@ -654,6 +820,156 @@ ROWS = [
         BOM + text(ORDERS, order("glued-1"), ORDERS, order("glued-2")),
         stored={"glued-1": {}, "glued-2": {}},
         rejected={3: "repeated_header"},
+    ),
+    orders(
+        "the_header_once_more_in_another_spelling",
+        order("spelling-1"),
+        ORDERS.upper(),
+        ",".join(f'"{name}"' for name in ORDERS.split(",")),
+        ORDERS.replace(",", " , "),
+        "\ufeff" + ORDERS,
+        "\ufeff" + ",".join(f'"{name.title()}"' for name in ORDERS.split(",")),
+        order("spelling-2"),
+        stored={"spelling-1": {}, "spelling-2": {}},
+        rejected={line: "repeated_header" for line in range(3, 8)},
+    ),
+    products(
+        "the_header_of_products_once_more_is_no_product",
+        PRODUCTS.upper(),
+        product("after-header"),
+        stored={"after-header": {}},
+        rejected={2: "repeated_header"},
+    ),
+    Case(
+        "files_joined_by_cat_with_their_marks",
+        "products/joined.csv",
+        b"".join(
+            BOM + text(PRODUCTS, product(f"joined-{place}"), product(f"joined-{place}b"))
+            for place in (1, 2, 3)
+        ),
+        stored={f"joined-{place}{copy}": {} for place in (1, 2, 3) for copy in ("", "b")},
+        rejected={4: "repeated_header", 7: "repeated_header"},
+    ),
+    plain(
+        "the_header_once_more_beside_other_names",
+        "header_beside.csv",
+        [
+            PRODUCTS + ",price",
+            product("beside-1") + ",2",
+            PRODUCTS + ",cost",
+            product("beside-2") + ",3",
+        ],
+        stored={"beside-1": {}, "beside-2": {}},
+        rejected={3: "repeated_header"},
+        ignored_columns=("price",),
+    ),
+    Case(
+        "a_mark_at_the_start_of_any_line",
+        "products/marks.csv",
+        BOM * 2
+        + text(PRODUCTS, "\ufeff" + product("c02-3"), "\ufeff\ufeff" + product("c02-4"))
+        + text("\ufeff", "\ufeff" + product('"c02-5"', '"two\nlines"'), "\ufeff,1,Books,Tea"),
+        stored=names(c02_3="Tea", c02_4="Tea", c02_5="two\nlines"),
+        rejected={7: "missing_product_id"},
+    ),
+    products(
+        "a_stray_quote_in_two_rows",
+        product("stray-1"),
+        product("stray-2", '"Tea'),
+        product("stray-3", 'Coffee"'),
+        product("stray-4"),
+        'stray-5,1,"Food,Tea',
+        'stray-6,1",Food,Coffee',
+        product("stray-7"),
+        stored=names(stray_1="Tea", stray_4="Tea", stray_7="Tea"),
+        rejected={3: "swallowed_row", 6: "swallowed_row"},
+        raw={
+            3: 'stray-2,1,Groceries,"Tea\nstray-3,1,Groceries,Coffee"',
+            6: 'stray-5,1,"Food,Tea\nstray-6,1",Food,Coffee',
+        },
+    ),
+    products(
+        "a_stray_quote_that_swallows_many_rows",
+        product("many-1", '"Tea'),
+        *[product(f"many-{place}") for place in range(2, 6)],
+        product("many-6", 'Coffee"'),
+        product("many-7"),
+        stored={"many-7": {}},
+        rejected={2: "swallowed_row"},
+    ),
+    Case(
+        "a_stray_quote_with_windows_line_ends",
+        "products/stray_crlf.csv",
+        text(PRODUCTS, product("crlf-stray", '"Tea'), product("x", 'y"'), end="\r\n"),
+        rejected={2: "swallowed_row"},
+        raw={2: 'crlf-stray,1,Groceries,"Tea\r\nx,1,Groceries,y"'},
+    ),
+    products(
+        "a_line_of_a_quoted_value_that_is_no_row",
+        product("no-row-1", '"Tea\nwith milk, sugar"'),
+        product("no-row-2", '"Tea\n,,,,"'),
+        stored=names(no_row_1="Tea\nwith milk, sugar", no_row_2="Tea\n,,,,"),
+    ),
+    Case(
+        "control_characters",
+        "products/controls.csv",
+        text(
+            PRODUCTS,
+            product("control-1"),
+            product("control-2", "T\0ea"),
+            product("control-3", "T\x01ea"),
+            product("control-4", '"T\x1bea"'),
+            product("control-5", "T\x7fea"),
+            product("\0"),
+            "\0\0\0",
+            product("control-6", "T\tea"),
+        ),
+        stored=names(control_1="Tea", control_6="T\tea"),
+        rejected={line: "control_character" for line in range(3, 9)},
+        raw={3: "control-2,1,Groceries,T\0ea"},
+    ),
+    Case(
+        "a_control_character_behind_64_kb",
+        "products/controls_far.csv",
+        text(PRODUCTS, product("far-1", "x" * 70_000), product("far-2", "T\0ea"), product("far-3")),
+        stored={"far-1": {}, "far-3": {}},
+        rejected={3: "control_character"},
+    ),
+    Case(
+        "a_file_whose_end_was_filled_with_zeros",
+        "products/filled.csv",
+        text(PRODUCTS, product("filled")) + b"\0" * 150,
+        stored={"filled": {}},
+        rejected={3: "control_character"},
+        raw={3: "\0" * 150},
+    ),
+    Case(
+        "a_file_as_dos_ends_it",
+        "products/ctrl_z.csv",
+        text(PRODUCTS, product("ctrl-z"), end="\r\n") + b"\x1a",
+        stored={"ctrl-z": {}},
+    ),
+    Case(
+        "two_files_as_dos_ends_them",
+        "products/ctrl_z_twice.csv",
+        text(PRODUCTS, product("dos-1"), "\x1a", product("dos-2"), product("\x1a"), "\x1a"),
+        stored={"dos-1": {}, "dos-2": {}},
+        rejected={5: "control_character"},
+    ),
+    Case(
+        "of_two_things_wrong_with_a_line_the_first_is_told",
+        "products/both_wrong.csv",
+        text(PRODUCTS)
+        + b"both-1,1,Caf\xe9,\x01,,\n"
+        + b'both-2,1,"open\x01\n'
+        + b'both-3,"open,1,Tea,,,\n'
+        + b'both-4,1,1,"a\nb",c,d,e\n',
+        rejected={
+            2: "invalid_utf8",
+            3: "control_character",
+            4: "unclosed_quote",
+            5: "swallowed_row",
+        },
     ),
     Case(
         "a_row_in_latin_1",
@@ -707,7 +1023,7 @@ ROWS = [
     orders(
         "a_broken_twin_does_not_push_out_the_good_row",
         order("good-twin", amount="7"),
-        order("good-twin", at="2025-04-02T10:00:00", amount="NaN"),
+        order("good-twin", at="2025-04-02T10:00:00", amount="1e999"),
         stored={"good-twin": {"total_amount": 7.0}},
         rejected={3: "invalid_total_amount"},
     ),
@@ -785,7 +1101,7 @@ QUOTES = [
     Case(
         "old_macintosh_line_ends",
         "products/cr.csv",
-        text(PRODUCTS, product("cr-1"), product("cr-2"), ",,,", end="\r"),
+        text(PRODUCTS, product("cr-1"), product("cr-2"), ",1,,", end="\r"),
         stored=names(cr_1="Tea", cr_2="Tea"),
         rejected={4: "missing_product_id"},
     ),
@@ -940,15 +1256,185 @@ HEADERS = [
         "no_header",
     ),
     aside(
-        "semicolons_instead_of_commas",
-        "products/semicolons.csv",
-        text(PRODUCTS.replace(",", ";"), product("x").replace(",", ";")),
-        "no_header",
-    ),
-    aside(
         "the_header_of_something_else",
         "orders/other_header.csv",
         text("sku,stock", "1,2"),
+        "no_header",
+    ),
+    plain(
+        "a_column_name_on_two_lines",
+        "two_line_name.csv",
+        [
+            'product_id,"Note\n(internal)",department_id,department,product_name',
+            "two-line,x,1,Books,Tea",
+            ",x,1,Books,Tea",
+        ],
+        stored={"two-line": {"product_name": "Tea", "department": "Books"}},
+        rejected={4: "missing_product_id"},
+        ignored_columns=("note\n(internal)",),
+    ),
+    plain(
+        "blank_lines_and_rows_of_commas_above_the_header",
+        "above.csv",
+        ["", ",,,", "  ", PRODUCTS, product("above"), ",1,,"],
+        stored={"above": {}},
+        rejected={6: "missing_product_id"},
+    ),
+    Case(
+        "an_extra_column_whose_name_is_latin_1",
+        "products/latin_name.csv",
+        (PRODUCTS + ",größe").encode("latin-1")
+        + b"\n"
+        + text(product("latin-name") + ",2")
+        + (PRODUCTS + ",Größe").encode("latin-1")
+        + b"\n",
+        stored={"latin-name": {}},
+        rejected={3: "repeated_header"},
+        ignored_columns=("gr\ufffd\ufffde",),
+    ),
+    plain(
+        "one_field_more_than_names_and_always_empty",
+        "one_more.csv",
+        [PRODUCTS, product("one-more-1") + ",", "", product("one-more-2", '"a,b"') + ", ", ",1,,,"],
+        stored=names(one_more_1="Tea", one_more_2="a,b"),
+        rejected={5: "missing_product_id"},
+    ),
+    plain(
+        "one_field_more_that_is_not_always_empty",
+        "one_more_filled.csv",
+        [PRODUCTS, product("more-filled-1") + ",", product("more-filled-2") + ",x"],
+        rejected={2: "too_many_fields", 3: "too_many_fields"},
+    ),
+    plain(
+        "one_field_more_in_some_rows_only",
+        "one_more_some.csv",
+        [PRODUCTS, product("more-some-1") + ",", product("more-some-2")],
+        stored={"more-some-2": {}},
+        rejected={2: "too_many_fields"},
+    ),
+    plain(
+        "two_fields_more",
+        "two_more.csv",
+        [PRODUCTS, product("two-more") + ",,"],
+        rejected={2: "too_many_fields"},
+    ),
+    plain(
+        "one_field_more_that_is_filled_far_down",
+        "one_more_far.csv",
+        [
+            PRODUCTS,
+            product("one-far-1", "x" * 70_000) + ",",
+            product("one-far-2") + ",told",
+            product("one-far-3") + ",",
+        ],
+        rejected={line: "too_many_fields" for line in (2, 3, 4)},
+    ),
+    *[
+        plain(
+            f"columns_between_which_stands_{name}",
+            f"{name}.csv",
+            [
+                PRODUCTS.replace(",", sign),
+                product(f"{name}-1", "Tea, green").replace(",", sign, 3),
+                f'"{name}-2"{sign}1{sign}"Books{sign} old"{sign}"a""b"',
+                f"{name}-3{sign}1{sign}Books",
+                f"{name}-4{sign}{sign}{sign}",
+                f'{name}-5{sign}{sign}"Books"{sign}"Tea\nhot"',
+                sign * 3,
+            ],
+            stored={
+                f"{name}-1": {"product_name": "Tea, green"},
+                f"{name}-2": {"department": f"Books{sign} old", "product_name": 'a"b'},
+                f"{name}-4": {"department": None, "product_name": None},
+                f"{name}-5": {
+                    "department_id": None,
+                    "department": "Books",
+                    "product_name": "Tea\nhot",
+                },
+            },
+            rejected={4: "too_few_fields"},
+        )
+        for name, sign in (("semicolon", ";"), ("tab", "\t"), ("bar", "|"))
+    ],
+    plain(
+        "semicolons_in_a_file_of_commas",
+        "semicolon_name.csv",
+        [PRODUCTS + ",a;b;c;d;e;f", product("semicolon-name") + ",x;y"],
+        stored={"semicolon-name": {}},
+        ignored_columns=("a;b;c;d;e;f",),
+    ),
+    plain(
+        "excel_s_own_first_line",
+        "sep.csv",
+        ["sep=;", PRODUCTS.replace(",", ";"), product("sep-1").replace(",", ";"), "sep=;"],
+        stored={"sep-1": {}},
+    ),
+    Case(
+        "excel_s_own_first_line_after_a_mark",
+        "products/sep_bom.csv",
+        BOM + text("SEP=,", PRODUCTS, product("sep-2"), "x", end="\r\n"),
+        stored={"sep-2": {}},
+        rejected={4: "too_few_fields"},
+    ),
+    Case(
+        "decimal_commas_where_columns_stand_between_semicolons",
+        "orders/decimal_commas.csv",
+        text(
+            ORDERS.replace(",", ";"),
+            *[
+                order(f"comma-{place}", amount="@").replace(",", ";").replace("@", amount)
+                for place, amount in enumerate(
+                    ["12,50", "-1,5", "12.50", '"7,25"', "1,234", "1,2345", "1.234,50", ",5", "12,"]
+                )
+            ],
+        ),
+        stored={
+            "comma-0": {"total_amount": 12.5},
+            "comma-1": {"total_amount": -1.5},
+            "comma-2": {"total_amount": 12.5},
+            "comma-3": {"total_amount": 7.25},
+            "comma-7": {"total_amount": 0.5},
+        },
+        rejected={
+            6: "ambiguous_total_amount",
+            7: "invalid_total_amount",
+            8: "invalid_total_amount",
+            10: "invalid_total_amount",
+        },
+    ),
+    aside(
+        "a_second_header_in_another_order",
+        "products/mixed.csv",
+        text(
+            PRODUCTS,
+            product("mixed-order"),
+            "product_name,department,department_id,product_id",
+            "Tea,Groceries,1,mixed-order-2",
+        ),
+        "mixed_headers",
+    ),
+    aside(
+        "a_second_header_in_capitals_with_a_column_before_it",
+        "orders/mixed_wide.csv",
+        text(ORDERS, order("mixed-wide"), '"NOTE",' + ORDERS.upper(), "x," + order("mixed-wide-2")),
+        "mixed_headers",
+    ),
+    aside(
+        "columns_separated_by_something_else",
+        "products/colons.csv",
+        text(PRODUCTS.replace(",", ":"), product("colons").replace(",", ":")),
+        "no_header",
+    ),
+    aside(
+        "a_line_that_does_not_end",
+        "orders/endless.csv",
+        b"x" * 160_000,
+        "no_header",
+    ),
+    aside(
+        "a_quote_in_the_first_line_that_does_not_end",
+        "orders/endless_quote.csv",
+        b'"' + b"x" * 160_000,
         "no_header",
     ),
 ]
@@ -1001,9 +1487,16 @@ FILES = [
         stored=names(part_1="Tea", part_2="Tea"),
     ),
     Case(
+        "a_packed_file_with_zeros_behind_its_end",
+        "products/padded.csv.gz",
+        gzip.compress(text(PRODUCTS, product("padded"), ",1,,"), mtime=0) + b"\0" * 1000,
+        stored={"padded": {}},
+        rejected={3: "missing_product_id"},
+    ),
+    Case(
         "a_packed_file_with_a_byte_order_mark",
         "products/packed_bom.csv.gz",
-        gzip.compress(BOM + text(PRODUCTS, product("packed-bom"), ",,,", end="\r\n"), mtime=0),
+        gzip.compress(BOM + text(PRODUCTS, product("packed-bom"), ",1,,", end="\r\n"), mtime=0),
         stored={"packed-bom": {}},
         rejected={3: "missing_product_id"},
     ),
@@ -1072,6 +1565,7 @@ FILES = [
         b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00[Content_Types].xml",
         "binary",
     ),
+    aside("commas_only", "orders/commas_only.csv", b",,,\n\x1a", "empty_file"),
     aside("a_note_to_the_reader", "readme.txt", b"Exports of April", "unknown_dataset"),
     aside("a_file_of_no_dataset", "customers/2025-04.csv", b"id,name\n1,Ann\n", "unknown_dataset"),
     aside("a_workbook", "orders/april.xlsx", b"PK\x03\x04", "unknown_dataset"),
@@ -1081,6 +1575,67 @@ FILES = [
         text(ORDERS, order("strange-folder")),
         "unknown_dataset",
     ),
+]
+
+# ---- files that are bad as a whole
+WHOLE = [
+    orders(
+        "half_of_twenty_rows_are_bad",
+        *[order(f"half-{place}") for place in range(10)],
+        *[order(f"half-bad-{place}", amount="x") for place in range(10)],
+        stored={f"half-{place}": {} for place in range(10)},
+        rejected={line: "invalid_total_amount" for line in range(12, 22)},
+    ),
+    aside(
+        "more_than_half_of_twenty_rows_are_bad",
+        "orders/mostly.csv",
+        text(
+            ORDERS,
+            *[order(f"mostly-{place}") for place in range(9)],
+            *[order(f"mostly-bad-{place}", amount="x") for place in range(11)],
+        ),
+        "mostly_rejected",
+    ),
+    aside(
+        "an_export_of_another_format",
+        "products/another_format.csv",
+        text(PRODUCTS, *[f"{place}|1|Food|Tea" for place in range(40)]),
+        "mostly_rejected",
+    ),
+    orders(
+        "nineteen_bad_rows_are_too_few_to_tell",
+        *[order(f"nineteen-{place}", amount="x") for place in range(19)],
+        rejected={line: "invalid_total_amount" for line in range(2, 21)},
+    ),
+    items(
+        "rows_that_wait_are_not_bad",
+        *[item(f"waiting-{place}", order_id="never") for place in range(20)],
+        parked={line: "orphan_order" for line in range(2, 22)},
+    ),
+    aside(
+        "a_header_before_every_row",
+        "products/header_each.csv",
+        text(*[line for place in range(12) for line in (PRODUCTS, f",{place},,", "x")]),
+        "mostly_rejected",
+    ),
+]
+
+# ---- what is no delivery
+UNFINISHED_PATHS = [
+    "orders/x.csv.filepart",
+    "orders/x.csv.part",
+    "orders/x.csv.tmp",
+    "orders/x.csv._COPYING_",
+    "orders/x.CSV.PART",
+    "orders/_temporary/0/part-0.csv",
+]
+NO_NEWS_PATHS = ["orders/_SUCCESS", "_SUCCESS", "orders_$folder$", "orders/.other.csv.crc"]
+NO_DELIVERIES = [
+    aside(f"an_upload_not_finished_within_a_day {path}", path, text(ORDERS), "unfinished_upload")
+    for path in UNFINISHED_PATHS
+]
+NO_DELIVERIES += [
+    Case(f"what_a_tool_leaves_behind {path}", path, b"", "unmentioned") for path in NO_NEWS_PATHS
 ]
 
 # ---- names of files
@@ -1132,4 +1687,42 @@ FILE_NAMES += [
     ),
 ]
 
-CASES: list[Case] = [*BASE, *VALUES, *ROWS, *QUOTES, *HEADERS, *FILES, *FILE_NAMES]
+CASES: list[Case] = [
+    *BASE,
+    *VALUES,
+    *ROWS,
+    *QUOTES,
+    *HEADERS,
+    *FILES,
+    *WHOLE,
+    *NO_DELIVERIES,
+    *FILE_NAMES,
+]
+
+# ---- keys that only S3 can hold
+FOLDED_PATHS = [
+    "orders//dup.csv",
+    "orders/./dup.csv",
+    "orders/sub/../dup.csv",
+    "/orders/dup.csv",
+    "./orders/dup.csv",
+    "orders/caf\udce9.csv",
+]
+S3_CASES: list[Case] = [
+    *[
+        aside(
+            f"a_key_that_is_read_as_another {path!r}",
+            path,
+            text(ORDERS, order("x")),
+            "unusable_path",
+        )
+        for path in FOLDED_PATHS
+    ],
+    Case(
+        "the_key_that_the_others_are_read_as",
+        "orders/dup.csv",
+        text(ORDERS, order("dup")),
+        stored={"dup": {}},
+    ),
+    Case("a_folder_made_in_the_console", "orders/", b"", "unmentioned"),
+]

@@ -32,6 +32,8 @@ class Results:
 def differences(case: Case, results: Results) -> list[str]:
     """Where the results differ from the case, a sentence each; empty if they agree."""
     entry = results.manifest.get(case.path)
+    if case.outcome == "unmentioned":
+        return [] if entry is None else [f"{case.path} is in the manifest"]
     if entry is None:
         return [f"{case.path} is not in the manifest"]
     expected = {

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
-from tests.corpus.cases import CASES, DELIVERED, Case
+from tests.corpus.cases import CASES as DISK_CASES
+from tests.corpus.cases import DELIVERED, S3_CASES, UNFINISHED_PATHS, Case
 from tests.corpus.compare import RejectedRow, Results, differences, rows_of_no_case
 from tests.model import COLUMNS, Lakehouse, RawFile
 
+CASES = [*DISK_CASES, *S3_CASES]
 ROW_REASONS = {
     "too_few_fields",
     "too_many_fields",
     "unclosed_quote",
     "invalid_utf8",
     "repeated_header",
+    "control_character",
+    "swallowed_row",
     "date_mismatch",
     "missing_product_id",
     "missing_order_id",
     "missing_id",
     "missing_order_timestamp",
     "invalid_order_timestamp",
+    "invalid_order_num",
+    "invalid_order_id",
+    "invalid_product_id",
+    "invalid_id",
+    "invalid_user_id",
     "invalid_date",
     "invalid_total_amount",
     "invalid_days_since_prior_order",
@@ -29,6 +39,7 @@ ROW_REASONS = {
     "invalid_reordered",
     "ambiguous_date",
     "ambiguous_order_timestamp",
+    "ambiguous_total_amount",
     "orphan_order",
     "orphan_product",
 }
@@ -41,6 +52,10 @@ FILE_REASONS = {
     "utf16",
     "binary",
     "truncated_gzip",
+    "unusable_path",
+    "unfinished_upload",
+    "mixed_headers",
+    "mostly_rejected",
 }
 
 
@@ -66,7 +81,7 @@ def test_the_model_treats_an_odd_file_as_its_case_says(case: Case, results: Resu
 
 
 def test_no_row_is_stored_that_no_case_expects(results: Results) -> None:
-    assert rows_of_no_case(results) == []
+    assert rows_of_no_case(results, CASES) == []
 
 
 def test_all_cases_can_share_one_run() -> None:
@@ -85,6 +100,25 @@ def test_every_reason_has_a_case() -> None:
     }
     assert codes == ROW_REASONS
     assert {case.reason for case in CASES if case.reason} == FILE_REASONS
+
+
+@pytest.mark.parametrize("path", UNFINISHED_PATHS)
+def test_an_unfinished_upload_is_spoken_of_after_a_day(path: str) -> None:
+    file = RawFile(path, b"", DELIVERED)
+    for age, told in ((timedelta(0), 0), (timedelta(hours=23), 0), (timedelta(hours=25), 1)):
+        assert Lakehouse().run([file], now=DELIVERED + age)["files"]["listed"] == told
+
+
+def test_a_file_that_was_mostly_rejected_can_be_taken_after_all() -> None:
+    case = next(one for one in CASES if one.name == "more_than_half_of_twenty_rows_are_bad")
+    file, lakehouse = RawFile(case.path, case.content, DELIVERED), Lakehouse()
+    for _ in range(2):
+        summary = lakehouse.run([file])
+        assert summary["files"]["set_aside"] == 1
+        assert summary["datasets"]["orders"]["rows_read"] == 0
+        assert (lakehouse.tables["orders"], lakehouse.records) == ({}, {})
+    numbers = lakehouse.run([file], max_rejected_percent=100)["datasets"]["orders"]
+    assert (numbers["rows_read"], numbers["inserted"], numbers["rejected"]) == (20, 9, 11)
 
 
 def test_a_wrong_expectation_is_noticed(results: Results) -> None:

@@ -137,3 +137,15 @@ def test_what_the_page_on_extending_declares_the_job_takes() -> None:
     assert tuple(type(one) for one in (rule, column, table, parent)) == kinds
     assert column.type in job.PARSERS and table.key in table.column_names
     assert parent.dataset == table.dataset and parent.column in job.PRODUCTS.column_names
+
+
+def test_the_readme_says_what_becomes_of_a_row_for_every_reason() -> None:
+    job = load_job()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    section = readme.partition("## What becomes of a row")[2].partition("\n## ")[0]
+    told = {
+        code
+        for line in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+        for code in re.findall(r"`([^`]+)`", line)
+    }
+    assert told == job.ROW_REASONS.keys() | job.FILE_REASONS.keys()

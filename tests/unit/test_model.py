@@ -81,6 +81,15 @@ def test_a_broken_quote_costs_one_line() -> None:
     ]
 
 
+def test_a_mark_is_no_text_and_blank_records_are_none() -> None:
+    mark = "\xef\xbb\xbf"
+    records = split_records(f'{mark}a;b\n;\n{mark}{mark}"c\n";2\nsep=;\n\x1a\n{mark}\n', ";")
+    assert [(record.line, record.raw, record.fields) for record in records] == [
+        (1, f"{mark}a;b", ["a", "b"]),
+        (3, f'{mark}{mark}"c\n";2', ["c\n", "2"]),
+    ]
+
+
 def test_values_are_read_as_they_are_meant() -> None:
     assert parse_timestamp("2025-04-02T00:30:00+02:00") == datetime(2025, 4, 1, 22, 30)
     assert parse_timestamp("2025-04-02 00:30 -0530") == datetime(2025, 4, 2, 6, 0)
@@ -91,12 +100,9 @@ def test_values_are_read_as_they_are_meant() -> None:
     assert parse_int("-3.00") == -3
     assert str(parse_double("-0.0")) == "0.0"
     assert parse_boolean("Yes") is True
-    assert [parse_name(text) for text in ("12.0", "012.00", "12.5", "-1.0")] == [
-        "12",
-        "012",
-        "12.5",
-        "-1.0",
-    ]
+    written = ("12.0", "012.00", "12.5", "-1.0", '="00081"', "5E5")
+    assert [parse_name(text) for text in written] == ["12", "012", "12.5", "-1.0", "00081", "5E5"]
+    assert parse_timestamp("2025-04-02 00:30:00.000 UTC") == datetime(2025, 4, 2, 0, 30)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,7 @@ def test_values_are_read_as_they_are_meant() -> None:
         (parse_double, "NaN"),
         (parse_double, "1,5"),
         (parse_boolean, "2"),
+        (parse_name, "2.02504E+11"),
     ],
 )
 def test_what_is_no_value_is_refused(parse: object, text: str) -> None:

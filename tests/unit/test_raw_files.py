@@ -1,18 +1,437 @@
-"""Listed files before Spark: what each is, and what if it has gone. And what a failed run says."""
+"""Listed files before Spark: what each is, and what if it has gone or is not given out. And what a
+failed run says."""
 
 from __future__ import annotations
 
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import boto3
+import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
+from tests.corpus.cases import NO_NEWS_PATHS, UNFINISHED_PATHS
+from tests.corpus.cases import PRODUCTS as HEADER
 from tools.files import load_job
 
 PRODUCTS = b"product_id,department_id,department,product_name\n1,2,Food,Tea\n"
+NAMES = tuple(HEADER.split(","))
+NOW = datetime(2025, 5, 1, 12, tzinfo=UTC)
+BLOCK = 1 << 16
 
 
+class FakeStore:
+    """One object, given out in blocks; `blocks` counts how many were asked for."""
+
+    def __init__(self, *blocks: bytes, times: int = 1) -> None:
+        self.content, self.times, self.blocks = blocks, times, 0
+
+    def with_etag(self, stored: Any) -> Any:
+        return stored
+
+    def chunks(self, path: str, size: int = 0) -> Iterator[bytes]:
+        for _ in range(self.times):
+            for block in self.content:
+                self.blocks += 1
+                yield block
+
+
+class ClosedStore(FakeStore):
+    def chunks(self, path: str, size: int = 0) -> Iterator[bytes]:
+        raise PermissionError(13, "Permission denied", path)
+        yield b""
+
+
+def stored(path: str, size: int = 1, age: timedelta = timedelta(0)) -> Any:
+    return load_job().StoredObject(path, "etag", size, NOW - age)
+
+
+def looked_at(*blocks: bytes, path: str = "products/x.csv", times: int = 1) -> Any:
+    """What the job says of a file of these bytes."""
+    raw = load_job().inspect(FakeStore(*blocks, times=times), stored(path))
+    assert raw is not None
+    return raw
+
+
+# ---- what is worth a look
+@pytest.mark.parametrize("path", UNFINISHED_PATHS)
+def test_an_unfinished_upload_is_left_alone_for_a_day(path: str) -> None:
+    job = load_job()
+    assert not job.is_delivery(stored(path), NOW)
+    assert not job.is_delivery(stored(path, age=timedelta(hours=23, minutes=59)), NOW)
+    assert job.is_delivery(stored(path, age=timedelta(hours=24, minutes=1)), NOW)
+
+
+@pytest.mark.parametrize("path", UNFINISHED_PATHS)
+def test_an_upload_not_finished_within_a_day_is_set_aside(path: str) -> None:
+    assert looked_at(PRODUCTS, path=path).reason == "unfinished_upload"
+
+
+@pytest.mark.parametrize("path", [*NO_NEWS_PATHS, "orders/", "orders/2025/", ""])
+def test_what_tools_leave_behind_is_no_delivery(path: str) -> None:
+    assert not load_job().is_delivery(stored(path, age=timedelta(days=9)), NOW)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["orders/x.csv", "orders/success.csv", "orders/_success.csv", "readme.txt", "orders/part.csv"],
+)
+def test_all_else_is_a_delivery(path: str) -> None:
+    assert load_job().is_delivery(stored(path), NOW)
+
+
+@pytest.mark.parametrize(
+    ("path", "dataset"),
+    [
+        ("orders.csv", "orders"),
+        ("ORDERS/Capitals.CSV", "orders"),
+        ("orders_2025-04.csv.gz", "orders"),
+        ("order_items/2025/04/x.csv", "order_items"),
+        ("products/\u3000 100%.csv", "products"),
+        ("orders/a\nb.csv", "orders"),
+        ("ordersheet.csv", None),
+        ("orders/x.csv\n", None),
+        ("orders/x.csv.zip", None),
+        ("orders/_x.csv", None),
+        ("orders/.x.csv", None),
+        ("old/orders/x.csv", None),
+    ],
+)
+def test_the_path_tells_the_dataset(path: str, dataset: str | None) -> None:
+    assert load_job().dataset_of(path) == dataset
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "orders//dup.csv",
+        "/orders/dup.csv",
+        "orders/./dup.csv",
+        "./orders/dup.csv",
+        "orders/sub/../dup.csv",
+        "orders/../orders/dup.csv",
+        "orders/caf\udce9.csv",
+        "stock//x.txt",
+    ],
+)
+def test_a_key_that_would_be_read_as_another_is_set_aside_unread(path: str) -> None:
+    store = FakeStore(PRODUCTS)
+    raw = load_job().inspect(store, stored(path))
+    assert (raw.outcome, raw.reason, store.blocks) == ("set_aside", "unusable_path", 0)
+
+
+@pytest.mark.parametrize("path", ["orders/..dup.csv", "orders/a..b/x.csv", "orders/.../x.csv"])
+def test_dots_that_are_no_folder_are_usable(path: str) -> None:
+    assert looked_at(PRODUCTS, path=path).reason != "unusable_path"
+
+
+# ---- headers
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER,
+        "\ufeff" + HEADER,
+        "\ufeff\ufeff" + HEADER,
+        HEADER.upper(),
+        HEADER.replace(",", " , "),
+        ",".join(f'"{name}"' for name in NAMES),
+        '\ufeff"' + '" , "'.join(NAMES) + '"',
+        "\n \r\n" + HEADER,
+        ",,,\n" + HEADER,
+        "sep=,\n" + HEADER,
+        "sep=,\r" + HEADER,
+        "\ufeffSEP=,\r\n" + HEADER,
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])
+def test_a_header_is_known_by_its_names(text: str, end: str) -> None:
+    raw = looked_at((text + end).encode())
+    assert (raw.outcome, raw.layout.names, raw.layout.delimiter) == ("loaded", NAMES, ",")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|"])
+def test_the_delimiter_is_the_one_that_finds_the_columns(sign: str) -> None:
+    row = sign.join(["1", "2", "a;b|c\td" if sign == "," else "Food", "Tea"])
+    raw = looked_at(f"{HEADER.replace(',', sign)}{sign}a:b\n{row}{sign}\n".encode())
+    assert (raw.outcome, raw.layout.delimiter) == ("loaded", sign)
+    assert raw.layout.names == (*NAMES, "a:b")
+    assert raw.ignored_columns == ("a:b",)
+
+
+def test_the_header_is_the_first_record_and_not_the_first_line() -> None:
+    text = f'"Note\n(internal)",{HEADER}\nx,1,2,Food,Tea\n'
+    layout = load_job().read_header(text, ",")
+    assert layout.names == ("note\n(internal)", *NAMES)
+    assert layout.line == f'"Note\n(internal)",{HEADER}'
+    assert looked_at(text.encode()).ignored_columns == ("note\n(internal)",)
+
+
+def test_a_column_whose_name_is_latin_1_is_ignored() -> None:
+    raw = looked_at(f"{HEADER},größe\n".encode("latin-1"))
+    assert (raw.outcome, len(raw.ignored_columns)) == ("loaded", 1)
+
+
+def test_one_field_more_than_names_is_allowed_where_it_is_empty_in_every_row() -> None:
+    for rows, wide in (
+        (["1,2,Food,Tea,", '2,2,"a,b",Tea, '], True),
+        (["1,2,Food,Tea,", "2,2,Food,Tea"], False),
+        (["1,2,Food,Tea,x"], False),
+        (["1,2,Food,Tea,,"], False),
+        ([], False),
+    ):
+        raw = looked_at("\n".join([HEADER, *rows, ""]).encode())
+        assert (len(raw.layout.names) == 5) == wide, rows
+        assert raw.ignored_columns == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "found"),
+    [
+        (b"", "empty_file", ""),
+        (b"\xef\xbb\xbf\r\n \t\n", "empty_file", ""),
+        (HEADER.replace(",", ":").encode(), "no_header", "separated by ':'"),
+        (b"sku,stock\n1,2\n", "no_header", "sku,stock"),
+        (b"product_id,department\n", "missing_column", "department_id, product_name"),
+        (f"{HEADER},Product_ID\n".encode(), "duplicate_column", "product_id"),
+        (HEADER.encode("utf-16"), "utf16", "UTF-8"),
+        (HEADER.encode("utf-16-le"), "utf16", "UTF-8"),
+        (HEADER.encode("utf-32"), "utf16", "UTF-8"),
+        (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml", "binary", ""),
+    ],
+)
+def test_a_file_that_stays_refused_says_what_was_found(
+    content: bytes, reason: str, found: str
+) -> None:
+    raw = looked_at(content)
+    assert (raw.outcome, raw.reason) == ("set_aside", reason)
+    assert "products/x.csv" in raw.detail and found in raw.detail
+    assert len(raw.detail) <= 500
+
+
+@pytest.mark.parametrize("zeros", [10, 150, 100_000])
+def test_zeros_behind_a_header_are_a_row_s_fault_and_not_the_file_s(zeros: int) -> None:
+    assert looked_at(PRODUCTS + b"\0" * zeros).outcome == "loaded"
+
+
+# ---- files without an end
+@pytest.mark.parametrize("block", [b"x" * BLOCK, b'"' + b"x" * BLOCK, b'a,"' * (BLOCK // 3)])
+def test_of_a_line_of_a_gigabyte_only_the_head_is_read(block: bytes) -> None:
+    store = FakeStore(block, times=1 << 14)
+    raw = load_job().inspect(store, stored("orders/endless.csv", size=1 << 30))
+    assert (raw.outcome, raw.reason) == ("set_aside", "no_header")
+    assert store.blocks <= 2
+    assert "64 kB" in raw.detail or len(raw.detail) <= 500
+
+
+def test_of_a_good_header_before_a_line_of_a_gigabyte_only_the_head_is_read() -> None:
+    store = FakeStore(PRODUCTS + b"x" * BLOCK, times=1 << 14)
+    raw = load_job().inspect(store, stored("products/endless.csv", size=1 << 30))
+    assert (raw.outcome, store.blocks) == ("loaded", 1)
+
+
+def test_blank_lines_of_a_gigabyte_are_not_kept() -> None:
+    store = FakeStore(b"\r\n \t" * (BLOCK // 4), times=1000)
+    raw = load_job().inspect(store, stored("orders/blank.csv", size=BLOCK * 1000))
+    assert (raw.reason, store.blocks) == ("empty_file", 1000)
+
+
+def test_small_pieces_of_a_file_make_the_same_header() -> None:
+    pieces = [bytes([byte]) for byte in b"\xef\xbb\xbf\n" + PRODUCTS]
+    assert looked_at(*pieces).layout == looked_at(PRODUCTS).layout
+
+
+# ---- gzip
+def unpacked(*chunks: bytes) -> bytes:
+    return b"".join(load_job().unpack_gzip(iter(chunks)))
+
+
+PACKED = gzip.compress(PRODUCTS, mtime=0)
+ZEROS = b"\0" * 512
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        (PACKED,),
+        tuple(bytes([byte]) for byte in PACKED),
+        (PACKED + ZEROS,),
+        (PACKED, ZEROS),
+        (PACKED, ZEROS, ZEROS),
+        tuple(bytes([byte]) for byte in PACKED + ZEROS),
+    ],
+)
+def test_zeros_behind_the_end_of_a_packed_file_are_no_part_of_it(chunks: tuple[bytes, ...]) -> None:
+    assert unpacked(*chunks) == PRODUCTS
+
+
+@pytest.mark.parametrize("between", [b"", ZEROS])
+def test_a_packed_file_may_have_several_parts(between: bytes) -> None:
+    assert unpacked(PACKED + between + PACKED + between) == PRODUCTS * 2
+
+
+@pytest.mark.parametrize("kept", range(len(PACKED)))
+def test_a_packed_file_that_was_cut_is_known_wherever_it_was_cut(kept: int) -> None:
+    with pytest.raises(zlib.error):
+        unpacked(PACKED[:kept])
+
+
+@pytest.mark.parametrize("damaged", [PACKED + b"x", PACKED + ZEROS + b"x", b"x" + PACKED, ZEROS])
+def test_what_is_no_gzip_is_known(damaged: bytes) -> None:
+    with pytest.raises(zlib.error):
+        unpacked(damaged)
+
+
+def test_a_damaged_packed_file_is_set_aside() -> None:
+    path = "products/x.csv.gz"
+    assert looked_at(PACKED + ZEROS, path=path).outcome == "loaded"
+    for damaged in (PACKED[:-1], PACKED[:-8] + b"\0" * 8, PRODUCTS):
+        assert looked_at(damaged, path=path).reason == "truncated_gzip"
+
+
+def test_a_packed_line_of_a_gigabyte_is_not_kept() -> None:
+    packed = gzip.compress(b"x" * (1 << 24), mtime=0)
+    raw = looked_at(packed, path="products/x.csv.gz", times=64)
+    assert (raw.outcome, raw.reason) == ("set_aside", "no_header")
+
+
+# ---- what is not given out
+def s3_storage(code: str, status: int) -> tuple[Any, Stubber]:
+    """A bucket that answers the next GetObject with an error."""
+    store = load_job().storage("s3://raw/land/")
+    stubber = Stubber(store.client)
+    stubber.add_client_error(
+        "get_object", code, http_status_code=status, expected_params={"Bucket": "raw", "Key": KEY}
+    )
+    return store, stubber
+
+
+KEY = "land/products/x.csv"
+
+
+@pytest.fixture
+def region(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState"])
+@pytest.mark.usefixtures("region")
+def test_an_object_that_is_not_given_out_is_unreadable_and_named(code: str) -> None:
+    store, stubber = s3_storage(code, 403)
+    with stubber:
+        raw = load_job().inspect(store, stored("products/x.csv"))
+    assert (raw.outcome, raw.reason, raw.destination) == ("unreadable", "unreadable", "raw")
+    assert "products/x.csv" in raw.detail and code in raw.detail
+
+
+@pytest.mark.parametrize(("code", "status"), [("InternalError", 500), ("NoSuchBucket", 404)])
+@pytest.mark.usefixtures("region")
+def test_an_error_that_is_not_the_object_s_fails_the_run(code: str, status: int) -> None:
+    store, stubber = s3_storage(code, status)
+    with stubber, pytest.raises(store.client.exceptions.ClientError, match=code):
+        load_job().inspect(store, stored("products/x.csv"))
+
+
+@mock_aws
+@pytest.mark.usefixtures("region")
+def test_an_object_in_glacier_is_unreadable_and_the_others_are_not() -> None:
+    job, s3 = load_job(), boto3.client("s3", region_name="us-east-1")
+    s3.create_bucket(Bucket="raw")
+    s3.put_object(Bucket="raw", Key="land/products.csv", Body=PRODUCTS)
+    s3.put_object(Bucket="raw", Key=KEY, Body=PRODUCTS, StorageClass="GLACIER")
+    store = job.storage("s3://raw/land/")
+    outcomes = {one.path: job.inspect(store, one).outcome for one in store.list()}
+    assert outcomes == {"products.csv": "loaded", "products/x.csv": "unreadable"}
+
+
+def test_a_file_that_the_system_does_not_give_out_is_unreadable() -> None:
+    raw = load_job().inspect(ClosedStore(), stored("products/x.csv"))
+    assert (raw.outcome, raw.destination) == ("unreadable", "raw")
+    assert "Permission denied" in raw.detail
+
+
+def test_what_was_unreadable_once_may_be_read_later() -> None:
+    job = load_job()
+    closed = job.inspect(ClosedStore(), stored("products/x.csv"))
+    opened = job.inspect(FakeStore(PRODUCTS), stored("products/x.csv"))
+    assert closed.id != opened.id
+
+
+# ---- a whole raw zone
+def arguments_of(folder: Path) -> Any:
+    names = {
+        "RAW_PATH": "raw",
+        "LAKEHOUSE_PATH": "lake",
+        "REJECTED_PATH": "no",
+        "RUNS_PATH": "runs",
+    }
+    paths = [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
+    return load_job().JobArguments.from_argv([*paths, "--RUN_ID", "run-1"])
+
+
+def no_session() -> Any:
+    raise AssertionError("discover asked for Spark")
+
+
+def delivered(folder: Path, files: dict[bytes, bytes]) -> None:
+    for name, content in files.items():
+        path = os.fsencode(folder / "raw") + b"/" + name
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(os.fsdecode(path)).write_bytes(content)
+
+
+def test_one_bad_file_is_one_file_s_outcome(tmp_path: Path) -> None:
+    delivered(
+        tmp_path,
+        {
+            b"products/good.csv": PRODUCTS,
+            b"products/caf\xe9.csv": PRODUCTS,
+            b"products/x.csv.filepart": PRODUCTS,
+            b"products/_SUCCESS": b"",
+            b"products/endless.csv": b"x" * 200_000,
+            b"products/cut.csv.gz": PACKED[:20],
+            b"\xff\xfe/x.csv": PRODUCTS,
+        },
+    )
+    found = load_job().discover(arguments_of(tmp_path), no_session)
+    assert {raw.stored.path: raw.reason for raw in found.files} == {
+        "products/good.csv": None,
+        "products/caf\udce9.csv": "unusable_path",
+        "products/endless.csv": "no_header",
+        "products/cut.csv.gz": "truncated_gzip",
+        "\udcff\udcfe/x.csv": "unusable_path",
+    }
+    assert [raw.stored.path for raw in found.to_load] == ["products/good.csv"]
+
+
+def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: Path) -> None:
+    job, arguments = load_job(), arguments_of(tmp_path)
+    delivered(tmp_path, {b"products/caf\xe9.csv": PRODUCTS})
+    files = job.discover(arguments, no_session).files
+    timed = job.Timings(NOW)
+    job.finish(arguments, timed, job.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
+    lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == ["unusable_path"]
+    summary = json.loads((tmp_path / "runs" / "run-1" / "summary.json").read_text("utf-8"))
+    assert summary["files"]["set_aside_by_reason"] == {"unusable_path": 1}
+
+
+def test_a_hundred_thousand_paths_are_one_look_each() -> None:
+    job = load_job()
+    paths = [f"orders/{'a/' * (place % 50)}x{place}.csv" for place in range(100_000)]
+    assert all(job.dataset_of(path) == "orders" for path in paths)
+
+
+# ---- gone since the listing
 def test_a_file_that_the_archive_took_after_the_listing_is_left_out_on_disk(tmp_path: Path) -> None:
     job = load_job()
     for name in ("products.csv", "products_2.csv"):
@@ -20,8 +439,8 @@ def test_a_file_that_the_archive_took_after_the_listing_is_left_out_on_disk(tmp_
     store = job.storage(f"{tmp_path}/")
     listed = sorted(store.list(), key=lambda stored: stored.path)
     (tmp_path / "products.csv").unlink()
-    assert job.inspect_if_there(store, listed[0]) is None
-    assert job.inspect_if_there(store, listed[1]).outcome == "loaded"
+    assert job.inspect(store, listed[0]) is None
+    assert job.inspect(store, listed[1]).outcome == "loaded"
 
 
 @mock_aws
@@ -33,8 +452,8 @@ def test_a_file_that_the_archive_took_after_the_listing_is_left_out_on_s3() -> N
     store = job.storage("s3://raw/land/")
     listed = sorted(store.list(), key=lambda stored: stored.path)
     s3.delete_object(Bucket="raw", Key="land/products.csv")
-    assert job.inspect_if_there(store, listed[0]) is None
-    assert job.inspect_if_there(store, listed[1]).outcome == "loaded"
+    assert job.inspect(store, listed[0]) is None
+    assert job.inspect(store, listed[1]).outcome == "loaded"
 
 
 class JavaError:
