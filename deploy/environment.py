@@ -13,6 +13,8 @@ from deploy.stack import DeployError, Say, Stack
 from local.template import ROOT, Template
 
 BOOTSTRAP = "lakehouse-bootstrap"
+# What the template is told of bootstrap.yaml: its parameter -> the output.
+FROM_BOOTSTRAP = {"PermissionsBoundary": "BoundaryArn", "DeployRoleArn": "DeployRoleArn"}
 KEY_DAYS = 30  # that a deleted key can be brought back
 
 
@@ -67,8 +69,9 @@ class Environment:
         given = {"EnvironmentName": self.name, **parameters}
         if bucket != self.bootstrap.get("ArtifactBucket"):
             given["ArtifactBucket"] = bucket
-        if "BoundaryArn" in self.bootstrap:
-            given.setdefault("PermissionsBoundary", self.bootstrap["BoundaryArn"])
+        for name, output in FROM_BOOTSTRAP.items():
+            if output in self.bootstrap:
+                given.setdefault(name, self.bootstrap[output])
         url = self._uploaded(packaged)
         if self.stack.describe() is None:
             self._take_over(packaged, given, execute)

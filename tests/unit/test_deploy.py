@@ -163,6 +163,16 @@ def test_every_role_of_a_deployment_has_the_boundary(aws: Any) -> None:
     assert roles and without == []
 
 
+def test_the_key_of_a_deployment_lets_the_role_in_that_cloudformation_works_as(aws: Any) -> None:
+    assert main(["up"]) == 0
+    role = Environment(aws, "prod").bootstrap["DeployRoleArn"]
+    kms = aws.client("kms")
+    (key,) = kms.list_keys()["Keys"]
+    # moto hands the policy out as the template has it, not as text
+    policy = kms.get_key_policy(KeyId=key["KeyId"], PolicyName="default")["Policy"]
+    assert {"AWS": role} in [statement["Principal"] for statement in policy["Statement"]]
+
+
 @pytest.mark.parametrize(
     ("reason", "refused"),
     [

@@ -211,6 +211,12 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
                 CATALOG,
             ),
             *each(["s3:ListBucket", "s3:GetBucketLocation"], [LAKE, bucket("AthenaResultsBucket")]),
+            # Before each query it looks for the data source, and for the database `default`, whatever the query is about.
+            Use("glue:GetDatabase", "arn:aws:glue:us-east-1:123456789012:database/default"),
+            Use(
+                "athena:GetDataCatalog",
+                "arn:aws:athena:us-east-1:123456789012:datacatalog/AwsDataCatalog",
+            ),
             Use("s3:GetObject", TABLES[0]),
             *each(
                 [
