@@ -209,6 +209,42 @@ def test_a_change_set_without_changes_is_no_failure(
         assert said == ["delta-lake-prod: nothing to change"]
 
 
+def broken_state_machine(environment: Environment) -> None:
+    """Gives the environment a state machine without its first state."""
+    template = environment.template()
+    definition = json.loads(template.definition())
+    del definition["StartAt"]
+    template.definition = lambda: json.dumps(definition)
+    environment.template = lambda: template
+
+
+def test_a_state_machine_that_aws_refuses_is_not_deployed(aws: Any) -> None:
+    environment = Environment(aws, "prod", say=lambda line: None)
+    broken_state_machine(environment)
+    with pytest.raises(DeployError, match="Step Functions refuses the state machine"):
+        environment.up(environment.artifact_bucket(), {})
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=environment.artifact_bucket())
+
+
+def test_who_may_not_ask_aws_about_the_state_machine_may_deploy_all_the_same(
+    aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    environment = Environment(aws, "prod", say=said.append)
+    client, states = aws.client, aws.client("stepfunctions")
+
+    def denied(**_: Any) -> None:
+        answer = {"Error": {"Code": "AccessDeniedException"}}
+        raise ClientError(answer, "ValidateStateMachineDefinition")
+
+    monkeypatch.setattr(states, "validate_state_machine_definition", denied)
+    monkeypatch.setattr(
+        aws, "client", lambda name: states if name == "stepfunctions" else client(name)
+    )
+    environment.check_state_machine()
+    assert said == ["The state machine is not checked: states:ValidateStateMachineDefinition"]
+
+
 def test_what_is_uploaded_already_is_not_uploaded_again(
     aws: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

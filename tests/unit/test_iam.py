@@ -143,6 +143,7 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
         "S3A, for Spark: raw files": [
             Use("s3:ListBucket", RAW, {"s3:prefix": "land-folder/Data/a.csv/"})
         ],
+        "Glue and S3A: where a bucket is": each(["s3:GetBucketLocation"], [RAW, LAKE]),
         "Glue: the folder of --TempDir": each(
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             [f"{LAKE}/glue-temp/x"],
@@ -154,7 +155,10 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
             )
         ],
         "Glue: logs and metrics": [
-            *each(WRITE_LOGS, [stream("GlueJobOutput"), stream("GlueJobErrors")]),
+            *each(
+                ["logs:CreateLogGroup", *WRITE_LOGS],
+                [stream("GlueJobOutput"), stream("GlueJobErrors")],
+            ),
             Use("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "Glue"}),
         ],
         "S3: encrypted objects": each(USE_KEY, [KEY]),
