@@ -1,10 +1,12 @@
-"""The run report: one HTML page about a run, written next to its summary.json as report.html.
+"""The run report: one HTML page about a run, written next to its summary.json as report.html, and what the run cost as cost.json.
 
 The page is for the operator who got the mail: did it work, how many rows went where, why were rows rejected, which
 files were read, what do the tables hold now, and what did the execution do. It needs nothing but itself: no script, no
 font, no image from elsewhere. Whatever comes from a file or an error is escaped.
 
-The event is {"run_id", "execution_arn"}; LAKE_BUCKET and RUNS_PREFIX say where the run's records lie.
+The event is {"run_id", "execution_arn"}; LAKE_BUCKET and RUNS_PREFIX say where the run's records lie. With "only": "cost" in it,
+nothing is written, and the answer is the line about the cost for the run's message. What the page tells in numbers goes into the
+log as metrics of the environment named by ENVIRONMENT.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import Any
 sys.path.append(
     str(Path(__file__).parent)
 )  # for where the file is loaded by its path, not from its folder
+import cost
+import metrics
 import run_graph
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ MEANING = {
     "parked": "waits for its order or product",
 }
 FILES_SHOWN, EVENTS_READ = 500, 5000
+NO_COST = "cost: not known, since the history of the execution cannot be read"
 
 CSS = """
 :root{--page:#f6f8fa;--card:#fff;--ink:#16202c;--soft:#566575;--line:#dfe5eb;--accent:#0b6bcb;
@@ -92,9 +97,10 @@ def render(
     history: Sequence[Mapping[str, Any]] | None,
     asl: Mapping[str, Any] | None,
     reject_examples: Sequence[Mapping[str, Any]] | None,
+    spent: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page of one run. `history` are the events of GetExecutionHistory, `asl` the state machine; both may be
-    missing.
+    """The page of one run. `history` are the events of GetExecutionHistory, `asl` the state machine, `spent` what it cost; all
+    may be missing.
 
     `reject_examples`: {"dataset", "reason", "file_path", "line", "raw"}, some for each reason.
     """
@@ -106,6 +112,7 @@ def render(
         _files(summary.get("files") or {}, manifest),
         _tables(summary.get("tables") or {}),
         _timings(summary.get("timings") or {}),
+        _cost(spent),
         _execution(asl, runs),
     ]
     return (
@@ -427,6 +434,32 @@ def _timings(timings: Mapping[str, Any]) -> str:
     )
 
 
+def _cost(spent: Mapping[str, Any] | None) -> str:
+    if not spent:
+        return ""
+    glue, steps, athena, crawler = (
+        spent[name] for name in ("glue", "step_functions", "athena", "crawler")
+    )
+    amounts = {
+        "Glue": (f"{glue['dpu_seconds']:,.0f} DPU-seconds", glue),
+        "Step Functions": (f"{steps['transitions']:,} transitions", steps),
+        "Athena": (f"{athena['queries']} queries, {athena['bytes_scanned']:,} bytes", athena),
+        "crawler, estimated": (f"{crawler['crawls']} crawls", crawler),
+    }
+    body = "".join(
+        _row([name, amount, cost.dollars(part["usd"])], [2])
+        for name, (amount, part) in amounts.items()
+        if part["usd"]
+    )
+    body += _row(["<b>the run</b>", "", f"<b>{cost.dollars(spent['usd'])}</b>"], [2])
+    missing = "" if glue["complete"] else " A Glue run is missing in it."
+    said = (
+        f"By AWS's list prices of {spent['prices']['region']}, read on {spent['prices']['read_on']}; S3, KMS, Lambda and logs are "
+        f"not in it.{missing}"
+    )
+    return _section("What it cost", _table(["service", "amount", "US dollars"], body, said, [2]))
+
+
 def _execution(asl: Mapping[str, Any] | None, runs: Mapping[str, run_graph.StateRun]) -> str:
     if not asl:
         return ""
@@ -507,6 +540,10 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
     bucket, prefix = os.environ["LAKE_BUCKET"], os.environ.get("RUNS_PREFIX", "runs/")
     folder = f"{prefix}{event['run_id']}/"
     s3 = boto3.client("s3")
+    history, asl = execution(boto3.client("stepfunctions"), event.get("execution_arn"))
+    spent = cost.of_run(history, asl) if history and asl else None
+    if event.get("only") == "cost":
+        return {"line": cost.line(spent) if spent else NO_COST}
     text = read(s3, bucket, folder + "summary.json")
     summary = json.loads(text) if text else no_summary(event["run_id"])
     manifest = [
@@ -514,15 +551,43 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
         for line in (read(s3, bucket, folder + "manifest.jsonl") or "").splitlines()
         if line.strip()
     ]
-    history, asl = execution(boto3.client("stepfunctions"), event.get("execution_arn"))
-    page = render(summary, manifest, history, asl, summary.get("reject_examples"))
+    page = render(summary, manifest, history, asl, summary.get("reject_examples"), spent)
     s3.put_object(
         Bucket=bucket,
         Key=folder + "report.html",
         Body=page.encode(),
         ContentType="text/html; charset=utf-8",
     )
+    before = json.loads(read(s3, bucket, folder + "cost.json") or "{}")
+    if spent:
+        s3.put_object(
+            Bucket=bucket,
+            Key=folder + "cost.json",
+            Body=json.dumps({"run_id": event["run_id"], **spent}, indent=1).encode(),
+        )
+    for line in measures(summary, history or [], spent, before):
+        print(line)
     return {"report": f"s3://{bucket}/{folder}report.html"}
+
+
+def measures(
+    summary: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    spent: Mapping[str, Any] | None,
+    before: Mapping[str, Any],
+) -> list[str]:
+    """The run as metrics. `before` is its cost.json where it has been reported already: a redriven run adds only what it cost more."""
+    usd = spent["usd"] - before.get("usd", 0) if spent else None
+    told = {"run_id": summary.get("run_id")} if before else summary
+    return list(
+        metrics.lines(
+            os.environ.get("ENVIRONMENT", "prod"),
+            told,
+            metrics.freshness(history),
+            usd,
+            dt.datetime.now(dt.UTC),
+        )
+    )
 
 
 def no_summary(run_id: str) -> dict[str, Any]:
@@ -555,7 +620,7 @@ def execution(
             states.describe_state_machine_for_execution(executionArn=arn)["definition"]
         )
         pages = states.get_paginator("get_execution_history").paginate(
-            executionArn=arn, includeExecutionData=False, PaginationConfig={"MaxItems": EVENTS_READ}
+            executionArn=arn, includeExecutionData=True, PaginationConfig={"MaxItems": EVENTS_READ}
         )
         return [event for page in pages for event in page["events"]], asl
     except (BotoCoreError, ClientError, NotImplementedError, ValueError) as error:

@@ -115,7 +115,10 @@ def test_a_changed_file_changes_its_resource_and_no_other(
 
 def test_a_zip_holds_the_handlers_where_lambda_looks_for_them() -> None:
     assert zipfile.ZipFile(io.BytesIO(zipped(ROOT / "lambda" / "run_report"))).namelist() == [
+        "cost.py",
         "handler.py",
+        "metrics.py",
+        "prices.json",
         "run_graph.py",
     ]
 

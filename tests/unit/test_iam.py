@@ -120,7 +120,9 @@ PLACES = {
 SOURCES = {
     "GlueJobRole": ["src/glue_etl.py"],
     "ArchiveFunctionRole": ["lambda/moves3objects/handler.py"],
-    "ReportFunctionRole": ["lambda/run_report/handler.py", "lambda/run_report/run_graph.py"],
+    "ReportFunctionRole": [
+        f"lambda/run_report/{name}.py" for name in ("handler", "cost", "metrics", "run_graph")
+    ],
 }
 
 WRITE_LOGS = ["logs:CreateLogStream", "logs:PutLogEvents"]

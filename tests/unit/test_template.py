@@ -292,6 +292,8 @@ def test_there_is_an_alarm_for_each_way_to_fail() -> None:
         ("AWS/SQS", "ApproximateAgeOfOldestMessage", queue),
         ("AWS/Lambda", "Errors", template.ref("ArchiveFunction")),
         ("AWS/Lambda", "Errors", template.ref("ReportFunction")),
+        ("DeltaLake", "RejectedPercent", "prod"),
+        ("DeltaLake", "RowsAccepted", "prod"),
     }
 
 
