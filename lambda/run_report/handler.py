@@ -560,10 +560,10 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
     )
     before = json.loads(read(s3, bucket, folder + "cost.json") or "{}")
     if spent:
+        rows_told = bool(before.get("rows_told")) or summary.get("status") == "SUCCEEDED"
+        record = {"run_id": event["run_id"], **spent, "rows_told": rows_told}
         s3.put_object(
-            Bucket=bucket,
-            Key=folder + "cost.json",
-            Body=json.dumps({"run_id": event["run_id"], **spent}, indent=1).encode(),
+            Bucket=bucket, Key=folder + "cost.json", Body=json.dumps(record, indent=1).encode()
         )
     for line in measures(summary, history or [], spent, before):
         print(line)
@@ -576,9 +576,10 @@ def measures(
     spent: Mapping[str, Any] | None,
     before: Mapping[str, Any],
 ) -> list[str]:
-    """The run as metrics. `before` is its cost.json where it has been reported already: a redriven run adds only what it cost more."""
+    """The run as metrics. `before` is the cost.json that the run had left before it was redriven: rows count once, and the cost
+    is what it cost more since."""
     usd = spent["usd"] - before.get("usd", 0) if spent else None
-    told = {"run_id": summary.get("run_id")} if before else summary
+    told = {"run_id": summary.get("run_id")} if before.get("rows_told") else summary
     return list(
         metrics.lines(
             os.environ.get("ENVIRONMENT", "prod"),
@@ -588,6 +589,16 @@ def measures(
             dt.datetime.now(dt.UTC),
         )
     )
+
+
+def lean(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event without what went into a state and came out of it, which holds the summary again and again; a task's answer stays."""
+    return {
+        key: {name: inner for name, inner in value.items() if name not in ("input", "output")}
+        if key in ("stateEnteredEventDetails", "stateExitedEventDetails")
+        else value
+        for key, value in event.items()
+    }
 
 
 def no_summary(run_id: str) -> dict[str, Any]:
@@ -622,7 +633,7 @@ def execution(
         pages = states.get_paginator("get_execution_history").paginate(
             executionArn=arn, includeExecutionData=True, PaginationConfig={"MaxItems": EVENTS_READ}
         )
-        return [event for page in pages for event in page["events"]], asl
+        return [lean(event) for page in pages for event in page["events"]], asl
     except (BotoCoreError, ClientError, NotImplementedError, ValueError) as error:
         LOG.warning("the execution cannot be shown: %s", error)
         return None, None

@@ -68,11 +68,16 @@ def test_a_dataset_that_the_run_did_not_touch_is_not_billed_for_its_counts() -> 
 
 
 def test_a_redriven_run_counts_its_rows_once_and_adds_only_what_it_cost_more() -> None:
-    spent = {"usd": 0.08}
-    first = report.measures(SUMMARY, [], spent, {})
-    again = report.measures(SUMMARY, [], spent, {"usd": 0.05})
-    assert ("", "RowsAccepted") in values([m for line in first for m in emf.read(line)])
-    assert values([m for line in again for m in emf.read(line)]) == {("", "RunCost"): 0.03}
+
+    def measured(before: dict[str, Any]) -> dict[tuple[str, str], float]:
+        lines = report.measures(SUMMARY, [], {"usd": 0.08}, before)
+        return values([metric for line in lines for metric in emf.read(line)])
+
+    first = measured({})
+    assert first["", "RowsAccepted"] == 6249 and first["", "RunCost"] == 0.08
+    assert measured({"usd": 0.05, "rows_told": True}) == {("", "RunCost"): 0.03}
+    after_a_failed_job = measured({"usd": 0.05, "rows_told": False})
+    assert after_a_failed_job == first | {("", "RunCost"): 0.03}
 
 
 def test_the_moments_are_read_from_the_answer_of_the_query_in_the_history() -> None:
