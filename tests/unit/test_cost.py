@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local.run import cost_on_aws
 from local.template import ROOT, Template
 from tests.unit.test_report import ASL, GOOD, SUMMARY, history, report
 
@@ -122,6 +124,13 @@ def test_the_page_shows_what_the_run_cost() -> None:
     page = report.render(SUMMARY, [], None, None, None, spent)
     assert "What it cost" in page and "300 DPU-seconds" in page
     assert cost.dollars(spent["usd"]) in page and cost.PRICES["read_on"] in page
+
+
+def test_the_sample_run_tells_what_its_runs_would_cost_on_aws(tmp_path: Path) -> None:
+    for name, usd in (("a", 0.0125), ("b", 0.03)):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "cost.json").write_text(json.dumps({"usd": usd}))
+    assert "2 runs would cost $0.0425 on AWS" in cost_on_aws(tmp_path)
 
 
 def test_every_glue_version_of_the_template_has_its_price() -> None:
