@@ -1,4 +1,6 @@
-"""The smoke test of a deployed environment: loads the sample's two deliveries, and reads the tables by Athena."""
+"""The smoke test of a deployed environment: loads the sample's two deliveries, and reads the tables
+by Athena.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Summary = dict[str, Any]
 
 @dataclass
 class Smoke:
-    """One smoke test of the environment with these outputs, which ends at `end` on the monotonic clock."""
+    """One smoke test of the environment with these outputs, which ends at `end` on the monotonic
+    clock.
+    """
 
     session: Any
     outputs: Mapping[str, str]
@@ -34,7 +38,8 @@ class Smoke:
     def deliver(self, delivery: Delivery) -> list[Summary]:
         """Uploads a delivery; returns the summaries of the runs that took its files.
 
-        Raises DeployError where an execution does not succeed, where rows do not add up, or when the time is over.
+        Raises DeployError where an execution does not succeed, where rows do not add up, or when
+        the time is over.
         """
         before = {execution["executionArn"] for execution in self._executions()}
         for path in delivery.files:
@@ -150,9 +155,11 @@ def smoke(
     minutes: float = 60,
     poll: float = 15.0,
 ) -> Summary:
-    """Loads both deliveries of the sample, of which the second changes what the first brought; returns the last summary.
+    """Loads both deliveries of the sample, of which the second changes what the first brought;
+    returns the last summary.
 
-    Raises DeployError where an execution does not succeed, where the numbers are not as they must be, or after so many minutes.
+    Raises DeployError where an execution does not succeed, where the numbers are not as they must
+    be, or after so many minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         first, second = write_sample(Path(folder))

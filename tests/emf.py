@@ -1,4 +1,6 @@
-"""A reader of CloudWatch's embedded metric format, by its specification: it refuses what CloudWatch would drop in silence."""
+"""A reader of CloudWatch's embedded metric format, by its specification: it refuses what CloudWatch
+would drop in silence.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What a run costs by AWS's list prices, counted from the history of its execution.
 
-The history must hold the data of its events (`includeExecutionData`): the answer of a Glue run names its DPU-seconds,
-that of a query the bytes that it scanned. The prices, with their date and source, are in prices.json alone.
+The history must hold the data of its events (`includeExecutionData`): the answer of a Glue run
+names its DPU-seconds, that of a query the bytes that it scanned. The prices, with their date and
+source, are in prices.json alone.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Event = Mapping[str, Any]
 
 
 def of_run(history: Sequence[Event], asl: Mapping[str, Any]) -> dict[str, Any]:
-    """The amounts and what each costs in dollars, as cost.json has them. `asl` tells how many states are still to come."""
+    """The amounts and what each costs in dollars, as cost.json has them. `asl` tells how many
+    states are still to come.
+    """
     parts = {
         "glue": _glue(history),
         "step_functions": _steps(entered(history) + left(history, asl)),
@@ -33,7 +36,9 @@ def of_run(history: Sequence[Event], asl: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _glue(history: Sequence[Event]) -> dict[str, Any]:
-    """A run that was cut off before it told its seconds, or whose version has no price here, is missing in the sum."""
+    """A run that was cut off before it told its seconds, or whose version has no price here, is
+    missing in the sum.
+    """
     answered = answers(history, "glue", "startJobRun")
     runs = [answer for answer in answered if "JobRunState" in answer]
     priced = [run for run in runs if glue_version(run) in PRICES["prices"]]
@@ -93,7 +98,9 @@ def glue_version(run: Mapping[str, Any]) -> str:
 
 
 def answers(history: Sequence[Event], service: str, call: str) -> Iterator[dict[str, Any]]:
-    """What a service answered to each call, as JSON; a call that failed has its answer in the cause, where it has one."""
+    """What a service answered to each call, as JSON; a call that failed has its answer in the
+    cause, where it has one.
+    """
     for event in history:
         details = event.get("taskSucceededEventDetails") or event.get("taskFailedEventDetails")
         if not details or details.get("resourceType") != service:
@@ -108,7 +115,9 @@ def answers(history: Sequence[Event], service: str, call: str) -> Iterator[dict[
 
 
 def dpu_seconds(run: Mapping[str, Any]) -> float:
-    """As Glue counts them under auto scaling; else all workers for the whole time, a minute at least."""
+    """As Glue counts them under auto scaling; else all workers for the whole time, a minute at
+    least.
+    """
     if run.get("DPUSeconds"):
         return float(run["DPUSeconds"])
     return max(run.get("ExecutionTime", 0), JOB_SECONDS) * float(run.get("MaxCapacity", 0))
@@ -135,7 +144,9 @@ def entered(history: Sequence[Event]) -> int:
 
 
 def left(history: Sequence[Event], asl: Mapping[str, Any]) -> int:
-    """The states that are still to come on the usual way, from the one that is running now to the end."""
+    """The states that are still to come on the usual way, from the one that is running now to the
+    end.
+    """
     states, names = asl["States"], [name for name in _names(history) if name in asl["States"]]
     name, count = names[-1] if names else None, 0
     while name and (name := states[name].get("Next") or states[name].get("Default")):

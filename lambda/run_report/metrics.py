@@ -1,11 +1,13 @@
-"""A run in CloudWatch's embedded metric format: JSON lines in the function's log, of which CloudWatch makes metrics by itself.
+"""A run in CloudWatch's embedded metric format: JSON lines in the function's log, of which
+CloudWatch makes metrics by itself.
 
     namespace DeltaLake
     dimension Environment              RowsAccepted, RejectedPercent, RunCost
-    dimensions Environment, Dataset    RowsRead, RowsInserted, RowsUpdated, RowsRejected, RowsParked,
-                                       HoursSinceGoodDelivery, OldestParkedHours
+    dimensions Environment, Dataset    RowsRead, RowsInserted, RowsUpdated, RowsRejected,
+                                       RowsParked, HoursSinceGoodDelivery, OldestParkedHours
 
-A metric is billed for each hour in which it gets a value, so a dataset that a run has not touched gives no counts.
+A metric is billed for each hour in which it gets a value, so a dataset that a run has not touched
+gives no counts.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ def lines(
     usd: float | None,
     now: dt.datetime,
 ) -> Iterator[str]:
-    """The log lines of a run. `moments` as freshness() gives them; without `usd` the cost is not told."""
+    """The log lines of a run. `moments` as freshness() gives them; without `usd` the cost is not
+    told.
+    """
     datasets = summary.get("datasets", {}) if summary.get("status") == "SUCCEEDED" else {}
     whole = totals(datasets) | ({} if usd is None else {"RunCost": round(usd, 6)})
     names = [*datasets, *(name.removeprefix(PARKED) for name in moments)]
@@ -104,7 +108,9 @@ def ages(name: str, moments: Mapping[str, dt.datetime], now: dt.datetime) -> dic
 
 
 def freshness(history: Sequence[Mapping[str, Any]]) -> dict[str, dt.datetime]:
-    """What the state QueryFreshness found: dataset -> its last good delivery, `parked <dataset>` -> its oldest parked row."""
+    """What the state QueryFreshness found: dataset -> its last good delivery, `parked <dataset>` ->
+    its oldest parked row.
+    """
     found = {}
     for answer in cost.answers(history, "athena", "getQueryResults"):
         head, *rows = [

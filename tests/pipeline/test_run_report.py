@@ -1,4 +1,6 @@
-"""The report of a real execution of the state machine: the page and the cost lie next to the summary, the metrics in the log."""
+"""The report of a real execution of the state machine: the page and the cost lie next to the
+summary, the metrics in the log.
+"""
 
 from __future__ import annotations
 

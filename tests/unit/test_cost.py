@@ -1,4 +1,6 @@
-"""What a run costs is counted from the history of its execution, with prices that stand in one place."""
+"""What a run costs is counted from the history of its execution, with prices that stand in one
+place.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +69,7 @@ def test_a_run_that_failed_costs_as_well() -> None:
     assert spent["glue"]["dpu_seconds"] == 100 and spent["glue"]["complete"]
 
 
-def test_a_call_that_was_refused_costs_nothing_and_a_run_that_was_cut_off_is_said_to_be_missing() -> (
-    None
-):
+def test_a_run_that_was_cut_off_before_it_told_its_seconds_is_said_to_be_missing() -> None:
     refused = answer("glue", "startJobRun.sync", "Rate exceeded", failed=True)
     spent = of(refused)
     assert spent["glue"]["usd"] == 0 and not spent["glue"]["complete"]

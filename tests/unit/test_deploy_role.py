@@ -1,4 +1,5 @@
-"""The role that CloudFormation works as: it may read all that CloudFormation's handlers read, and its policies fit into IAM.
+"""The role that CloudFormation works as: it may read all that CloudFormation's handlers read, and
+its policies fit into IAM.
 
 What a handler needs stands in the schema of its resource type, which cfn-lint brings along.
 """
@@ -97,7 +98,9 @@ def test_an_action_that_is_left_out_is_one_that_a_handler_lists(
 
 
 def written_out(value: Any) -> Any:
-    """A policy with names as long as they may become: a function of CloudFormation stands for 60 characters."""
+    """A policy with names as long as they may become: a function of CloudFormation stands for 60
+    characters.
+    """
     if isinstance(value, dict) and len(value) == 1:
         ((name, argument),) = value.items()
         if name == "Fn::Sub":

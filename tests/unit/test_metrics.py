@@ -1,4 +1,6 @@
-"""A run's metrics: CloudWatch can read them, and alarms and dashboard look at metrics that there are."""
+"""A run's metrics: CloudWatch can read them, and alarms and dashboard look at metrics that there
+are.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,9 @@ def test_the_moments_are_read_from_the_answer_of_the_query_in_the_history() -> N
 
 
 def watched(template: Template) -> set[tuple[str, str, frozenset[tuple[str, str]]]]:
-    """What the template's alarms and dashboard look at in the run's namespace: namespace, metric, dimensions."""
+    """What the template's alarms and dashboard look at in the run's namespace: namespace, metric,
+    dimensions.
+    """
     found = {
         (
             alarm["Namespace"],
@@ -118,7 +122,9 @@ def watched(template: Template) -> set[tuple[str, str, frozenset[tuple[str, str]
 
 
 def written_out(words: list[str], before: list[str]) -> list[str]:
-    """CloudWatch's short forms: `.` repeats a word of the metric before, `...` all but the last ones."""
+    """CloudWatch's short forms: `.` repeats a word of the metric before, `...` all but the last
+    ones.
+    """
     if words[:1] == ["..."]:
         return before[: len(before) - len(words) + 1] + words[1:]
     return [before[place] if word == "." else word for place, word in enumerate(words)]
