@@ -24,8 +24,9 @@ TABLES = {
     "order_items": (
         "id",
         "date",
-        "id STRING, order_id STRING, user_id STRING, days_since_prior_order INT, product_id STRING, "
-        "add_to_cart_order INT, reordered INT, order_timestamp TIMESTAMP, date DATE",
+        "id STRING, order_id STRING, user_id STRING, days_since_prior_order INT, "
+        "product_id STRING, add_to_cart_order INT, reordered INT, "
+        "order_timestamp TIMESTAMP, date DATE",
     ),
 }
 

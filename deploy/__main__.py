@@ -27,7 +27,7 @@ from botocore.exceptions import (
 from deploy.environment import Environment, bootstrap
 from deploy.package import package
 from deploy.smoke import smoke
-from deploy.stack import DeployError
+from deploy.stack import DENIED, DeployError
 from deploy.validate import validate
 
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
@@ -38,7 +38,6 @@ REFUSED = (
     "InvalidAccessKeyId",
     "AuthFailure",
 )
-DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="ENVIRONMENT",
         help="delete the data as well: say the name of the environment once more",
     )
-    command("smoke", _smoke, "upload the sample delivery and wait for the run that loads it")
+    command("smoke", _smoke, "load the sample's two deliveries, and read the tables by Athena")
     checking = command(
         "validate", _validate, "check templates, state machine and workflows", environment=False
     )

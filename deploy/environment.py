@@ -10,10 +10,12 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from deploy.package import Package, package, upload
-from deploy.stack import POLL_SECONDS, DeployError, Say, Stack
+from deploy.stack import DENIED, POLL_SECONDS, DeployError, Say, Stack
 from tools.template import ROOT, Template
 
 BOOTSTRAP = "lakehouse-bootstrap"
+# What the template is told of bootstrap.yaml: its parameter -> the output.
+FROM_BOOTSTRAP = {"PermissionsBoundary": "BoundaryArn", "DeployRoleArn": "DeployRoleArn"}
 KEY_DAYS = 30  # that a deleted key can be brought back
 
 
@@ -71,12 +73,35 @@ class Environment:
         given = {"EnvironmentName": self.name, **parameters}
         if bucket != self.bootstrap.get("ArtifactBucket"):
             given["ArtifactBucket"] = bucket
-        if "BoundaryArn" in self.bootstrap:
-            given.setdefault("PermissionsBoundary", self.bootstrap["BoundaryArn"])
+        for name, output in FROM_BOOTSTRAP.items():
+            if output in self.bootstrap:
+                given.setdefault(name, self.bootstrap[output])
+        self.check_state_machine()
         url = self._uploaded(packaged)
         if self.stack.describe() is None:
             self._take_over(packaged, given, execute)
         return self.stack.change({"TemplateURL": url}, declared, given, self.tags, execute)
+
+    def check_state_machine(self) -> None:
+        """AWS's own check of the definition, where the caller may ask for it.
+
+        Raises DeployError where AWS would refuse it.
+        """
+        try:
+            answer = self.session.client("stepfunctions").validate_state_machine_definition(
+                definition=self.template().definition(), type="STANDARD"
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in DENIED:
+                raise
+            self.say("The state machine is not checked: states:ValidateStateMachineDefinition")
+            return
+        if answer["result"] != "OK":
+            first = answer["diagnostics"][0]
+            raise DeployError(
+                f"Step Functions refuses the state machine: {first['code']} at "
+                f"{first.get('location', '?')}: {first['message']}"
+            )
 
     def down(self, delete_data: bool) -> None:
         """Deletes the stack; its buckets and its key stay, unless the data is to be deleted too."""

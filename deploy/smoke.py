@@ -1,21 +1,155 @@
-"""The smoke test of a deployed environment: uploads the sample delivery and waits for the run that
-loads it."""
+"""The smoke test of a deployed environment: loads the sample's two deliveries, and reads the tables
+by Athena.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from deploy.stack import DeployError, Say
-from tools.sample import write_sample
+from tools.sample import Delivery, write_sample
 
 MEASURES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+SETTLED = ("loaded", "duplicate", "set_aside")  # what becomes of a file that needs no other run
+TAGS_COUNT_AFTER = 360.0  # seconds; the right to a new key hangs on its tags, AWS says five minutes
+Summary = dict[str, Any]
+
+
+@dataclass
+class Smoke:
+    """One smoke test of the environment with these outputs, which ends at `end` on the monotonic
+    clock.
+    """
+
+    session: Any
+    outputs: Mapping[str, str]
+    say: Say
+    poll: float
+    end: float
+
+    def deliver(self, delivery: Delivery) -> list[Summary]:
+        """Uploads a delivery; returns the summaries of the runs that took its files.
+
+        Raises DeployError where an execution does not succeed, where rows do not add up, or when
+        the time is over.
+        """
+        before = {execution["executionArn"] for execution in self._executions()}
+        for path in delivery.files:
+            self._put(path.relative_to(delivery.folder).as_posix(), path.read_bytes())
+        self.say(f"Uploaded {len(delivery.files)} files to {self.outputs['RawZone']}")
+        while time.monotonic() < self.end:
+            found = [self._summary(name) for name in self._ended(before)]
+            if sum(settled(summary) for summary in found) >= len(delivery.files):
+                for summary in found:
+                    self._tell(summary)
+                return found
+            time.sleep(self.poll)
+        raise DeployError(
+            "The files were not all loaded in time; look at the queue, the Pipe and "
+            f"{self.outputs['StateMachineArn']}"
+        )
+
+    def check_tables(self, summary: Summary) -> None:
+        """Counts each table by Athena.
+
+        Raises DeployError where that is not what the last run said.
+        """
+        for name, numbers in summary["tables"].items():
+            if not name.startswith("clean_"):
+                continue
+            counted = self._ask(f"SELECT count(*) FROM {name}")
+            if counted != str(numbers["rows"]):
+                raise DeployError(
+                    f"{name}: Athena counts {counted} rows, the run {numbers['rows']}"
+                )
+            self.say(f"{name}: Athena counts {int(counted):,} rows, as the run did")
+
+    def _executions(self) -> list[dict[str, Any]]:
+        pages = (
+            self.session.client("stepfunctions")
+            .get_paginator("list_executions")
+            .paginate(stateMachineArn=self.outputs["StateMachineArn"])
+        )
+        return [execution for page in pages for execution in page["executions"]]
+
+    def _ended(self, before: set[str]) -> Iterator[str]:
+        """The names of the executions since then that have ended, oldest first."""
+        for execution in reversed(self._executions()):
+            if execution["executionArn"] in before or execution["status"] == "RUNNING":
+                continue
+            if execution["status"] != "SUCCEEDED":
+                cause = (
+                    self.session.client("stepfunctions")
+                    .describe_execution(executionArn=execution["executionArn"])
+                    .get("cause", "")
+                )
+                raise DeployError(
+                    f"Execution {execution['name']} ended {execution['status']}: {cause}"
+                )
+            yield execution["name"]
+
+    def _put(self, path: str, body: bytes) -> None:
+        bucket, _, prefix = self.outputs["RawZone"].removeprefix("s3://").partition("/")
+        patience = min(self.end, time.monotonic() + TAGS_COUNT_AFTER)
+        while True:
+            try:
+                self.session.client("s3").put_object(Bucket=bucket, Key=prefix + path, Body=body)
+                return
+            except ClientError as error:
+                if status(error) != 403 or time.monotonic() > patience:
+                    raise
+                time.sleep(self.poll)
+
+    def _summary(self, run_id: str) -> Summary:
+        """The run's summary; empty for an execution that found nothing new."""
+        bucket = self.outputs["Lake"].removeprefix("s3://").rstrip("/")
+        try:
+            found = self.session.client("s3").get_object(
+                Bucket=bucket, Key=f"runs/{run_id}/summary.json"
+            )
+        except ClientError as error:
+            if status(error) in (403, 404):  # 403 where the caller may not list the bucket
+                return {}
+            raise
+        return json.loads(found["Body"].read())
+
+    def _tell(self, summary: Summary) -> None:
+        for dataset, numbers in summary.get("datasets", {}).items():
+            self.say(
+                f"{dataset}: {numbers['rows_read']:,} rows read, "
+                + ", ".join(f"{numbers[name]:,} {name}" for name in MEASURES)
+            )
+            came = numbers["rows_read"] + numbers["admitted"]
+            if came != sum(numbers[name] for name in MEASURES):
+                raise DeployError(
+                    f"{dataset}: the rows read are not the sum of what became of them"
+                )
+
+    def _ask(self, sql: str) -> str:
+        """The only value of a query's answer."""
+        athena = self.session.client("athena")
+        query = athena.start_query_execution(
+            QueryString=sql,
+            WorkGroup=self.outputs["WorkGroup"],
+            QueryExecutionContext={"Database": self.outputs["Database"]},
+        )["QueryExecutionId"]
+        while True:
+            answer = athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]["Status"]
+            if answer["State"] not in ("QUEUED", "RUNNING"):
+                break
+            time.sleep(self.poll / 10)
+        if answer["State"] != "SUCCEEDED":
+            raise DeployError(f"Athena: {sql}: {answer.get('StateChangeReason', answer['State'])}")
+        rows = athena.get_query_results(QueryExecutionId=query)["ResultSet"]["Rows"]
+        return rows[1]["Data"][0]["VarCharValue"]
 
 
 def smoke(
@@ -24,84 +158,40 @@ def smoke(
     say: Say = print,
     minutes: float = 60,
     poll: float = 15.0,
-) -> dict[str, Any]:
-    """Uploads to the raw zone of an environment with these outputs; returns the summary of the run
-    that took the files.
+) -> Summary:
+    """Loads both deliveries of the sample, of which the second changes what the first brought;
+    returns the last summary.
 
-    Raises DeployError where an execution does not succeed, where the numbers do not add up, or
-    after so many minutes.
+    Raises DeployError where an execution does not succeed, where the numbers are not as they must
+    be, or after so many minutes.
     """
-    states, arn = session.client("stepfunctions"), outputs["StateMachineArn"]
-    before = {execution["executionArn"] for execution in _executions(states, arn)}
     with tempfile.TemporaryDirectory() as folder:
-        first, _ = write_sample(Path(folder))
-        for path in first.files:
-            _put(
-                session.client("s3"),
-                outputs["RawZone"],
-                path.relative_to(first.folder).as_posix(),
-                path.read_bytes(),
-            )
-    say(f"Uploaded {len(first.files)} files to {outputs['RawZone']}")
-    end = time.monotonic() + minutes * 60
-    while time.monotonic() < end:
-        for execution in _executions(states, arn):
-            if execution["executionArn"] in before or execution["status"] == "RUNNING":
-                continue
-            if execution["status"] != "SUCCEEDED":
-                cause = states.describe_execution(executionArn=execution["executionArn"]).get(
-                    "cause", ""
-                )
-                raise DeployError(
-                    f"Execution {execution['name']} ended {execution['status']}: {cause}"
-                )
-            summary = _summary(session.client("s3"), outputs["Lake"], execution["name"])
-            if summary.get("files", {}).get("loaded"):
-                return _checked(summary, say)
-        time.sleep(poll)
-    raise DeployError(
-        f"No execution loaded the files within {minutes:g} minutes; look at the queue, the Pipe "
-        f"and {arn}"
-    )
+        first, second = write_sample(Path(folder))
+        test = Smoke(session, outputs, say, poll, time.monotonic() + minutes * 60)
+        for dataset, rows in total(test.deliver(first), "inserted").items():
+            if not rows:
+                raise DeployError(f"{dataset}: nothing was inserted")
+        found = test.deliver(second)
+    if not any(total(found, "updated").values()):
+        raise DeployError("The second delivery updated no row: nothing was merged")
+    last = [summary for summary in found if summary.get("tables")][-1]
+    test.check_tables(last)
+    return last
 
 
-def _executions(states: Any, arn: str) -> list[dict[str, Any]]:
-    return [
-        execution
-        for page in states.get_paginator("list_executions").paginate(stateMachineArn=arn)
-        for execution in page["executions"]
-    ]
+def settled(summary: Summary) -> int:
+    """How many files a run has done with."""
+    return sum(summary.get("files", {}).get(outcome, 0) for outcome in SETTLED)
 
 
-def _put(s3: Any, raw_zone: str, path: str, body: bytes) -> None:
-    bucket, _, prefix = raw_zone.removeprefix("s3://").partition("/")
-    s3.put_object(Bucket=bucket, Key=prefix + path, Body=body)
+def total(summaries: Sequence[Summary], measure: str) -> dict[str, int]:
+    """Dataset -> rows over all runs."""
+    names = [name for summary in summaries for name in summary.get("datasets", {})]
+    return {
+        name: sum(s.get("datasets", {}).get(name, {}).get(measure, 0) for s in summaries)
+        for name in names
+    }
 
 
-def _summary(s3: Any, lake: str, run_id: str) -> dict[str, Any]:
-    """The run's summary; empty for an execution that found nothing new."""
-    bucket = lake.removeprefix("s3://").rstrip("/")
-    try:
-        return json.loads(
-            s3.get_object(Bucket=bucket, Key=f"runs/{run_id}/summary.json")["Body"].read()
-        )
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] in (
-            403,
-            404,
-        ):  # 403 where the caller may not list the bucket
-            return {}
-        raise
-
-
-def _checked(summary: dict[str, Any], say: Say) -> dict[str, Any]:
-    for dataset, numbers in summary["datasets"].items():
-        say(
-            f"{dataset}: {numbers['rows_read']:,} rows read, "
-            + ", ".join(f"{numbers[name]:,} {name}" for name in MEASURES)
-        )
-        if numbers["rows_read"] + numbers["admitted"] != sum(numbers[name] for name in MEASURES):
-            raise DeployError(f"{dataset}: the rows read are not the sum of what became of them")
-        if not numbers["inserted"]:
-            raise DeployError(f"{dataset}: nothing was inserted")
-    return summary
+def status(error: ClientError) -> int:
+    return error.response["ResponseMetadata"]["HTTPStatusCode"]

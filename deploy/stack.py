@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 Say = Callable[[str], None]
 ENDED = ("_COMPLETE", "_FAILED")
 POLL_SECONDS = 5.0
+DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
 class DeployError(Exception):

@@ -1936,6 +1936,9 @@ def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
     while len(done) < len(TABLES):
         left = [table for table in TABLES if table.dataset not in done]
         ready = [table for table in left if all(one.dataset in done for one in table.parents)]
+        if not ready:
+            names = ", ".join(table.dataset for table in left)
+            raise JobError(f"The parents of {names} refer to each other: declare them in order")
         done |= {one.table.dataset: one for one in map_concurrently(resolve_table, ready)}
     for one in done.values():
         check_conservation(one)
@@ -1964,7 +1967,7 @@ def resolve_dataset(
             return count_outcomes(staged, None, None, certain)
         referring = rows
     missing = {
-        parent.dataset: missing_parents(parent, referring, staged, lake, done, late is None)
+        parent.column: missing_parents(parent, referring, staged, lake, done, late is None)
         for parent in table.parents
     }
     appended = None
@@ -2103,9 +2106,9 @@ def mark_missing(
     """Add _lacks: the parents of a row that have not come, each as `reason:key`."""
     kept, codes = rows.columns, []
     for parent in table.parents:
-        keys = missing[parent.dataset]
+        keys = missing[parent.column]
         if keys is not None:
-            flag = f"_no_{parent.dataset}"
+            flag = f"_no_{parent.column}"
             rows = rows.join(keys.withColumn(flag, F.lit(True)), parent.column, how="left")
             code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
             codes.append(F.when(F.col(flag), code))
@@ -2157,7 +2160,7 @@ def split_certain(
     """
     doubtful = [one.select(table.key) for one in (contested, late) if one is not None]
     for parent in table.parents:
-        keys = missing[parent.dataset]
+        keys = missing[parent.column]
         if keys is not None:
             doubtful.append(rows.join(keys, parent.column, how="left_semi").select(table.key))
     found = few_or_none(union(doubtful).distinct()) if doubtful else None
@@ -2507,8 +2510,7 @@ def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
             empty = local_frame(target.spark, [], table.ddl)
             target.append(empty, stamp_text, table.partition, **first_options(table))
     elif updated:
-        clauses = "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-        target.merge(changes, same_key(resolved), clauses, stamp_text)
+        target.merge(changes, same_key(resolved), merge_clauses(table), stamp_text)
     else:
         options = {} if target.exists else first_options(table)
         if resolved.staged.by_day and resolved.decided is None:
@@ -2519,6 +2521,17 @@ def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
 
 def first_options(table: Table) -> dict[str, str]:
     return {"delta.dataSkippingStatsColumns": table.statistics}
+
+
+def merge_clauses(table: Table) -> str:
+    """Update or insert; a column that is in the table but not declared any more is left alone."""
+    names = [f"`{name}`" for name in table.column_names]
+    values = ", ".join(f"s.{name}" for name in names)
+    updates = ", ".join(f"t.{name} = s.{name}" for name in names)
+    return (
+        f"WHEN MATCHED THEN UPDATE SET {updates} "
+        f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({values})"
+    )
 
 
 def same_key(resolved: Resolved) -> str:

@@ -4,7 +4,8 @@
 
 Per scope (the machine and each branch): every state is reachable and leads somewhere, every target
 exists, every Choice has a Default, every loop has a counter that leads out of it, every Task has
-TimeoutSeconds, bounded Retry with back-off, cap and jitter, and a Catch for the rest that keeps the
+TimeoutSeconds, bounded Retry with back-off, cap and jitter, and under the
+name that a throttled call has, and a Catch for the rest that keeps the
 state's input. And no JSONPath is read that may be missing: on AWS that is a States.Runtime, which
 no Catch sees. What is present is followed from state to state; a path below a value that came from
 outside (a file, a service) counts as present only behind an IsPresent, or behind the schema_version
@@ -38,6 +39,13 @@ PATH_FIELDS = (
 EQUALITIES = ("StringEquals", "NumericEquals", "BooleanEquals")
 CONTRACT = "summary.schema.json"
 TERMINAL = ("Succeed", "Fail")
+# The names under which "Rate exceeded" arrives: those of the SDK's base exception, since Glue and
+# Athena declare no throttling.
+THROTTLED = {
+    ":::glue:": "Glue.AWSGlueException",
+    ":::athena:": "Athena.AmazonAthenaException",
+    ":::aws-sdk:glue:": "Glue.GlueException",
+}
 RETRIER_FIELDS = (
     "IntervalSeconds",
     "BackoffRate",
@@ -122,10 +130,18 @@ def _state_problems(state: State) -> Iterator[str]:
             yield "no TimeoutSeconds"
         if not state.get("Retry"):
             yield "no Retry"
+        yield from _throttling_problems(state)
     for retrier in state.get("Retry", []):
         for field in RETRIER_FIELDS:
             if field not in retrier:
                 yield f"Retry for {', '.join(retrier['ErrorEquals'])} has no {field}"
+
+
+def _throttling_problems(state: State) -> Iterator[str]:
+    repeated = {error for retrier in state.get("Retry", []) for error in retrier["ErrorEquals"]}
+    for service, name in THROTTLED.items():
+        if service in state["Resource"] and not repeated & {name, "States.TaskFailed"}:
+            yield f"no Retry for {name}, which is what a throttled call is called"
 
 
 def _catch_problems(state: State) -> Iterator[str]:

@@ -1,10 +1,15 @@
-"""The run report: one HTML page about a run, written next to its summary.json as report.html.
+"""The run report: one HTML page about a run, written next to its summary.json as report.html, and
+what the run cost as cost.json.
 
-The page is for the operator who got the mail: did it work, how many rows went where, why were rows rejected, which
-files were read, what do the tables hold now, and what did the execution do. It needs nothing but itself: no script, no
-font, no image from elsewhere. Whatever comes from a file or an error is escaped.
+The page is for the operator who got the mail: did it work, how many rows went where, why were rows
+rejected, which files were read, what do the tables hold now, and what did the execution do. It
+needs nothing but itself: no script, no font, no image from elsewhere. Whatever comes from a file or
+an error is escaped.
 
-The event is {"run_id", "execution_arn"}; LAKE_BUCKET and RUNS_PREFIX say where the run's records lie.
+The event is {"run_id", "execution_arn"}; LAKE_BUCKET and RUNS_PREFIX say where the run's records
+lie. With "only": "cost" in it, nothing is written, and the answer is the line about the cost for
+the run's message. What the page tells in numbers goes into the log as metrics of the environment
+named by ENVIRONMENT.
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from typing import Any
 sys.path.append(
     str(Path(__file__).parent)
 )  # for where the file is loaded by its path, not from its folder
+import cost
+import metrics
 import run_graph
 
 LOG = logging.getLogger(__name__)
@@ -36,6 +43,7 @@ MEANING = {
     "parked": "waits for its order or product",
 }
 FILES_SHOWN, EVENTS_READ = 500, 5000
+NO_COST = "cost: not known, since the history of the execution cannot be read"
 
 CSS = """
 :root{--page:#f6f8fa;--card:#fff;--ink:#16202c;--soft:#566575;--line:#dfe5eb;--accent:#0b6bcb;
@@ -83,18 +91,19 @@ font-size:12px}
 """
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The page
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def render(
     summary: Mapping[str, Any],
     manifest: Sequence[Mapping[str, Any]],
     history: Sequence[Mapping[str, Any]] | None,
     asl: Mapping[str, Any] | None,
     reject_examples: Sequence[Mapping[str, Any]] | None,
+    spent: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page of one run. `history` are the events of GetExecutionHistory, `asl` the state machine; both may be
-    missing.
+    """The page of one run. `history` are the events of GetExecutionHistory, `asl` the state
+    machine, `spent` what it cost; all may be missing.
 
     `reject_examples`: {"dataset", "reason", "file_path", "line", "raw"}, some for each reason.
     """
@@ -106,13 +115,15 @@ def render(
         _files(summary.get("files") or {}, manifest),
         _tables(summary.get("tables") or {}),
         _timings(summary.get("timings") or {}),
+        _cost(spent),
         _execution(asl, runs),
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src '
+        "'unsafe-inline'\">"
         f"<title>Run {escape(run_id)}</title><style>{CSS}</style></head>\n<body><main>\n"
         f"{_head(summary, run_id, runs)}\n{''.join(s for s in sections if s)}</main></body></html>\n"
     )
@@ -148,13 +159,15 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
     figures = f'<dl class="figures">{figures}</dl>' if datasets else ""
     return (
         f'<header><p class="soft">Run of the lakehouse</p><h1>{escape(run_id)}</h1>'
-        f'<p><span class="badge {kind}">{escape(text)}</span> <span class="soft">{escape(times)}</span></p>'
+        f'<p><span class="badge {kind}">{escape(text)}</span> <span '
+        f'class="soft">{escape(times)}</span></p>'
         f"{error}{figures}</header>"
     )
 
 
 def outcome(summary: Mapping[str, Any], runs: Mapping[str, run_graph.StateRun]) -> tuple[str, str]:
-    """Words and colour for how the run ended: of the execution where it is known, of the job otherwise."""
+    """Words and colour for how the run ended: of the execution where it is known, of the job
+    otherwise."""
     handlers = [name for name in runs if name.startswith("Handle") and name.endswith("Failure")]
     if handlers:
         step = {
@@ -202,7 +215,8 @@ def _rows(datasets: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def flow(datasets: Mapping[str, Mapping[str, Any]]) -> str:
-    """The row accounting as a flow picture: datasets on the left, outcomes on the right, a ribbon for each pair."""
+    """The row accounting as a flow picture: datasets on the left, outcomes on the right, a ribbon
+    for each pair."""
     names = [n for n in _ordered(datasets) if any(_int(datasets[n].get(k)) for k in OUTCOMES)]
     total = sum(_int(datasets[n].get(k)) for n in names for k in OUTCOMES)
     if not total:
@@ -256,21 +270,33 @@ def _draw_flow(
                 f"C{mid} {b + h:.1f} {mid} {a + h:.1f} {x1 + bar} {a + h:.1f}z"
             )
             title = f"{name}: {_int(datasets[name].get(end)):,} {end}"
-            ribbons += f'<path d="{d}" style="fill:var(--{end})" fill-opacity=".38"><title>{escape(title)}</title></path>'
+            ribbons += (
+                f'<path d="{d}" style="fill:var(--{end})" '
+                f'fill-opacity=".38"><title>{escape(title)}</title></path>'
+            )
             at_left[name], at_right[end] = a + h, b + h
         top, h = left[name]
         admitted = _int(datasets[name].get("admitted"))
         more = f" + {admitted:,} admitted" if admitted else ""
         middle = top + h / 2
-        labels += f'<rect x="{x1}" y="{top:.1f}" width="{bar}" height="{h:.1f}" rx="3" style="fill:var(--calm)"/>'
-        labels += f'<text class="b" x="{x1 - 10}" y="{middle - 3:.1f}" text-anchor="end">{escape(name)}</text>'
+        labels += (
+            f'<rect x="{x1}" y="{top:.1f}" width="{bar}" height="{h:.1f}" rx="3" '
+            'style="fill:var(--calm)"/>'
+        )
+        labels += (
+            f'<text class="b" x="{x1 - 10}" y="{middle - 3:.1f}" '
+            f'text-anchor="end">{escape(name)}</text>'
+        )
         labels += (
             f'<text class="s" x="{x1 - 10}" y="{middle + 14:.1f}" text-anchor="end">'
             f"{_int(datasets[name].get('rows_read')):,} read{more}</text>"
         )
     for end in ends:
         (top, h), count = right[end], sum(_int(datasets[n].get(end)) for n in names)
-        labels += f'<rect x="{x2}" y="{top:.1f}" width="{bar}" height="{h:.1f}" rx="3" style="fill:var(--{end})"/>'
+        labels += (
+            f'<rect x="{x2}" y="{top:.1f}" width="{bar}" height="{h:.1f}" rx="3" '
+            f'style="fill:var(--{end})"/>'
+        )
         labels += (
             f'<text class="b" x="{x2 + bar + 10}" y="{top + h / 2 - 3:.1f}">{count:,} {end}</text>'
         )
@@ -279,7 +305,8 @@ def _draw_flow(
         )
     return (
         f'<div class="wide"><svg class="flow" viewBox="0 0 960 {height:.0f}" role="img" '
-        f'aria-label="Rows of each dataset by outcome; the table below holds the same numbers">{ribbons}{labels}</svg>'
+        'aria-label="Rows of each dataset by outcome; the table below holds the same '
+        f'numbers">{ribbons}{labels}</svg>'
         "</div>"
     )
 
@@ -300,7 +327,10 @@ def _rejects(
     body = ""
     for name, code, rows in counts:
         colour = "parked" if code.startswith("orphan") else "rejected"
-        bar = f'<span class="bar" style="--c:var(--{colour});width:{100 * rows / max(most, 1):.1f}%"></span>'
+        bar = (
+            '<span class="bar" '
+            f'style="--c:var(--{colour});width:{100 * rows / max(most, 1):.1f}%"></span>'
+        )
         body += _row([escape(name), f"<code>{escape(code)}</code>", f"{rows:,}", bar], [2])
     table = (
         _table(
@@ -324,11 +354,15 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
     out = "<h3>Examples</h3>" if groups else ""
     for (dataset, reason), rows in groups.items():
         items = "".join(
-            f'<div class="soft path">{escape(str(r.get("file_path")))}, line {escape(str(r.get("line")))}</div>'
+            f'<div class="soft path">{escape(str(r.get("file_path")))}, line '
+            f"{escape(str(r.get('line')))}</div>"
             f"<pre>{escape(str(r.get('raw')))}</pre>"
             for r in rows[:5]
         )
-        out += f"<details><summary>{escape(dataset)}: <code>{escape(reason)}</code></summary>{items}</details>"
+        out += (
+            f"<details><summary>{escape(dataset)}: "
+            f"<code>{escape(reason)}</code></summary>{items}</details>"
+        )
     return out
 
 
@@ -427,6 +461,33 @@ def _timings(timings: Mapping[str, Any]) -> str:
     )
 
 
+def _cost(spent: Mapping[str, Any] | None) -> str:
+    if not spent:
+        return ""
+    glue, steps, athena, crawler = (
+        spent[name] for name in ("glue", "step_functions", "athena", "crawler")
+    )
+    amounts = {
+        "Glue": (f"{glue['dpu_seconds']:,.0f} DPU-seconds", glue),
+        "Step Functions": (f"{steps['transitions']:,} transitions", steps),
+        "Athena": (f"{athena['queries']} queries, {athena['bytes_scanned']:,} bytes", athena),
+        "crawler, estimated": (f"{crawler['crawls']} crawls", crawler),
+    }
+    body = "".join(
+        _row([name, amount, cost.dollars(part["usd"])], [2])
+        for name, (amount, part) in amounts.items()
+        if part["usd"]
+    )
+    body += _row(["<b>the run</b>", "", f"<b>{cost.dollars(spent['usd'])}</b>"], [2])
+    missing = "" if glue["complete"] else " A Glue run is missing in it."
+    said = (
+        f"By AWS's list prices of {spent['prices']['region']}, read on "
+        f"{spent['prices']['read_on']}; S3, KMS, Lambda and logs are "
+        f"not in it.{missing}"
+    )
+    return _section("What it cost", _table(["service", "amount", "US dollars"], body, said, [2]))
+
+
 def _execution(asl: Mapping[str, Any] | None, runs: Mapping[str, run_graph.StateRun]) -> str:
     if not asl:
         return ""
@@ -445,12 +506,14 @@ def _execution(asl: Mapping[str, Any] | None, runs: Mapping[str, run_graph.State
     )
     names = ["state", "result", "time", "entered", "error"]
     table = (
-        f"<details><summary>The same as a table</summary>{_table(names, body, '', [2, 3])}</details>"
+        "<details><summary>The same as a "
+        f"table</summary>{_table(names, body, '', [2, 3])}</details>"
         if body
         else ""
     )
     note = (
-        '<p class="soft">This page is written by one of the last states, so that state still shows as running.</p>'
+        '<p class="soft">This page is written by one of the last states, so that state still shows '
+        "as running.</p>"
         if runs
         else ""
     )
@@ -473,7 +536,8 @@ def _table(names: Sequence[str], body: str, caption: str, numbers: Iterable[int]
 
 
 def _row(cells: Sequence[str], numbers: Iterable[int]) -> str:
-    """A row whose cells are HTML already; the first names it, those in `numbers` stand to the right."""
+    """A row whose cells are HTML already; the first names it, those in `numbers` stand to the
+    right."""
     right = set(numbers)
     rest = "".join(
         f"<td{' class=n' if i in right else ''}{' class=w' if 'bar' in c[:18] else ''}>{c}</td>"
@@ -497,16 +561,23 @@ def _when(value: Any) -> dt.datetime | None:
         return None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The Lambda
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
-    """Write the page of the run; returns its place. A run without a summary gets a page that says so."""
+    """Write the page of the run; returns its place.
+
+    A run without a summary gets a page that says so.
+    """
     import boto3
 
     bucket, prefix = os.environ["LAKE_BUCKET"], os.environ.get("RUNS_PREFIX", "runs/")
     folder = f"{prefix}{event['run_id']}/"
     s3 = boto3.client("s3")
+    history, asl = execution(boto3.client("stepfunctions"), event.get("execution_arn"))
+    spent = cost.of_run(history, asl) if history and asl else None
+    if event.get("only") == "cost":
+        return {"line": cost.line(spent) if spent else NO_COST}
     text = read(s3, bucket, folder + "summary.json")
     summary = json.loads(text) if text else no_summary(event["run_id"])
     manifest = [
@@ -514,15 +585,55 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
         for line in (read(s3, bucket, folder + "manifest.jsonl") or "").splitlines()
         if line.strip()
     ]
-    history, asl = execution(boto3.client("stepfunctions"), event.get("execution_arn"))
-    page = render(summary, manifest, history, asl, summary.get("reject_examples"))
+    page = render(summary, manifest, history, asl, summary.get("reject_examples"), spent)
     s3.put_object(
         Bucket=bucket,
         Key=folder + "report.html",
         Body=page.encode(),
         ContentType="text/html; charset=utf-8",
     )
+    before = json.loads(read(s3, bucket, folder + "cost.json") or "{}")
+    if spent:
+        rows_told = bool(before.get("rows_told")) or summary.get("status") == "SUCCEEDED"
+        record = {"run_id": event["run_id"], **spent, "rows_told": rows_told}
+        s3.put_object(
+            Bucket=bucket, Key=folder + "cost.json", Body=json.dumps(record, indent=1).encode()
+        )
+    for line in measures(summary, history or [], spent, before):
+        print(line)
     return {"report": f"s3://{bucket}/{folder}report.html"}
+
+
+def measures(
+    summary: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    spent: Mapping[str, Any] | None,
+    before: Mapping[str, Any],
+) -> list[str]:
+    """The run as metrics. `before` is the cost.json that the run had left before it was redriven:
+    rows count once, and the cost is what it cost more since."""
+    usd = spent["usd"] - before.get("usd", 0) if spent else None
+    told = {"run_id": summary.get("run_id")} if before.get("rows_told") else summary
+    return list(
+        metrics.lines(
+            os.environ.get("ENVIRONMENT", "prod"),
+            told,
+            metrics.freshness(history),
+            usd,
+            dt.datetime.now(dt.UTC),
+        )
+    )
+
+
+def lean(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event without what went into a state and came out of it, which holds the summary again and
+    again; a task's answer stays."""
+    return {
+        key: {name: inner for name, inner in value.items() if name not in ("input", "output")}
+        if key in ("stateEnteredEventDetails", "stateExitedEventDetails")
+        else value
+        for key, value in event.items()
+    }
 
 
 def no_summary(run_id: str) -> dict[str, Any]:
@@ -555,9 +666,9 @@ def execution(
             states.describe_state_machine_for_execution(executionArn=arn)["definition"]
         )
         pages = states.get_paginator("get_execution_history").paginate(
-            executionArn=arn, includeExecutionData=False, PaginationConfig={"MaxItems": EVENTS_READ}
+            executionArn=arn, includeExecutionData=True, PaginationConfig={"MaxItems": EVENTS_READ}
         )
-        return [event for page in pages for event in page["events"]], asl
+        return [lean(event) for page in pages for event in page["events"]], asl
     except (BotoCoreError, ClientError, NotImplementedError, ValueError) as error:
         LOG.warning("the execution cannot be shown: %s", error)
         return None, None

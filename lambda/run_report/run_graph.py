@@ -1,7 +1,9 @@
-"""A state machine, or one execution of it, as a picture: SVG from ASL, with a layered layout and no library.
+"""A state machine, or one execution of it, as a picture: SVG from ASL, with a layered layout and no
+library.
 
-The layout is Sugiyama's: layers by longest path, edges cut at each layer, order by barycenters, then positions by least
-squares under a minimal distance. All edges into one state share a lane: twenty catches do not make twenty lines.
+The layout is Sugiyama's: layers by longest path, edges cut at each layer, order by barycenters,
+then positions by least squares under a minimal distance. All edges into one state share a lane:
+twenty catches do not make twenty lines.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ SIGNS = {
 
 @dataclass
 class StateRun:
-    """What an execution did in one state: how it ended, all its seconds, how often it was entered, its error, and the
-    states that it went on to."""
+    """What an execution did in one state: how it ended, all its seconds, how often it was entered,
+    its error, and the states that it went on to."""
 
     status: str
     seconds: float = 0.0
@@ -69,8 +71,8 @@ class StateRun:
 
 @dataclass
 class Node:
-    """A state, or one piece of a lane where `state` is None. x and y are the middle of its upper edge; `room` is
-    the height
+    """A state, or one piece of a lane where `state` is None. x and y are the middle of its upper
+    edge; `room` is the height
     of its layer."""
 
     name: str
@@ -87,8 +89,8 @@ class Node:
 
 @dataclass
 class Layout:
-    """Placed states and the edges between them. An edge: its path of nodes from top to bottom, whether it is a
-    catch, and
+    """Placed states and the edges between them. An edge: its path of nodes from top to bottom,
+    whether it is a catch, and
     whether it runs upwards (a loop)."""
 
     nodes: dict[str, Node]
@@ -97,9 +99,9 @@ class Layout:
     height: float
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Reading the ASL and the history
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def transitions(state: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Where a state can go: (name, by a catch), without doubles, the usual way first."""
     usual = [c["Next"] for c in state.get("Choices", [])] + [
@@ -195,9 +197,9 @@ def subtitle(state: Mapping[str, Any]) -> str:
     return str(state["Type"])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Layout
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def lay_out(machine: Mapping[str, Any]) -> Layout:
     """Place the states of a machine, or of one branch, from top to bottom."""
     nodes = {name: _node(name, state) for name, state in machine["States"].items()}
@@ -251,7 +253,8 @@ def _loops(start: str, states: Mapping[str, Any]) -> set[tuple[str, str]]:
 
 
 def _rank(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> None:
-    """Longest path from the top; then each state without predecessors near by moves down towards its successors."""
+    """Longest path from the top; then each state without predecessors near by moves down towards
+    its successors."""
     for _ in nodes:
         for a, b in edges:
             nodes[b].layer = max(nodes[b].layer, nodes[a].layer + 1)
@@ -268,7 +271,8 @@ def _rank(nodes: Mapping[str, Node], edges: Sequence[tuple[str, str]]) -> None:
 def _spine(
     start: str, states: Mapping[str, Any], nodes: Mapping[str, Node]
 ) -> set[tuple[str, str]]:
-    """The edges of the longest way from the start to an end without an error: it is drawn as a straight line."""
+    """The edges of the longest way from the start to an end without an error: it is drawn as a
+    straight line."""
     best: dict[str, list[str] | None] = {}
 
     def way(name: str) -> list[str] | None:
@@ -285,13 +289,16 @@ def _spine(
         return best[name]
 
     steps = way(start) or [start]
-    return set(zip(steps, steps[1:]))
+    return set(zip(steps, steps[1:], strict=False))
 
 
 def _cut(
     nodes: Mapping[str, Node], edges: Iterable[tuple[str, str, bool, bool]]
 ) -> tuple[list[Node], list[Any]]:
-    """Lanes for the edges that pass layers. All edges into a state share its lane; a loop has its own."""
+    """Lanes for the edges that pass layers.
+
+    All edges into a state share its lane; a loop has its own.
+    """
     lanes: dict[tuple[Any, ...], Node] = {}
     paths = []
     for a, b, catch, loop in edges:
@@ -360,7 +367,8 @@ def _crossings(layers: Sequence[Sequence[Node]], links: Sequence[tuple[Node, Nod
 def _place(
     layers: list[list[Node]], links: Sequence[tuple[Node, Node, int]], spine: set[str]
 ) -> None:
-    """Positions: the spine at 0, other states near their neighbours, and in the end each lane as one straight line."""
+    """Positions: the spine at 0, other states near their neighbours, and in the end each lane as
+    one straight line."""
     above, below = _neighbours(links, True), _neighbours(links, False)
     lanes: dict[tuple[Any, ...], list[Node]] = defaultdict(list)
     for layer in layers:
@@ -386,7 +394,8 @@ def _place(
 
 
 def _separate(layer: list[Node], wishes: Sequence[tuple[float, float]]) -> None:
-    """The positions nearest to the wishes (least squares) that keep order and distance: pool adjacent violators."""
+    """The positions nearest to the wishes (least squares) that keep order and distance: pool
+    adjacent violators."""
     shift, blocks = 0.0, []
     shifts = []
     for i, node in enumerate(layer):
@@ -399,7 +408,7 @@ def _separate(layer: list[Node], wishes: Sequence[tuple[float, float]]) -> None:
             value, weight, size = blocks.pop()
             blocks[-1] = [blocks[-1][0] + value, blocks[-1][1] + weight, blocks[-1][2] + size]
     flat = [value / weight for value, weight, size in blocks for _ in range(int(size))]
-    for node, x, moved in zip(layer, flat, shifts):
+    for node, x, moved in zip(layer, flat, shifts, strict=False):
         node.x = x + moved
 
 
@@ -422,16 +431,17 @@ def _finish(
     return Layout(nodes, edges, width, y - GAP_Y)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Drawing
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def draw(
     machine: Mapping[str, Any],
     runs: Mapping[str, StateRun] | None = None,
     title: str = "",
     lead: str = "",
 ) -> str:
-    """The machine as SVG; with `runs`, each state's result and seconds, and what was not reached pale."""
+    """The machine as SVG; with `runs`, each state's result and seconds, and what was not reached
+    pale."""
     layout = lay_out(machine)
     top = PAD + 12 + (26 if title else 0) + (20 if lead else 0) + 34
     width = max(layout.width + 2 * PAD + 8, 640, 7.2 * len(lead) + 2 * PAD)
@@ -442,9 +452,12 @@ def draw(
     )
     text += f'<text class="lead" x="{PAD + 6}" y="{PAD + 44}">{escape(lead)}</text>' if lead else ""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{escape(title or "State machine")}">\n<style>{STYLE}</style>\n'
-        f'<rect class="bg" width="100%" height="100%" rx="10"/>\n{text}{_legend(top - 26, runs is not None)}\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="g" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" '
+        f'height="{height:.0f}" role="img" '
+        f'aria-label="{escape(title or "State machine")}">\n<style>{STYLE}</style>\n'
+        '<rect class="bg" width="100%" height="100%" '
+        f'rx="10"/>\n{text}{_legend(top - 26, runs is not None)}\n'
         f"{_body(layout, left, top, runs)}</svg>\n"
     )
 
@@ -465,7 +478,10 @@ def _legend(y: float, executed: bool) -> str:
             out += f'<path class="edge {entry}" d="M{x:.0f} {y - 4:.0f}h26"/>'
         else:
             kind = entry if entry != NOT_RUN else "idle"
-            out += f'<g class="{kind}"><rect class="box" x="{x:.0f}" y="{y - 11:.0f}" width="26" height="14" rx="4"/></g>'
+            out += (
+                f'<g class="{kind}"><rect class="box" x="{x:.0f}" y="{y - 11:.0f}" width="26" '
+                'height="14" rx="4"/></g>'
+            )
         out += f'<text class="key" x="{x + 33:.0f}" y="{y:.0f}">{words[entry]}</text>'
         x += 52 + 6.2 * len(words[entry])
     return out
@@ -537,7 +553,10 @@ def _box(node: Node, left: float, top: float, runs: Mapping[str, StateRun] | Non
     )
     round_end = ROW / 2 if state.get("Type") in ("Succeed", "Fail") else 8
     shape = "frame" if node.branches else "box"
-    out += f'<rect class="{shape}" x="{x:.1f}" y="{y:.1f}" width="{node.width:.1f}" height="{node.height:.1f}" '
+    out += (
+        f'<rect class="{shape}" x="{x:.1f}" y="{y:.1f}" width="{node.width:.1f}" '
+        f'height="{node.height:.1f}" '
+    )
     out += f'rx="{round_end:.0f}"/>'
     middle = left + node.x
     out += f'<text class="name" x="{middle:.1f}" y="{y + 20:.1f}">{escape(node.name)}</text>'

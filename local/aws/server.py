@@ -46,6 +46,7 @@ from local.aws.stepfunctions import Pace, replace
 from tools.files import load_module
 from tools.template import REGION, ROOT, Template
 
+WORKER_DPUS = {"G.1X": 1.0, "G.2X": 2.0, "G.4X": 4.0}
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 Function = Callable[[Mapping[str, Any], Any], Any]
 
@@ -125,6 +126,7 @@ class LocalAws:
         self._server: ThreadedMotoServer | None = None
         self._environment: dict[str, str | None] = {}
         self._clients: dict[str, Any] = {}
+        self.log: list[str] = []  # what functions have printed
 
     def __enter__(self) -> LocalAws:
         return self.start()
@@ -299,9 +301,10 @@ class LocalAws:
                 for _, given in self.template.of_type("AWS::Lambda::Function")
                 if given["FunctionName"] == name
             )
-            self.runners.functions[name] = load_handler(
-                ROOT / properties["Code"], properties["Handler"]
-            )
+            handler = load_handler(ROOT / properties["Code"], properties["Handler"])
+            # What a function prints goes to its log, not onto this console.
+            handler.__globals__["print"] = lambda *words: self.log.append(" ".join(words))
+            self.runners.functions[name] = handler
         return self.runners.functions[name]
 
 
@@ -576,6 +579,12 @@ class _StandIns:
 
         def described(run: Any) -> dict[str, Any]:
             description = as_dict(run)
+            job = cls.aws.template.properties("GlueJob")
+            description.update({key: job[key] for key in ("GlueVersion", "WorkerType")})
+            description["NumberOfWorkers"] = int(job["NumberOfWorkers"])
+            description["MaxCapacity"] = (
+                description["NumberOfWorkers"] * WORKER_DPUS[job["WorkerType"]]
+            )
             description["ExecutionTime"] = int((run.completed_on - run.started_on).total_seconds())
             if hasattr(run, "error_message"):
                 description["ErrorMessage"] = run.error_message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -123,6 +124,17 @@ def show_answer(pipeline: Pipeline, sql: str, console: Console) -> None:
         console.print(str(error), style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
+def cost_on_aws(folder: Path) -> str:
+    """What the runs whose records lie in the folder would have cost."""
+    costs = [json.loads(path.read_text("utf-8")) for path in folder.glob("runs/*/cost.json")]
+    usd = sum(cost["usd"] for cost in costs)
+    return (
+        f"These {len(costs)} runs would cost ${usd:.4f} on AWS, if its job took as long as the one "
+        "here, whose Spark is warm "
+        "(docs/costs.md)"
+    )
+
+
 def keep_records(aws: LocalAws, folder: Path) -> list[Path]:
     """Copies the records of all runs into the folder, since the local AWS forgets.
 
@@ -192,6 +204,7 @@ def main(argv: Sequence[str]) -> int:
         highlight=False,
         soft_wrap=True,
     )
+    console.print(cost_on_aws(STATE / "run"), highlight=False, soft_wrap=True)
     console.print(
         "Keep it running, upload and query yourself: make up\n"
         "Your own exports: .venv/bin/python -m local run --data FOLDER\n"

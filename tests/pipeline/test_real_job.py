@@ -15,6 +15,7 @@ import pytest
 from local.aws.pipeline import Pipeline
 from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed
 from local.aws.stepfunctions import Pace
+from tests import emf
 from tests.unit.test_summary import CONTRACT
 
 PRODUCTS = "product_id,department_id,department,product_name\n"
@@ -114,6 +115,22 @@ def shop(deploy: Callable[..., Shop]) -> Shop:
     return fresh
 
 
+def assert_metrics_are_those_that_the_alarms_watch(shop: Shop) -> None:
+    """The run of an_upload_alone: of five rows one is rejected, one is parked."""
+    environment = ("Environment", shop.aws.parameters["EnvironmentName"])
+    found = [metric for line in shop.aws.log for metric in emf.read(line)]
+    told = {(m.name, m.dimensions): m.value for m in found if environment in m.dimensions}
+    items = frozenset({environment, ("Dataset", "order_items")})
+    assert told["RowsParked", items] == 1 and 0 <= told["OldestParkedHours", items] < 1
+    assert 0 <= told["HoursSinceGoodDelivery", items] < 1
+    assert told["RowsAccepted", frozenset({environment})] == 4
+    assert told["RejectedPercent", frozenset({environment})] == 20
+    for _, alarm in shop.aws.template.of_type("AWS::CloudWatch::Alarm"):
+        if alarm["Namespace"] == "DeltaLake":
+            dimensions = frozenset((one["Name"], one["Value"]) for one in alarm["Dimensions"])
+            assert (alarm["MetricName"], dimensions) in told
+
+
 def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., Shop]) -> None:
     shop = deploy(batching_window=2)
     shop.upload("products.csv", PRODUCTS, "p1,1,Books,Pen\n")
@@ -141,8 +158,9 @@ def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., 
     records = set(shop.aws.keys("LakeBucket", f"runs/{execution['name']}/"))
     assert records == {
         f"runs/{execution['name']}/{name}"
-        for name in ("manifest.jsonl", "summary.json", "report.html")
+        for name in ("manifest.jsonl", "summary.json", "report.html", "cost.json")
     }
+    assert_metrics_are_those_that_the_alarms_watch(shop)
     assert f"runs/{execution['name']}/report.html" in message["message"]
     summary = shop.aws.client("s3").get_object(
         Bucket=shop.aws.name("LakeBucket"), Key=f"runs/{execution['name']}/summary.json"

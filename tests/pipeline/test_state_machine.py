@@ -42,6 +42,7 @@ HAPPY_PATH = [
     "PrepareChecks",
     "Parallel Athena Queries",
     "CheckViolations",
+    "CountCost",
     "ComposeMessage",
     "HandleValidationSuccess",
     "WriteRunReport",
@@ -104,7 +105,7 @@ class Pipeline:
 
 def deploy(**options: Any) -> Pipeline:
     job, crawler, queries = FakeJob(), FakeCrawler(), FakeQueries()
-    report = {"RunReport": lambda event, context: {"report": "written"}}
+    report = {"RunReport": lambda event, context: {"report": "written", "line": "cost: $0.05"}}
     runners = Runners(glue_job=job, crawl=crawler, query=queries, functions=report)
     aws = LocalAws(runners, pace=FAST, **options).start()
     return Pipeline(aws, job, crawler, queries)
@@ -178,7 +179,9 @@ def test_the_checks_are_limited_to_the_partitions_that_the_run_touched(one_file:
     (orders,) = [sql for sql in one_file.queries.asked if "FROM clean_orders WHERE" in sql]
     assert "date BETWEEN DATE '2025-04-01' AND DATE '2025-04-03'" in orders
     assert "2025-04-01" in orders.partition("STRPOS")[2]
-    assert len(one_file.queries.asked) == 3, "no order item was touched"
+    assert len([sql for sql in one_file.queries.asked if "violations" in sql]) == 3, (
+        "no order item was touched"
+    )
 
 
 def test_the_crawler_runs_only_where_the_catalog_is_behind(one_file: Pipeline) -> None:
@@ -460,6 +463,30 @@ def test_a_report_that_cannot_be_written_fails_no_run(one_file: Pipeline) -> Non
 
     one_file.aws.runners.functions["RunReport"] = broken
     one_file.assert_heals()
+
+
+def test_the_message_tells_what_the_run_cost_and_comes_also_where_that_is_not_known(
+    one_file: Pipeline,
+) -> None:
+    assert "cost: $0.05" in one_file.run()[1][0]["message"]
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+
+    def broken(event: Any, context: Any) -> Any:
+        raise RuntimeError("no cost today")
+
+    one_file.aws.runners.functions["RunReport"] = broken
+    execution, (message,) = one_file.run()
+    assert execution["status"] == "SUCCEEDED" and "cost: not known" in message["message"]
+
+
+def test_metrics_that_athena_cannot_tell_fail_no_run(one_file: Pipeline) -> None:
+    one_file.queries.failures = {"TO_ISO8601": QueryFailed("TABLE_NOT_FOUND: ingested_files")}
+    assert "FreshnessUnknown" in one_file.states(one_file.run()[0])
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+    one_file.assert_heals()
+
+
+# A storm ------------------------------------------------------------------------------------------
 
 
 # A storm ------------------------------------------------------------------------------------------

@@ -116,6 +116,29 @@ def test_a_retry_without_jitter_is_found() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("resource", "name"),
+    [
+        ("glue:startJobRun.sync", "Glue.AWSGlueException"),
+        ("athena:startQueryExecution.sync", "Athena.AmazonAthenaException"),
+        ("aws-sdk:glue:startCrawler", "Glue.GlueException"),
+    ],
+)
+def test_a_call_that_is_throttled_is_repeated_under_the_name_that_arrives(
+    resource: str, name: str
+) -> None:
+    state = task(Resource=f"arn:aws:states:::{resource}")
+    assert problems(small_machine(First=state, Done=DONE)) == []
+    state["Retry"][0]["ErrorEquals"] = ["Glue.ThrottlingException", name]
+    assert problems(small_machine(First=state, Done=DONE)) == []
+    state["Retry"][0]["ErrorEquals"] = [
+        "Glue.ThrottlingException",
+        "Athena.TooManyRequestsException",
+    ]
+    (finding,) = problems(small_machine(First=state, Done=DONE))
+    assert f"no Retry for {name}" in finding
+
+
 def test_a_catch_that_replaces_the_input_is_found() -> None:
     state = task()
     del state["Catch"][0]["ResultPath"]

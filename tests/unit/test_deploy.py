@@ -72,6 +72,14 @@ def kept(session: Any) -> list[str]:
     )
 
 
+def resources(name: str) -> dict[str, Any]:
+    return Template.load(ROOT / name).document["Resources"]
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def copied(tmp_path: Path) -> Path:
     """The files that a package is made of, to be changed."""
     for name in ("src", "lambda", "stepfunctions"):
@@ -109,7 +117,10 @@ def test_a_changed_file_changes_its_resource_and_no_other(
 
 def test_a_zip_holds_the_handlers_where_lambda_looks_for_them() -> None:
     assert zipfile.ZipFile(io.BytesIO(zipped(ROOT / "lambda" / "run_report"))).namelist() == [
+        "cost.py",
         "handler.py",
+        "metrics.py",
+        "prices.json",
         "run_graph.py",
     ]
 
@@ -165,6 +176,16 @@ def test_every_role_of_a_deployment_has_the_boundary(aws: Any) -> None:
     assert roles and without == []
 
 
+def test_the_key_of_a_deployment_lets_the_role_in_that_cloudformation_works_as(aws: Any) -> None:
+    assert main(["up"]) == 0
+    role = Environment(aws, "prod").bootstrap["DeployRoleArn"]
+    kms = aws.client("kms")
+    (key,) = kms.list_keys()["Keys"]
+    # moto hands the policy out as the template has it, not as text
+    policy = kms.get_key_policy(KeyId=key["KeyId"], PolicyName="default")["Policy"]
+    assert {"AWS": role} in [statement["Principal"] for statement in policy["Statement"]]
+
+
 @pytest.mark.parametrize(
     ("reason", "refused"),
     [
@@ -192,6 +213,42 @@ def test_a_change_set_without_changes_is_no_failure(
     else:
         assert not environment.up(environment.artifact_bucket(), {})
         assert said == ["delta-lake-prod: nothing to change"]
+
+
+def broken_state_machine(environment: Environment) -> None:
+    """Gives the environment a state machine without its first state."""
+    template = environment.template()
+    definition = json.loads(template.definition())
+    del definition["StartAt"]
+    template.definition = lambda: json.dumps(definition)
+    environment.template = lambda: template
+
+
+def test_a_state_machine_that_aws_refuses_is_not_deployed(aws: Any) -> None:
+    environment = Environment(aws, "prod", say=lambda line: None)
+    broken_state_machine(environment)
+    with pytest.raises(DeployError, match="Step Functions refuses the state machine"):
+        environment.up(environment.artifact_bucket(), {})
+    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket=environment.artifact_bucket())
+
+
+def test_who_may_not_ask_aws_about_the_state_machine_may_deploy_all_the_same(
+    aws: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    environment = Environment(aws, "prod", say=said.append)
+    client, states = aws.client, aws.client("stepfunctions")
+
+    def denied(**_: Any) -> None:
+        answer = {"Error": {"Code": "AccessDeniedException"}}
+        raise ClientError(answer, "ValidateStateMachineDefinition")
+
+    monkeypatch.setattr(states, "validate_state_machine_definition", denied)
+    monkeypatch.setattr(
+        aws, "client", lambda name: states if name == "stepfunctions" else client(name)
+    )
+    environment.check_state_machine()
+    assert said == ["The state machine is not checked: states:ValidateStateMachineDefinition"]
 
 
 def test_what_is_uploaded_already_is_not_uploaded_again(
@@ -350,81 +407,170 @@ def test_what_the_template_points_to_lies_in_the_bucket(aws: Any) -> None:
         )
 
 
-class FinishedRun:
-    """Stands for boto3's session: the upload is followed at once by one execution, with this end
-    and this summary."""
+OUTPUTS = {
+    "StateMachineArn": "machine",
+    "RawZone": "s3://raw/land-folder/Data/",
+    "Lake": "s3://lake/",
+    "WorkGroup": "delta-lake-smoke1",
+    "Database": "delta-lakehouse-smoke1",
+}
 
-    def __init__(self, status: str, summary: dict[str, Any]) -> None:
-        self.status, self.text, self.uploaded = status, json.dumps(summary), []
 
-    def client(self, service: str) -> Any:
+class SmokeAccount:
+    """Stands for boto3's session: each delivery is followed by executions with these summaries;
+    Athena counts `rows`."""
+
+    def __init__(
+        self, *deliveries: list[dict[str, Any]], status: str = "SUCCEEDED", rows: str = "7"
+    ) -> None:
+        self.deliveries, self.status, self.rows = list(deliveries), status, rows
+        self.uploaded: list[str] = []
+        self.runs: list[dict[str, Any]] = []
+        self.refusals, self.new = 0, False
+        self.called: set[str] = set()
+        self.service = ""
+
+    def client(self, service: str) -> SmokeAccount:
+        self.service = service
         return self
 
-    def get_paginator(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> Any:
+        """Notes the API calls, whose names are those of the methods below."""
+        found = object.__getattribute__(self, name)
+        if name in CALLS:
+            self.called.add(f"{self.service}.{CALLS[name] or name}")
+        return found
+
+    def get_paginator(self, name: str) -> SmokeAccount:
         return self
 
     def paginate(self, **_: Any) -> list[dict[str, Any]]:
-        found = (
-            [{"executionArn": "a", "name": "run", "status": self.status}] if self.uploaded else []
-        )
+        """Once files have come, the executions of their delivery have run."""
+        if self.new and self.deliveries:
+            self.runs += self.deliveries.pop(0)
+        self.new = False
+        names = [str(number) for number in range(len(self.runs))]
+        found = [{"executionArn": n, "name": n, "status": self.status} for n in reversed(names)]
         return [{"executions": found}]
 
     def describe_execution(self, **_: Any) -> dict[str, str]:
         return {"cause": "the reason"}
 
     def put_object(self, **given: Any) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            answer = {
+                "Error": {"Code": "AccessDenied"},
+                "ResponseMetadata": {"HTTPStatusCode": 403},
+            }
+            raise ClientError(answer, "PutObject")
         self.uploaded.append(given["Key"])
+        self.new = True
 
     def get_object(self, **given: Any) -> dict[str, Any]:
-        return {"Body": io.BytesIO(self.text.encode())}
+        summary = self.runs[int(given["Key"].split("/")[1])]
+        return {"Body": io.BytesIO(json.dumps(summary).encode())}
+
+    def start_query_execution(self, **given: Any) -> dict[str, str]:
+        assert given["WorkGroup"] == OUTPUTS["WorkGroup"]
+        assert given["QueryExecutionContext"] == {"Database": OUTPUTS["Database"]}
+        return {"QueryExecutionId": given["QueryString"]}
+
+    def get_query_execution(self, **_: Any) -> dict[str, Any]:
+        return {"QueryExecution": {"Status": {"State": "SUCCEEDED"}}}
+
+    def get_query_results(self, **_: Any) -> dict[str, Any]:
+        rows = [[{"VarCharValue": "_col0"}], [{"VarCharValue": self.rows}]]
+        return {"ResultSet": {"Rows": [{"Data": row} for row in rows]}}
 
 
-def summary_with(**changed: int) -> dict[str, Any]:
-    numbers = (
-        dict(
-            rows_read=3,
-            admitted=0,
-            inserted=2,
-            updated=0,
-            unchanged=0,
-            superseded=0,
-            rejected=1,
-            parked=0,
-        )
-        | changed
-    )
-    return {"files": {"loaded": 1}, "datasets": {"orders": numbers}}
+# Method -> API call, where a paginator makes it
+CALLS = {
+    "paginate": "list_executions",
+    "describe_execution": "",
+    "put_object": "",
+    "get_object": "",
+    "start_query_execution": "",
+    "get_query_execution": "",
+    "get_query_results": "",
+}
+FIRST_FILES, SECOND_FILES = 25, 13  # of the sample
+
+
+def summary_with(files: int, **changed: int) -> dict[str, Any]:
+    numbers = {
+        "rows_read": 3,
+        "admitted": 0,
+        "inserted": 1,
+        "updated": 1,
+        "unchanged": 0,
+        "superseded": 0,
+        "rejected": 1,
+        "parked": 0,
+    } | changed
+    return {
+        "files": {"loaded": files - 2, "duplicate": 1, "set_aside": 1},
+        "datasets": {"orders": numbers},
+        "tables": {"clean_orders": {"rows": 7}, "etl_runs": {"rows": 2}},
+    }
+
+
+FIRST, SECOND = summary_with(FIRST_FILES), summary_with(SECOND_FILES)
 
 
 @pytest.mark.parametrize(
-    ("status", "summary", "says"),
+    ("session", "says"),
     [
-        ("FAILED", {}, "Execution run ended FAILED: the reason"),
-        ("SUCCEEDED", summary_with(rows_read=4), "not the sum"),
-        ("SUCCEEDED", summary_with(inserted=0, rejected=3), "nothing was inserted"),
-        ("SUCCEEDED", {}, "No execution loaded the files"),
+        (SmokeAccount([FIRST], status="FAILED"), "Execution 0 ended FAILED: the reason"),
+        (SmokeAccount([summary_with(FIRST_FILES, rows_read=4)]), "not the sum"),
+        (SmokeAccount([summary_with(FIRST_FILES, inserted=0, rejected=2)]), "nothing was inserted"),
+        (SmokeAccount([{}]), "not all loaded in time"),
+        (SmokeAccount([summary_with(FIRST_FILES - 1)]), "not all loaded in time"),
+        (
+            SmokeAccount([FIRST], [summary_with(SECOND_FILES, updated=0, unchanged=1)]),
+            "nothing was merged",
+        ),
+        (SmokeAccount([FIRST], [SECOND], rows="6"), "Athena counts 6 rows, the run 7"),
     ],
 )
-def test_the_smoke_test_fails_where_a_run_does(
-    status: str, summary: dict[str, Any], says: str
-) -> None:
-    outputs = {
-        "StateMachineArn": "machine",
-        "RawZone": "s3://raw/land-folder/Data/",
-        "Lake": "s3://lake/",
-    }
+def test_the_smoke_test_fails_where_a_run_does(session: SmokeAccount, says: str) -> None:
     with pytest.raises(DeployError, match=says):
-        smoke(
-            FinishedRun(status, summary), outputs, say=lambda line: None, minutes=0.005, poll=0.05
-        )
+        smoke(session, OUTPUTS, say=lambda line: None, minutes=0.005, poll=0.05)
 
 
-def test_the_smoke_test_uploads_the_sample_into_the_raw_zone_and_gives_the_runs_summary() -> None:
-    session = FinishedRun("SUCCEEDED", summary_with())
-    outputs = {
-        "StateMachineArn": "machine",
-        "RawZone": "s3://raw/land-folder/Data/",
-        "Lake": "s3://lake/",
-    }
-    assert smoke(session, outputs, say=lambda line: None) == summary_with()
+def test_the_smoke_test_loads_both_deliveries_and_reads_the_tables_by_athena() -> None:
+    """The second may be taken by two runs, of which the last finds only what was delivered
+    before."""
+    parts = [
+        summary_with(SECOND_FILES - 2),
+        {"files": {"duplicate": 2}, "datasets": {}, "tables": {}},
+    ]
+    session, said = SmokeAccount([FIRST], parts), []
+    assert smoke(session, OUTPUTS, say=said.append, poll=0.01) == parts[0]
+    assert len(session.uploaded) == FIRST_FILES + SECOND_FILES
     assert "land-folder/Data/products.csv" in session.uploaded
+    assert said[-1] == "clean_orders: Athena counts 7 rows, as the run did"
+
+
+def test_an_upload_waits_until_the_right_to_a_new_key_counts() -> None:
+    session = SmokeAccount([FIRST], [SECOND])
+    session.refusals = 2
+    assert smoke(session, OUTPUTS, say=lambda line: None, poll=0.01) == SECOND
+
+
+def test_github_may_make_every_call_of_the_smoke_test() -> None:
+    session = SmokeAccount([FIRST], [SECOND])
+    smoke(session, OUTPUTS, say=lambda line: None, poll=0.01)
+    with pytest.raises(DeployError):
+        smoke(SmokeAccount([FIRST], status="FAILED"), OUTPUTS, say=lambda line: None)
+    allowed = {
+        action.lower()
+        for policy in resources("bootstrap.yaml")["GitHubRole"]["Properties"]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in listed(statement["Action"])
+    }
+    made = {
+        call.replace("stepfunctions.", "states.").replace(".", ":").replace("_", "")
+        for call in session.called | {"stepfunctions.describe_execution"}
+    }
+    assert len(made) == 7 and made - allowed == set()

@@ -122,6 +122,14 @@ def test_every_example_query_runs_on_the_tables_as_the_job_declares_them(
     assert empty_lake.query(query).text_rows() == []
 
 
+def test_who_deploys_from_github_is_told_how_to_learn_the_subject() -> None:
+    """Renamed, transferred and opted-in repositories have another subject than their age tells;
+    GitHub's API says which."""
+    call = "/actions/oidc/customization/sub"
+    parameter = Template.load(ROOT / "bootstrap.yaml").document["Parameters"]["GitHubSubjects"]
+    assert call in text("deploy.md") and call in parameter["Description"]
+
+
 def test_the_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [path.name for path in DOCS if f"(docs/{path.name})" not in readme] == []

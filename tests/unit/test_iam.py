@@ -122,7 +122,9 @@ PLACES = {
 SOURCES = {
     "GlueJobRole": ["src/glue_etl.py"],
     "ArchiveFunctionRole": ["lambda/moves3objects/handler.py"],
-    "ReportFunctionRole": ["lambda/run_report/handler.py", "lambda/run_report/run_graph.py"],
+    "ReportFunctionRole": [
+        f"lambda/run_report/{name}.py" for name in ("handler", "cost", "metrics", "run_graph")
+    ],
 }
 
 WRITE_LOGS = ["logs:CreateLogStream", "logs:PutLogEvents"]
@@ -145,6 +147,7 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
         "S3A, for Spark: raw files": [
             Use("s3:ListBucket", RAW, {"s3:prefix": "land-folder/Data/a.csv/"})
         ],
+        "Glue and S3A: where a bucket is": each(["s3:GetBucketLocation"], [RAW, LAKE]),
         "Glue: the folder of --TempDir": each(
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             [f"{LAKE}/glue-temp/x"],
@@ -156,7 +159,10 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
             )
         ],
         "Glue: logs and metrics": [
-            *each(WRITE_LOGS, [stream("GlueJobOutput"), stream("GlueJobErrors")]),
+            *each(
+                ["logs:CreateLogGroup", *WRITE_LOGS],
+                [stream("GlueJobOutput"), stream("GlueJobErrors")],
+            ),
             Use("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "Glue"}),
         ],
         "S3: encrypted objects": each(USE_KEY, [KEY]),
@@ -213,6 +219,13 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
                 CATALOG,
             ),
             *each(["s3:ListBucket", "s3:GetBucketLocation"], [LAKE, bucket("AthenaResultsBucket")]),
+            # Before each query it looks for the data source, and for the database `default`,
+            # whatever the query is about.
+            Use("glue:GetDatabase", "arn:aws:glue:us-east-1:123456789012:database/default"),
+            Use(
+                "athena:GetDataCatalog",
+                "arn:aws:athena:us-east-1:123456789012:datacatalog/AwsDataCatalog",
+            ),
             Use("s3:GetObject", TABLES[0]),
             *each(
                 [

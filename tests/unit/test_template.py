@@ -172,15 +172,25 @@ def test_a_service_may_use_a_queue_or_the_topic_for_this_deployment_only() -> No
     template = Template.load()
     for kind in ("AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy"):
         for statement in policies(template, kind):
-            if statement["Services"]:
+            to_topic = (kind, statement["Services"]) == (
+                "AWS::SNS::TopicPolicy",
+                ["events.amazonaws.com"],
+            )
+            if statement["Services"] and not to_topic:
                 named = {key for test in statement["Condition"].values() for key in test}
                 assert "aws:SourceArn" in named, statement["Sid"]
 
 
 def test_eventbridge_can_publish_to_the_encrypted_topic() -> None:
-    """SNS supports no source condition in a key policy for EventBridge: each alert would be lost in
-    silence."""
+    """EventBridge supports no condition in a topic's policy, and no source in its key's: each alert
+    would be lost in silence."""
     template = Template.load()
+    (allowed,) = [
+        statement
+        for statement in policies(template, "AWS::SNS::TopicPolicy")
+        if statement["Services"] == ["events.amazonaws.com"]
+    ]
+    assert "Condition" not in allowed and allowed["Resource"] == template.ref("Topic")
     statements = template.properties("DataKey")["KeyPolicy"]["Statement"]
     (statement,) = [
         statement for statement in statements if services(statement) == ["events.amazonaws.com"]
@@ -188,6 +198,56 @@ def test_eventbridge_can_publish_to_the_encrypted_topic() -> None:
     assert statement["Condition"] == {
         "StringEquals": {"kms:EncryptionContext:aws:sns:topicArn": template.ref("Topic")}
     }
+
+
+def test_the_deployer_may_use_the_key_before_its_tags_count() -> None:
+    """CloudFormation calls EnableKeyRotation at once; what hangs on a tag may take five minutes.
+
+    So the key's own policy lets it in.
+    """
+    role = "arn:aws:iam::123456789012:role/lakehouse-bootstrap-DeployRole-1"
+    deployed = Template.load(parameters={"DeployRoleArn": role}).properties("DataKey")
+    (statement,) = [
+        statement
+        for statement in deployed["KeyPolicy"]["Statement"]
+        if statement["Principal"] == {"AWS": role}
+    ]
+    bootstrap = Template.load(ROOT / "bootstrap.yaml").document["Resources"]
+    by_tag = [
+        action
+        for policy in bootstrap["DeployRole"]["Properties"]["Policies"]
+        for rule in policy["PolicyDocument"]["Statement"]
+        if "aws:ResourceTag/project" in rule.get("Condition", {}).get("StringEquals", {})
+        for action in rule["Action"]
+    ]
+    assert "kms:EnableKeyRotation" in by_tag and set(by_tag) <= set(statement["Action"])
+    assert (statement["Effect"], statement.get("Condition")) == ("Allow", None)
+
+
+def test_without_a_deploy_role_the_key_names_none() -> None:
+    statements = Template.load().properties("DataKey")["KeyPolicy"]["Statement"]
+    assert "TheDeployerMayAtOnce" not in [statement["Sid"] for statement in statements]
+
+
+def test_auto_scaling_never_takes_away_rows_that_the_job_holds() -> None:
+    """localCheckpoint keeps rows in executors only: they must outlive the longest run."""
+    template = Template.load()
+    settings = dict(
+        word.split("=", 1)
+        for word in template.properties("GlueJob")["DefaultArguments"]["--conf"].split()
+        if "=" in word
+    )
+    hours = settings["spark.dynamicAllocation.cachedExecutorIdleTimeout"]
+    longest = template.document["Parameters"]["JobTimeoutMinutes"]["MaxValue"]
+    assert hours.endswith("h") and int(hours[:-1]) * 60 > longest
+
+
+def test_a_pipe_waits_at_least_a_second_for_its_batch() -> None:
+    """A batch of more than ten messages needs a batching window of one second at least."""
+    template = Template.load()
+    source = template.properties("UploadPipe")["SourceParameters"]["SqsQueueParameters"]
+    assert source["BatchSize"] > 10
+    assert template.document["Parameters"]["BatchingWindowSeconds"]["MinValue"] == 1
 
 
 def test_every_log_group_is_encrypted_and_forgets() -> None:
@@ -237,6 +297,8 @@ def test_there_is_an_alarm_for_each_way_to_fail() -> None:
         ("AWS/SQS", "ApproximateAgeOfOldestMessage", queue),
         ("AWS/Lambda", "Errors", template.ref("ArchiveFunction")),
         ("AWS/Lambda", "Errors", template.ref("ReportFunction")),
+        ("DeltaLake", "RejectedPercent", "prod"),
+        ("DeltaLake", "RowsAccepted", "prod"),
     }
 
 

@@ -128,6 +128,26 @@ def test_nothing_is_deployed_that_did_not_pass_ci() -> None:
     assert {jobs[job]["environment"] for job in ("smoke", "deploy")} == {"production"}
 
 
+def test_the_teardown_has_fresh_credentials_however_long_the_smoke_test_took() -> None:
+    """Credentials live an hour, and the smoke test may last as long: without new ones a stack would
+    be left, and paid for."""
+    steps = workflow("deploy.yml")["jobs"]["smoke"]["steps"]
+    names = [step["name"] for step in steps]
+    load, down = (
+        next(number for number, step in enumerate(steps) if command in step.get("run", ""))
+        for command in ("deploy smoke", "deploy down")
+    )
+    fresh = [step for step in steps[load:down] if "aws-credentials" in step.get("uses", "")]
+    assert {step["if"] for step in fresh} == {
+        "always() && vars.AWS_ROLE_ARN != ''",
+        "always() && vars.AWS_ROLE_ARN == ''",
+    }, names
+    assert [step["with"] for step in fresh] == [
+        step["with"] for step in steps[:load] if "aws-credentials" in step.get("uses", "")
+    ]
+    assert steps[down]["if"] == "always()"
+
+
 def test_every_command_of_the_deployer_is_one_that_it_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

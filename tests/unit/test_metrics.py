@@ -1,0 +1,167 @@
+"""A run's metrics: CloudWatch can read them, and alarms and dashboard look at metrics that there
+are.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from tests import emf
+from tests.unit.test_report import SUMMARY, report
+from tools.template import Template
+
+metrics = report.metrics
+NOW = dt.datetime(2025, 4, 16, 12, tzinfo=dt.UTC)
+MOMENTS = {
+    "products": NOW - dt.timedelta(days=3),
+    "orders": NOW,
+    "order_items": NOW,
+    "parked order_items": NOW - dt.timedelta(hours=30),
+}
+
+
+def told(summary: dict[str, Any] = SUMMARY, usd: float | None = 0.05) -> list[emf.Metric]:
+    lines = metrics.lines("prod", summary, MOMENTS, usd, NOW)
+    return [metric for line in lines for metric in emf.read(line)]
+
+
+def values(found: list[emf.Metric]) -> dict[tuple[str, str], float]:
+    """(dataset or '', metric) -> value."""
+    return {(dict(m.dimensions).get("Dataset", ""), m.name): m.value for m in found}
+
+
+def test_each_dataset_tells_what_became_of_its_rows() -> None:
+    found = values(told())
+    assert {name: found["order_items", name] for name in metrics.COUNTS} == {
+        "RowsRead": 5000,
+        "RowsInserted": 4900,
+        "RowsUpdated": 82,
+        "RowsRejected": 3,
+        "RowsParked": 40,
+    }
+    assert found["", "RowsAccepted"] == 60 + 1200 + 5000 - 8 - 3
+    assert found["", "RejectedPercent"] == pytest.approx(100 * 11 / 6260, abs=0.001)
+    assert found["", "RunCost"] == 0.05
+
+
+def test_each_dataset_tells_how_long_ago_its_last_good_delivery_was() -> None:
+    found = values(told())
+    assert found["products", "HoursSinceGoodDelivery"] == 72
+    assert found["orders", "HoursSinceGoodDelivery"] == 0
+    assert found["order_items", "OldestParkedHours"] == 30
+    assert ("orders", "OldestParkedHours") not in found
+
+
+def test_a_failed_job_tells_its_cost_and_no_rows() -> None:
+    found = values(told(SUMMARY | {"status": "FAILED"}))
+    assert ("", "RunCost") in found and ("", "RowsAccepted") not in found
+    assert not [name for dataset, name in found if name in metrics.COUNTS]
+
+
+def test_a_dataset_that_the_run_did_not_touch_is_not_billed_for_its_counts() -> None:
+    untouched = dict.fromkeys(SUMMARY["datasets"]["products"], 0)
+    datasets = {**SUMMARY["datasets"], "products": untouched}
+    found = values(told(SUMMARY | {"datasets": datasets}))
+    assert [name for dataset, name in found if dataset == "products"] == ["HoursSinceGoodDelivery"]
+
+
+def test_a_redriven_run_counts_its_rows_once_and_adds_only_what_it_cost_more() -> None:
+
+    def measured(before: dict[str, Any]) -> dict[tuple[str, str], float]:
+        lines = report.measures(SUMMARY, [], {"usd": 0.08}, before)
+        return values([metric for line in lines for metric in emf.read(line)])
+
+    first = measured({})
+    assert first["", "RowsAccepted"] == 6249 and first["", "RunCost"] == 0.08
+    assert measured({"usd": 0.05, "rows_told": True}) == {("", "RunCost"): 0.03}
+    after_a_failed_job = measured({"usd": 0.05, "rows_told": False})
+    assert after_a_failed_job == first | {("", "RunCost"): 0.03}
+
+
+def test_the_moments_are_read_from_the_answer_of_the_query_in_the_history() -> None:
+    rows = [
+        ("what", "moment"),
+        ("orders", "2025-04-16T12:00:00.000Z"),
+        ("parked order_items", None),
+    ]
+    data = [{"Data": [{"VarCharValue": value} if value else {} for value in row]} for row in rows]
+    details = {
+        "resourceType": "athena",
+        "resource": "getQueryResults",
+        "output": json.dumps({"ResultSet": {"Rows": data}}),
+    }
+    assert metrics.freshness([{"taskSucceededEventDetails": details}]) == {"orders": NOW}
+
+
+def watched(template: Template) -> set[tuple[str, str, frozenset[tuple[str, str]]]]:
+    """What the template's alarms and dashboard look at in the run's namespace: namespace, metric,
+    dimensions.
+    """
+    found = {
+        (
+            alarm["Namespace"],
+            alarm["MetricName"],
+            frozenset((one["Name"], one["Value"]) for one in alarm["Dimensions"]),
+        )
+        for _, alarm in template.of_type("AWS::CloudWatch::Alarm")
+    }
+    body = json.loads(template.properties("Dashboard")["DashboardBody"])
+    for widget in body["widgets"]:
+        before: list[str] = []
+        for metric in widget["properties"].get("metrics", []):
+            words = written_out([word for word in metric if isinstance(word, str)], before)
+            before = words
+            if len(words) > 1:
+                pairs = zip(words[2::2], words[3::2], strict=True)
+                found.add((words[0], words[1], frozenset(pairs)))
+    return {one for one in found if one[0] == metrics.NAMESPACE}
+
+
+def written_out(words: list[str], before: list[str]) -> list[str]:
+    """CloudWatch's short forms: `.` repeats a word of the metric before, `...` all but the last
+    ones.
+    """
+    if words[:1] == ["..."]:
+        return before[: len(before) - len(words) + 1] + words[1:]
+    return [before[place] if word == "." else word for place, word in enumerate(words)]
+
+
+@pytest.mark.parametrize("environment", ["prod", "dev"])
+def test_alarms_and_dashboard_look_at_metrics_that_a_run_tells(environment: str) -> None:
+    """A wrong name or dimension is no error to CloudWatch: the alarm would never ring, or
+    always."""
+    lines = metrics.lines(environment, SUMMARY, MOMENTS, 0.05, NOW)
+    told = {(m.namespace, m.name, m.dimensions) for line in lines for m in emf.read(line)}
+    looked = watched(Template.load(parameters={"EnvironmentName": environment}))
+    assert {name for _, name, _ in looked} >= {"RejectedPercent", "RowsAccepted", "RunCost"}
+    assert looked - told == set()
+
+
+def test_the_alarms_follow_their_parameters() -> None:
+    given = {"RejectedPercentLimit": 12, "FreshnessHours": 24}
+    template = Template.load(parameters=given)
+    alarms = dict(template.of_type("AWS::CloudWatch::Alarm"))
+    assert alarms["RejectedShareAlarm"]["Threshold"] == 12
+    fresh = alarms["FreshnessAlarm"]
+    assert fresh["EvaluationPeriods"] * fresh["Period"] == 24 * 3600
+    assert fresh["TreatMissingData"] == "breaching", "no run at all is not fresh either"
+    longest = template.document["Parameters"]["FreshnessHours"]["MaxValue"] * fresh["Period"]
+    assert longest <= 7 * 86_400, "CloudWatch looks back no further"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Environment": 7},
+        {"RowsAccepted": "many"},
+        {"_aws": {"Timestamp": 1, "CloudWatchMetrics": []}},
+    ],
+)
+def test_the_reader_refuses_what_cloudwatch_would_drop(change: dict[str, Any]) -> None:
+    line = next(iter(metrics.lines("prod", SUMMARY, {}, None, NOW)))
+    with pytest.raises(ValueError):
+        emf.read(json.dumps(json.loads(line) | change))
