@@ -69,18 +69,6 @@ def test_every_make_target_that_is_named_exists(path: Path) -> None:
     )
 
 
-def test_what_the_page_on_extending_declares_the_job_takes() -> None:
-    job = load_job()
-    blocks = re.findall(r"(?:^    .+\n)+", text("extending.md"), re.MULTILINE)
-    declared = dict(vars(job))
-    found = [eval(re.sub(r"^\w+ = ", "", block.strip()), declared) for block in blocks]
-    kinds = (job.Rule, job.Column, job.Table, job.Parent)
-    rule, column, table, parent = [one[0] if isinstance(one, tuple) else one for one in found]
-    assert tuple(type(one) for one in (rule, column, table, parent)) == kinds
-    assert column.type in job.PARSERS and table.key in table.column_names
-    assert parent.dataset == table.dataset and parent.column in job.PRODUCTS.column_names
-
-
 def queries() -> list[str]:
     """The example queries of the page about Athena."""
     section = text("athena.md").partition("## Queries to start with")[2].partition("\n## ")[0]
@@ -122,6 +110,18 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Athena:
             pa.schema([(column, TYPES[kind]) for column, kind in columns]).empty_table(),
         )
     return Athena({name: str(folder / name) for name in declared})
+
+
+def test_what_the_page_on_extending_declares_the_job_takes() -> None:
+    job = load_job()
+    blocks = re.findall(r"(?:^    .+\n)+", text("extending.md"), re.MULTILINE)
+    declared = dict(vars(job))
+    found = [eval(re.sub(r"^\w+ = ", "", block.strip()), declared) for block in blocks]
+    kinds = (job.Rule, job.Column, job.Table, job.Parent)
+    rule, column, table, parent = [one[0] if isinstance(one, tuple) else one for one in found]
+    assert tuple(type(one) for one in (rule, column, table, parent)) == kinds
+    assert column.type in job.PARSERS and table.key in table.column_names
+    assert parent.dataset == table.dataset and parent.column in job.PRODUCTS.column_names
 
 
 @pytest.mark.parametrize("query", queries(), ids=lambda query: query[:40])
