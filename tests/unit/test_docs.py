@@ -112,18 +112,6 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Athena:
     return Athena({name: str(folder / name) for name in declared})
 
 
-def test_what_the_page_on_extending_declares_the_job_takes() -> None:
-    job = load_job()
-    blocks = re.findall(r"(?:^    .+\n)+", text("extending.md"), re.MULTILINE)
-    declared = dict(vars(job))
-    found = [eval(re.sub(r"^\w+ = ", "", block.strip()), declared) for block in blocks]
-    kinds = (job.Rule, job.Column, job.Table, job.Parent)
-    rule, column, table, parent = [one[0] if isinstance(one, tuple) else one for one in found]
-    assert tuple(type(one) for one in (rule, column, table, parent)) == kinds
-    assert column.type in job.PARSERS and table.key in table.column_names
-    assert parent.dataset == table.dataset and parent.column in job.PRODUCTS.column_names
-
-
 @pytest.mark.parametrize("query", queries(), ids=lambda query: query[:40])
 def test_every_example_query_runs_on_the_tables_as_the_job_declares_them(
     query: str, empty_lake: Athena
@@ -134,3 +122,15 @@ def test_every_example_query_runs_on_the_tables_as_the_job_declares_them(
 def test_the_readme_leads_to_every_page() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [path.name for path in DOCS if f"(docs/{path.name})" not in readme] == []
+
+
+def test_what_the_page_on_extending_declares_the_job_takes() -> None:
+    job = load_job()
+    blocks = re.findall(r"(?:^    .+\n)+", text("extending.md"), re.MULTILINE)
+    declared = dict(vars(job))
+    found = [eval(re.sub(r"^\w+ = ", "", block.strip()), declared) for block in blocks]
+    kinds = (job.Rule, job.Column, job.Table, job.Parent)
+    rule, column, table, parent = [one[0] if isinstance(one, tuple) else one for one in found]
+    assert tuple(type(one) for one in (rule, column, table, parent)) == kinds
+    assert column.type in job.PARSERS and table.key in table.column_names
+    assert parent.dataset == table.dataset and parent.column in job.PRODUCTS.column_names
