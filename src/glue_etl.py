@@ -96,8 +96,8 @@ FILE_REASONS = {
     "missing_column": "the header lacks a column",
     "duplicate_column": "the header names a column twice",
     "mixed_headers": "a second header has its columns in another order: split the file there",
-    "mostly_rejected": "more rows are rejected than MAX_REJECTED_PERCENT: its format may have "
-    "changed; mend the file, or load it as it is with --MAX_REJECTED_PERCENT 100 --FORCE true",
+    "mostly_rejected": "more rows are rejected than MaxRejectedPercent allows, so its format may "
+    "have changed: mend it, or raise the limit and upload it again",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
     "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, "
@@ -833,9 +833,12 @@ class RawFile:
 
     @property
     def id(self) -> str:
-        """The file's identity in the ledger: path, content and size."""
+        """The file's identity in the ledger: path, content and size.
+
+        One that was not loaded is no duplicate when it comes again, but is told only once.
+        """
         text = f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}"
-        told = "\nunreadable" if self.outcome == "unreadable" else ""  # it may be read one day
+        told = f"\n{self.outcome}" if self.outcome in ("set_aside", "unreadable") else ""
         return hashlib.sha256((text + told).encode()).hexdigest()[:24]
 
     @property

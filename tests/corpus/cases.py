@@ -1452,8 +1452,8 @@ SPREADSHEET = [
 ]
 PACKED = gzip.compress(text(PRODUCTS, product("packed-1"), product("packed-2", '"a\nb"')), mtime=0)
 PICTURE = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06\x00\x00\x00\x1f\xf3\xffaIDAT"
-    + bytes(range(200, 256)) * 3
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10"
+    b"\x08\x06\x00\x00\x00\x1f\xf3\xffaIDAT" + bytes(range(200, 256)) * 3
 )
 FILES = [
     Case(
