@@ -970,10 +970,10 @@ def with_header(store: Storage, raw: RawFile) -> RawFile:
     name = raw.stored.path
     if re.search(UNUSABLE_PATH, name):
         return set_aside(raw, "unusable_path")
+    if re.search(UNFINISHED, name):
+        return set_aside(raw, "unfinished_upload")
     if raw.dataset is None:
-        return set_aside(
-            raw, "unfinished_upload" if re.search(UNFINISHED, name) else "unknown_dataset"
-        )
+        return set_aside(raw, "unknown_dataset")
     if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
         return set_aside(raw, "gzip_name")
     try:
