@@ -522,7 +522,7 @@ def read_record(file: RawFile, record: Split, header: Header, replayed: bool) ->
         cells = {name: utf8(record.fields[place]) for name, place in header.places.items()}
         texts = {name: text_in(cells[name], kind) for name, kind in COLUMNS[dataset].items()}
         values, reasons = check_row(dataset, texts, header.separator)
-    raw = utf8(record.raw, errors="replace")
+    raw = record.raw if problem == "invalid_utf8" else utf8(record.raw)
     if reasons:
         key = values.get(KEY[dataset])
         return Record(dataset, "rejected", reasons, key, source, raw, texts)

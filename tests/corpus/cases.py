@@ -979,6 +979,7 @@ ROWS = [
         + text(product("latin-3", "Crème")),
         stored=names(latin_1="Tea", latin_3="Crème"),
         rejected={3: "invalid_utf8"},
+        raw={3: "latin-2,1,Books,Crème"},
     ),
     Case(
         "a_letter_cut_in_two",

@@ -431,6 +431,44 @@ def test_a_hundred_thousand_paths_are_one_look_each() -> None:
     assert all(job.dataset_of(path) == "orders" for path in paths)
 
 
+# ---- files that are bad as a whole
+@pytest.mark.parametrize(
+    ("rows", "rejected", "percent", "bad"),
+    [
+        (20, 10, 50, False),
+        (20, 11, 50, True),
+        (19, 19, 50, False),
+        (0, 0, 0, False),
+        (20, 1, 0, True),
+        (20, 20, 99, True),
+        (20, 20, 100, False),
+        (3_000_000_000, 1_500_000_001, 50, True),
+    ],
+)
+def test_a_file_is_mostly_rejected_by_more_than_a_share_of_twenty_rows(
+    rows: int, rejected: int, percent: int, bad: bool
+) -> None:
+    assert load_job().RowCounts(rows, rejected).mostly_rejected(percent) is bad
+
+
+@pytest.mark.parametrize("rows", [0, 7])
+def test_a_file_of_which_no_header_came_back_is_never_loaded(tmp_path: Path, rows: int) -> None:
+    job, raw = load_job(), looked_at(PRODUCTS)
+    read = job.StagedDataset(job.PRODUCTS, None, counts={raw.id: job.RowCounts(rows=rows)})
+    for staged in (read, job.StagedDataset(job.PRODUCTS, None)):
+        judged = job.judge_content(raw, staged, arguments_of(tmp_path))
+        assert judged.outcome != "loaded" and judged.destination != "archive"
+        assert raw.stored.path in judged.detail
+
+
+def test_a_file_with_two_orders_of_columns_is_set_aside(tmp_path: Path) -> None:
+    job, raw = load_job(), looked_at(PRODUCTS)
+    counts = {raw.id: job.RowCounts(rows=2, headers=1, other_headers=1)}
+    staged = job.StagedDataset(job.PRODUCTS, None, counts=counts)
+    judged = job.judge_content(raw, staged, arguments_of(tmp_path))
+    assert (judged.outcome, judged.reason) == ("set_aside", "mixed_headers")
+
+
 # ---- gone since the listing
 def test_a_file_that_the_archive_took_after_the_listing_is_left_out_on_disk(tmp_path: Path) -> None:
     job = load_job()
