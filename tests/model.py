@@ -1,9 +1,11 @@
-"""The rules of the lakehouse, once more, in plain Python: slow, short, and to be trusted by reading.
+"""The rules of the lakehouse, once more, in plain Python: slow, short, to be trusted by reading.
 
-It shares no line with the job. Tests give both the same deliveries and compare tables, counts and rejected rows.
+It shares no line with the job. Tests give both the same deliveries and compare tables, counts and
+rejected rows.
 
-What it takes for granted: runs come in the order of delivery, so a file that is new to a run was modified after every
-file of the runs before it (`run` refuses others). Timestamps in its tables are UTC without a tzinfo.
+What it takes for granted: runs come in the order of delivery, so a file that is new to a run was
+modified after every file of the runs before it (`run` refuses others). Timestamps in its tables are
+UTC without a tzinfo.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from datetime import date, datetime, timedelta
 
 Value = str | int | float | bool | date | datetime | None
 
-# dataset -> its columns in the order of the table; "name" is an identifier: a text in which Excel may have added ".0"
+# dataset -> its columns in the order of the table; "name" is an identifier: a text in which Excel
+# may have added ".0"
 COLUMNS: dict[str, dict[str, str]] = {
     "products": {
         "product_id": "name",
@@ -101,7 +104,7 @@ BOOLEANS = {
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of the raw zone: its path below the raw prefix, its bytes, and when it was delivered."""
+    """A file of the raw zone: its path below the raw prefix, its bytes, when it was delivered."""
 
     path: str
     content: bytes
@@ -141,7 +144,7 @@ class Row:
 
     @property
     def precedence(self) -> tuple:
-        """The greatest wins. A replayed row was delivered before anything else, so it never wins a tie."""
+        """The greatest wins. A replayed row was delivered before all else: it never wins a tie."""
         return self.values.get("order_timestamp") or datetime.min, not self.replayed, self.delivery
 
 
@@ -302,7 +305,8 @@ def is_usable(path: str) -> bool:
 
 
 def dataset_of(path: str) -> str | None:
-    """By the start of the path; it ends with .csv or .csv.gz, and a file whose name starts with . or _ is nobody's."""
+    """By the start of the path, which ends with .csv or .csv.gz; a name with . or _ before it is
+    nobody's."""
     match = DATASET_PATH.fullmatch(path.lower())
     hidden = path.split("/")[-1].startswith((".", "_"))
     return match.group(1) if match and not hidden else None
@@ -323,9 +327,8 @@ def dataset_or_aside(path: str) -> str:
 # ---- bytes -> records
 @dataclass
 class Split:
-    """A record of a file: its first physical line, its text (one character per byte), its fields or None.
-
-    `end` is where the record ends in the file's text.
+    """A record of a file: its first physical line, its text (one character per byte), its fields or
+    None. `end` is where it ends in the file's text.
     """
 
     line: int
@@ -354,7 +357,8 @@ def without_marks(text: str) -> str:
 
 
 def text_of(file: RawFile) -> str:
-    """The file's text with one character per byte (Latin-1), so that line ends and quotes can be found in any bytes."""
+    """The file's text with one character per byte (Latin-1), so that line ends and quotes can be
+    found in any bytes."""
     content = file.content
     if file.path.lower().endswith(".gz") and content:
         try:
@@ -372,7 +376,8 @@ def share_of_zeros(content: bytes) -> float:
 
 
 def split_fields(text: str, position: int, separator: str) -> tuple[list[str] | None, int]:
-    """The fields of a record and where it ends. None: a quote that is not closed, or text behind a closed one."""
+    """The fields of a record and where it ends. None: a quote that is not closed, or text behind a
+    closed one."""
     blank = "[ ]*" if separator == "\t" else r"[ \t]*"
     sign = re.escape(separator)
     opening = re.compile(blank + '"')
@@ -395,7 +400,8 @@ def split_fields(text: str, position: int, separator: str) -> tuple[list[str] | 
 
 
 def split_records(text: str, separator: str = ",") -> Iterator[Split]:
-    """All records but blank lines. A record with a broken quote is one line; reading goes on with the next line."""
+    """All records but blank lines. A record with a broken quote is one line; reading goes on with
+    the next line."""
     position, line = 0, 1
     while position < len(text):
         begin = position
@@ -457,6 +463,14 @@ def utf8(text: str, errors: str = "strict") -> str:
     return text.encode("latin-1").decode("utf-8", errors)
 
 
+def is_utf8(text: str) -> bool:
+    try:
+        utf8(text)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def shape_problem(record: Split, header: Header) -> str | None:
     """Why a record cannot be laid on its header, if so."""
     wanted, names, width = COLUMNS[header.dataset], record.names, len(header.names)
@@ -465,9 +479,7 @@ def shape_problem(record: Split, header: Header) -> str | None:
         if not same:
             raise SetAside("mixed_headers")
         return "repeated_header"
-    try:
-        utf8(record.raw)
-    except UnicodeDecodeError:
+    if not is_utf8(record.raw):
         return "invalid_utf8"
     if CONTROLS & set(record.raw):
         return "control_character"
@@ -522,7 +534,7 @@ def read_record(file: RawFile, record: Split, header: Header, replayed: bool) ->
         cells = {name: utf8(record.fields[place]) for name, place in header.places.items()}
         texts = {name: text_in(cells[name], kind) for name, kind in COLUMNS[dataset].items()}
         values, reasons = check_row(dataset, texts, header.separator)
-    raw = record.raw if problem == "invalid_utf8" else utf8(record.raw)
+    raw = utf8(record.raw) if is_utf8(record.raw) else record.raw
     if reasons:
         key = values.get(KEY[dataset])
         return Record(dataset, "rejected", reasons, key, source, raw, texts)
@@ -555,7 +567,8 @@ def no_counts() -> dict:
 class Lakehouse:
     """Tables and parked rows after the runs so far.
 
-    `rows[dataset][key]` is the table's row; `tables[dataset][key]` its values as a tuple in the order of the columns.
+    `rows[dataset][key]` is the table's row; `tables[dataset][key]` its values as a tuple in the
+    order of the columns.
     `records[source]` are the rejected, parked, admitted and superseded rows of rejected_records.
     """
 
@@ -580,7 +593,8 @@ class Lakehouse:
         max_rejected_percent: int = 50,
         now: datetime = datetime.max,
     ) -> dict:
-        """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and `manifest`."""
+        """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and
+        `manifest`."""
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
         manifest, new = [], []
@@ -618,7 +632,8 @@ class Lakehouse:
         """Count a file's rows, keep the rejected ones, and know the file from now on."""
         if not replayed and (file.modified, file.path) <= self.last_delivery:
             raise ValueError(
-                f"{file.path} was delivered before {self.last_delivery}: give the model its runs in order"
+                f"{file.path} was delivered before {self.last_delivery}: "
+                "give the model its runs in order"
             )
         wanted = COLUMNS[read.header.dataset]
         result.ignored_columns = [name for name in read.header.names if name not in wanted]
@@ -630,8 +645,9 @@ class Lakehouse:
         self.ledger.add(file.version)
 
     def load(self, rows: list[Row], counts: dict) -> None:
-        """Rows that may all stand in the table: the best of each key does, if it beats the table's row."""
-        for row, outcome in self.settle(rows):
+        """Rows that may all stand in the table: the best of each key does, if it beats the table's
+        row."""
+        for _, outcome in self.settle(rows):
             counts[outcome] += 1
 
     def settle(self, rows: list[Row]) -> list[tuple[Row, str]]:
@@ -662,7 +678,8 @@ class Lakehouse:
         }
 
     def load_items(self, arrived: list[Row], counts: dict) -> None:
-        """Items whose parents have come go to the table, the others wait, together with those that waited before."""
+        """Items whose parents have come go to the table, the others wait, together with those that
+        waited before."""
         waited = {row.source: row for row in self.parked}
         again = [
             row for row in arrived if row.source in waited
@@ -686,7 +703,8 @@ class Lakehouse:
             self.note(row, outcome, waited.get(row.source) is row, counts)
 
     def is_beaten(self, row: Row, rivals: list[Row]) -> bool:
-        """Whether a waiting row can never win: a better one is in the table, or will be when this one could be."""
+        """Whether a waiting row can never win: a better one is in the table, or will be when this
+        one could be."""
         in_table = self.rows["order_items"].get(row.key)
         if in_table is not None and in_table.precedence > row.precedence:
             return True

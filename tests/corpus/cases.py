@@ -2,8 +2,8 @@
 
 All can be delivered in one run: no path and no key appears twice.
 
-A case says what the file holds and what is expected: the file's outcome, the rows of the table (the columns that
-matter), and for each line that is not stored the reasons why. Line 1 is the header.
+A case says what the file holds and what is expected: the file's outcome, the rows of the table (the
+columns that matter), and for each line that is not stored the reasons why. Line 1 is the header.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import Any
 DELIVERED = datetime(2025, 5, 1, 6, 0, 0)
 PRODUCTS = "product_id,department_id,department,product_name"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date"
-ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date"
+ITEMS = (
+    "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,"
+    "order_timestamp,date"
+)
 BOM = b"\xef\xbb\xbf"
 UNICODE_BLANKS = (
     "\x0b\x0c\x85\xa0\u1680\u2000\u2003\u2007\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -124,7 +127,7 @@ def spelled(name: str, column: str, make: Any, argument: str, good: dict[str, An
 
 
 def refused(name: str, reason: str, make: Any, argument: str, bad: list[str]) -> Case:
-    """Spellings of a value that are rejected for one reason; fewer than make a file bad as a whole."""
+    """Spellings of a value that are rejected for one reason; too few to make a file bad as a whole."""
     assert len(bad) < 20, name
     lines = [make(f"{name}-{place}", **{argument: spelling}) for place, spelling in enumerate(bad)]
     return (items if make is item else orders)(
@@ -759,8 +762,8 @@ ROWS = [
         ),
         item("two-wrong", days="3.5", day="2025-04-09"),
         rejected={
-            2: "missing_order_id invalid_days_since_prior_order invalid_add_to_cart_order invalid_reordered "
-            "ambiguous_order_timestamp invalid_date",
+            2: "missing_order_id invalid_days_since_prior_order invalid_add_to_cart_order "
+            "invalid_reordered ambiguous_order_timestamp invalid_date",
             3: "invalid_days_since_prior_order date_mismatch",
         },
         raw={3: "two-wrong,base-order,u1,3.5,base-product,1,0,2025-04-01T10:00:00,2025-04-09"},
@@ -1448,8 +1451,8 @@ SPREADSHEET = [
 ]
 PACKED = gzip.compress(text(PRODUCTS, product("packed-1"), product("packed-2", '"a\nb"')), mtime=0)
 PICTURE = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06\x00\x00\x00\x1f\xf3\xffaIDAT"
-    + bytes(range(200, 256)) * 3
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06"
+    b"\x00\x00\x00\x1f\xf3\xffaIDAT" + bytes(range(200, 256)) * 3
 )
 FILES = [
     Case(
