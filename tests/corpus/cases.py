@@ -127,7 +127,7 @@ def spelled(name: str, column: str, make: Any, argument: str, good: dict[str, An
 
 
 def refused(name: str, reason: str, make: Any, argument: str, bad: list[str]) -> Case:
-    """Spellings of a value that are rejected for one reason; too few to make a file bad as a whole."""
+    """Spellings of a value that are rejected for one reason; too few for `mostly_rejected`."""
     assert len(bad) < 20, name
     lines = [make(f"{name}-{place}", **{argument: spelling}) for place, spelling in enumerate(bad)]
     return (items if make is item else orders)(
@@ -684,7 +684,13 @@ VALUES = [
         product("sign-1", "a\u2028b"),
         product("sign-2", "a\u0085b"),
         product("sign-3", "a\x0bb\x0cc"),
-        stored=names(sign_1="a\u2028b", sign_2="a\u0085b", sign_3="a\x0bb\x0cc"),
+        product("~\u2028~"),
+        product("!\u0085!"),
+        stored={
+            **names(sign_1="a\u2028b", sign_2="a\u0085b", sign_3="a\x0bb\x0cc"),
+            "~\u2028~": {},
+            "!\u0085!": {},
+        },
     ),
     products(
         "signs_that_mean_nothing_here",

@@ -419,7 +419,7 @@ def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: P
     files = job.discover(arguments, no_session).files
     timed = job.Timings(NOW)
     job.finish(arguments, timed, job.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
-    lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_text("utf-8").splitlines()
+    lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == ["unusable_path"]
     summary = json.loads((tmp_path / "runs" / "run-1" / "summary.json").read_text("utf-8"))
     assert summary["files"]["set_aside_by_reason"] == {"unusable_path": 1}
@@ -467,6 +467,19 @@ def test_a_file_with_two_orders_of_columns_is_set_aside(tmp_path: Path) -> None:
     staged = job.StagedDataset(job.PRODUCTS, None, counts=counts)
     judged = job.judge_content(raw, staged, arguments_of(tmp_path))
     assert (judged.outcome, judged.reason) == ("set_aside", "mixed_headers")
+
+
+# ---- a table's log
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85"])
+def test_a_key_with_a_sign_that_some_take_for_a_line_end_leaves_the_log_readable(
+    tmp_path: Path, sign: str
+) -> None:
+    stats = json.dumps({"numRecords": 1, "minValues": {"id": f"a{sign}b"}}, ensure_ascii=False)
+    actions = [{"commitInfo": {"operation": "WRITE"}}, {"add": {"path": "x", "stats": stats}}]
+    lines = [json.dumps(action, ensure_ascii=False) + "\n" for action in actions]
+    (tmp_path / "_delta_log").mkdir()
+    (tmp_path / "_delta_log" / f"{0:020d}.json").write_text("".join(lines), "utf-8")
+    assert load_job().DeltaLog(str(tmp_path)).files() == {"x": 1}
 
 
 # ---- gone since the listing
