@@ -1,4 +1,5 @@
-"""The rules of the lakehouse, once more, in plain Python: slow, short, to be trusted by reading.
+"""The rules of the lakehouse, once more, in plain Python: slow, short, and to be trusted by
+reading.
 
 It shares no line with the job. Tests give both the same deliveries and compare tables, counts and
 rejected rows.
@@ -104,7 +105,8 @@ BOOLEANS = {
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of the raw zone: its path below the raw prefix, its bytes, when it was delivered."""
+    """A file of the raw zone: its path below the raw prefix, its bytes, and when it was
+    delivered."""
 
     path: str
     content: bytes
@@ -144,7 +146,10 @@ class Row:
 
     @property
     def precedence(self) -> tuple:
-        """The greatest wins. A replayed row was delivered before all else: it never wins a tie."""
+        """The greatest wins.
+
+        A replayed row was delivered before anything else, so it never wins a tie.
+        """
         return self.values.get("order_timestamp") or datetime.min, not self.replayed, self.delivery
 
 
@@ -305,8 +310,8 @@ def is_usable(path: str) -> bool:
 
 
 def dataset_of(path: str) -> str | None:
-    """By the start of the path, which ends with .csv or .csv.gz; a name with . or _ before it is
-    nobody's."""
+    """By the start of the path; it ends with .csv or .csv.gz, and a file whose name starts with .
+    or _ is nobody's."""
     match = DATASET_PATH.fullmatch(path.lower())
     hidden = path.split("/")[-1].startswith((".", "_"))
     return match.group(1) if match and not hidden else None
@@ -328,7 +333,9 @@ def dataset_or_aside(path: str) -> str:
 @dataclass
 class Split:
     """A record of a file: its first physical line, its text (one character per byte), its fields or
-    None. `end` is where it ends in the file's text.
+    None.
+
+    `end` is where the record ends in the file's text.
     """
 
     line: int
@@ -376,8 +383,10 @@ def share_of_zeros(content: bytes) -> float:
 
 
 def split_fields(text: str, position: int, separator: str) -> tuple[list[str] | None, int]:
-    """The fields of a record and where it ends. None: a quote that is not closed, or text behind a
-    closed one."""
+    """The fields of a record and where it ends.
+
+    None: a quote that is not closed, or text behind a closed one.
+    """
     blank = "[ ]*" if separator == "\t" else r"[ \t]*"
     sign = re.escape(separator)
     opening = re.compile(blank + '"')
@@ -400,8 +409,10 @@ def split_fields(text: str, position: int, separator: str) -> tuple[list[str] | 
 
 
 def split_records(text: str, separator: str = ",") -> Iterator[Split]:
-    """All records but blank lines. A record with a broken quote is one line; reading goes on with
-    the next line."""
+    """All records but blank lines.
+
+    A record with a broken quote is one line; reading goes on with the next line.
+    """
     position, line = 0, 1
     while position < len(text):
         begin = position
@@ -568,8 +579,8 @@ class Lakehouse:
     """Tables and parked rows after the runs so far.
 
     `rows[dataset][key]` is the table's row; `tables[dataset][key]` its values as a tuple in the
-    order of the columns.
-    `records[source]` are the rejected, parked, admitted and superseded rows of rejected_records.
+    order of the columns. `records[source]` are the rejected, parked, admitted and superseded rows
+    of rejected_records.
     """
 
     def __init__(self) -> None:
@@ -632,8 +643,8 @@ class Lakehouse:
         """Count a file's rows, keep the rejected ones, and know the file from now on."""
         if not replayed and (file.modified, file.path) <= self.last_delivery:
             raise ValueError(
-                f"{file.path} was delivered before {self.last_delivery}: "
-                "give the model its runs in order"
+                f"{file.path} was delivered before {self.last_delivery}: give the model its runs "
+                "in order"
             )
         wanted = COLUMNS[read.header.dataset]
         result.ignored_columns = [name for name in read.header.names if name not in wanted]

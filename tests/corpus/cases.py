@@ -127,7 +127,8 @@ def spelled(name: str, column: str, make: Any, argument: str, good: dict[str, An
 
 
 def refused(name: str, reason: str, make: Any, argument: str, bad: list[str]) -> Case:
-    """Spellings of a value that are rejected for one reason; too few for `mostly_rejected`."""
+    """Spellings of a value that are rejected for one reason; fewer than make a file bad as a
+    whole."""
     assert len(bad) < 20, name
     lines = [make(f"{name}-{place}", **{argument: spelling}) for place, spelling in enumerate(bad)]
     return (items if make is item else orders)(
@@ -769,7 +770,8 @@ ROWS = [
         item("two-wrong", days="3.5", day="2025-04-09"),
         rejected={
             2: "missing_order_id invalid_days_since_prior_order invalid_add_to_cart_order "
-            "invalid_reordered ambiguous_order_timestamp invalid_date",
+            "invalid_reordered "
+            "ambiguous_order_timestamp invalid_date",
             3: "invalid_days_since_prior_order date_mismatch",
         },
         raw={3: "two-wrong,base-order,u1,3.5,base-product,1,0,2025-04-01T10:00:00,2025-04-09"},
@@ -1457,8 +1459,8 @@ SPREADSHEET = [
 ]
 PACKED = gzip.compress(text(PRODUCTS, product("packed-1"), product("packed-2", '"a\nb"')), mtime=0)
 PICTURE = (
-    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10\x08\x06"
-    b"\x00\x00\x00\x1f\xf3\xffaIDAT" + bytes(range(200, 256)) * 3
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x10\x00\x00\x00\x10"
+    b"\x08\x06\x00\x00\x00\x1f\xf3\xffaIDAT" + bytes(range(200, 256)) * 3
 )
 FILES = [
     Case(

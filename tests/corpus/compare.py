@@ -1,5 +1,7 @@
-"""Compares what became of the corpus with what its cases say. The caller says where the results
-come from."""
+"""Compares what became of the corpus with what its cases say.
+
+The caller says where the results come from.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class RejectedRow:
 
 @dataclass
 class Results:
-    """manifest: path -> an entry as in manifest.jsonl; tables: dataset -> key -> column -> value"""
+    """manifest: path -> an entry as in manifest.jsonl; tables: dataset -> key -> column ->
+    value."""
 
     manifest: dict[str, dict[str, Any]]
     tables: dict[str, dict[str, dict[str, Any]]]

@@ -65,7 +65,7 @@ def results() -> Results:
     lakehouse = Lakehouse()
     summary = lakehouse.run([RawFile(case.path, case.content, DELIVERED) for case in CASES])
     tables = {
-        dataset: {key: dict(zip(COLUMNS[dataset], row)) for key, row in rows.items()}
+        dataset: {key: dict(zip(COLUMNS[dataset], row, strict=True)) for key, row in rows.items()}
         for dataset, rows in lakehouse.tables.items()
     }
     rejected = [

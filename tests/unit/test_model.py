@@ -1,4 +1,5 @@
-"""The model itself: each rule by a small example worked out by hand, and the promise that batching does not matter."""
+"""The model itself: each rule by a small example worked out by hand, and the promise that batching
+does not matter."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ from tests.model import (
 START = datetime(2025, 5, 1)
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
-ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,order_timestamp,date\n"
+ITEMS = (
+    "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,"
+    "order_timestamp,date\n"
+)
 
 
 def raw(path: str, text: str, at: int = 0) -> RawFile:
@@ -187,7 +191,8 @@ def random_deliveries(dice: random.Random) -> list[RawFile]:
 
 
 def best_rows_by_definition(files: list[RawFile]) -> dict[str, tuple]:
-    """The order items by the definition of the winner: all deliveries at once, no parking, no runs."""
+    """The order items by the definition of the winner: all deliveries at once, no parking, no
+    runs."""
     rows, parents = [], {"orders": set(), "products": set()}
     for file in files:
         alone = Lakehouse()
