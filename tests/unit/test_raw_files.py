@@ -425,12 +425,6 @@ def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: P
     assert summary["files"]["set_aside_by_reason"] == {"unusable_path": 1}
 
 
-def test_a_hundred_thousand_paths_are_one_look_each() -> None:
-    job = load_job()
-    paths = [f"orders/{'a/' * (place % 50)}x{place}.csv" for place in range(100_000)]
-    assert all(job.dataset_of(path) == "orders" for path in paths)
-
-
 # ---- files that are bad as a whole
 @pytest.mark.parametrize(
     ("rows", "rejected", "percent", "bad"),
