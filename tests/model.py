@@ -474,6 +474,14 @@ def utf8(text: str, errors: str = "strict") -> str:
     return text.encode("latin-1").decode("utf-8", errors)
 
 
+def is_utf8(text: str) -> bool:
+    try:
+        utf8(text)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def shape_problem(record: Split, header: Header) -> str | None:
     """Why a record cannot be laid on its header, if so."""
     wanted, names, width = COLUMNS[header.dataset], record.names, len(header.names)
@@ -482,9 +490,7 @@ def shape_problem(record: Split, header: Header) -> str | None:
         if not same:
             raise SetAside("mixed_headers")
         return "repeated_header"
-    try:
-        utf8(record.raw)
-    except UnicodeDecodeError:
+    if not is_utf8(record.raw):
         return "invalid_utf8"
     if CONTROLS & set(record.raw):
         return "control_character"
@@ -539,7 +545,7 @@ def read_record(file: RawFile, record: Split, header: Header, replayed: bool) ->
         cells = {name: utf8(record.fields[place]) for name, place in header.places.items()}
         texts = {name: text_in(cells[name], kind) for name, kind in COLUMNS[dataset].items()}
         values, reasons = check_row(dataset, texts, header.separator)
-    raw = utf8(record.raw, errors="replace")
+    raw = utf8(record.raw) if is_utf8(record.raw) else record.raw
     if reasons:
         key = values.get(KEY[dataset])
         return Record(dataset, "rejected", reasons, key, source, raw, texts)

@@ -685,7 +685,13 @@ VALUES = [
         product("sign-1", "a\u2028b"),
         product("sign-2", "a\u0085b"),
         product("sign-3", "a\x0bb\x0cc"),
-        stored=names(sign_1="a\u2028b", sign_2="a\u0085b", sign_3="a\x0bb\x0cc"),
+        product("~\u2028~"),
+        product("!\u0085!"),
+        stored={
+            **names(sign_1="a\u2028b", sign_2="a\u0085b", sign_3="a\x0bb\x0cc"),
+            "~\u2028~": {},
+            "!\u0085!": {},
+        },
     ),
     products(
         "signs_that_mean_nothing_here",
@@ -984,6 +990,7 @@ ROWS = [
         + text(product("latin-3", "Crème")),
         stored=names(latin_1="Tea", latin_3="Crème"),
         rejected={3: "invalid_utf8"},
+        raw={3: "latin-2,1,Books,Crème"},
     ),
     Case(
         "a_letter_cut_in_two",

@@ -75,7 +75,7 @@ class Lake:
         return json.loads((self.folder / "runs" / run_id / "summary.json").read_text())
 
     def manifest(self, run_id: str) -> dict[str, dict[str, Any]]:
-        lines = (self.folder / "runs" / run_id / "manifest.jsonl").read_text().splitlines()
+        lines = (self.folder / "runs" / run_id / "manifest.jsonl").read_bytes().splitlines()
         return {line["path"]: line for line in map(json.loads, lines)}
 
     def path(self, table: str) -> str:

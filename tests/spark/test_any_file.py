@@ -22,6 +22,7 @@ from tests.corpus.cases import ITEMS as ITEMS_HEADER
 from tests.corpus.cases import ORDERS as ORDERS_HEADER
 from tests.corpus.cases import PRODUCTS as PRODUCTS_HEADER
 from tests.model import OUTCOMES, RawFile, SetAside, read_file
+from local.aws.job import job_arguments
 from tests.spark.conftest import Lake, check_equation
 
 FILES = int(os.environ.get("FUZZ_FILES", "500"))
@@ -193,6 +194,27 @@ def drawn_files() -> list[RawFile]:
 
     collect()
     return list(drawn.values())[:FILES]
+
+
+# ---- files that are bad as a whole
+def test_a_file_that_was_set_aside_for_its_rows_is_no_duplicate_and_can_be_taken(
+    lake: Lake,
+) -> None:
+    names = ("more_than_half_of_twenty_rows_are_bad", "a_second_header_in_another_order")
+    mostly, mixed = (next(one for one in CASES if one.name == name) for name in names)
+    files = [RawFile(case.path, case.content, DELIVERED) for case in (mostly, mixed)]
+    raw = lake.write(files, lake.folder / "raw")
+    for run_id in ("first", "again"):
+        lake.run_on(raw, run_id)
+        entries = lake.manifest(run_id)
+        assert {one.path: entries[one.path]["outcome"] for one in files} == {
+            one.path: "set_aside" for one in files
+        }, run_id
+        assert entries[mostly.path]["reason"] == "mostly_rejected"
+        assert (lake.rows("clean_orders"), lake.records()) == ([], [])
+    arguments = job_arguments(raw, lake.folder, "taken", force=True)
+    assert lake.job.main([*arguments, "--MAX_REJECTED_PERCENT", "100"]) == 0
+    assert (len(lake.rows("clean_orders")), len(lake.records())) == (9, 11)
 
 
 # ---- runs

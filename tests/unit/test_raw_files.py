@@ -419,16 +419,61 @@ def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: P
     files = job.discover(arguments, no_session).files
     timed = job.Timings(NOW)
     job.finish(arguments, timed, job.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
-    lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_text("utf-8").splitlines()
+    lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == ["unusable_path"]
     summary = json.loads((tmp_path / "runs" / "run-1" / "summary.json").read_text("utf-8"))
     assert summary["files"]["set_aside_by_reason"] == {"unusable_path": 1}
 
 
-def test_a_hundred_thousand_paths_are_one_look_each() -> None:
-    job = load_job()
-    paths = [f"orders/{'a/' * (place % 50)}x{place}.csv" for place in range(100_000)]
-    assert all(job.dataset_of(path) == "orders" for path in paths)
+# ---- files that are bad as a whole
+@pytest.mark.parametrize(
+    ("rows", "rejected", "percent", "bad"),
+    [
+        (20, 10, 50, False),
+        (20, 11, 50, True),
+        (19, 19, 50, False),
+        (0, 0, 0, False),
+        (20, 1, 0, True),
+        (20, 20, 99, True),
+        (20, 20, 100, False),
+        (3_000_000_000, 1_500_000_001, 50, True),
+    ],
+)
+def test_a_file_is_mostly_rejected_by_more_than_a_share_of_twenty_rows(
+    rows: int, rejected: int, percent: int, bad: bool
+) -> None:
+    assert load_job().RowCounts(rows, rejected).mostly_rejected(percent) is bad
+
+
+@pytest.mark.parametrize("rows", [0, 7])
+def test_a_file_of_which_no_header_came_back_is_never_loaded(tmp_path: Path, rows: int) -> None:
+    job, raw = load_job(), looked_at(PRODUCTS)
+    read = job.StagedDataset(job.PRODUCTS, None, counts={raw.id: job.RowCounts(rows=rows)})
+    for staged in (read, job.StagedDataset(job.PRODUCTS, None)):
+        judged = job.judge_content(raw, staged, arguments_of(tmp_path))
+        assert judged.outcome != "loaded" and judged.destination != "archive"
+        assert raw.stored.path in judged.detail
+
+
+def test_a_file_with_two_orders_of_columns_is_set_aside(tmp_path: Path) -> None:
+    job, raw = load_job(), looked_at(PRODUCTS)
+    counts = {raw.id: job.RowCounts(rows=2, headers=1, other_headers=1)}
+    staged = job.StagedDataset(job.PRODUCTS, None, counts=counts)
+    judged = job.judge_content(raw, staged, arguments_of(tmp_path))
+    assert (judged.outcome, judged.reason) == ("set_aside", "mixed_headers")
+
+
+# ---- a table's log
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85"])
+def test_a_key_with_a_sign_that_some_take_for_a_line_end_leaves_the_log_readable(
+    tmp_path: Path, sign: str
+) -> None:
+    stats = json.dumps({"numRecords": 1, "minValues": {"id": f"a{sign}b"}}, ensure_ascii=False)
+    actions = [{"commitInfo": {"operation": "WRITE"}}, {"add": {"path": "x", "stats": stats}}]
+    lines = [json.dumps(action, ensure_ascii=False) + "\n" for action in actions]
+    (tmp_path / "_delta_log").mkdir()
+    (tmp_path / "_delta_log" / f"{0:020d}.json").write_text("".join(lines), "utf-8")
+    assert load_job().DeltaLog(str(tmp_path)).files() == {"x": 1}
 
 
 # ---- gone since the listing
