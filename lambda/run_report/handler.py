@@ -565,26 +565,19 @@ def _when(value: Any) -> dt.datetime | None:
 # The Lambda
 # --------------------------------------------------------------------------------------------------
 def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
-    """Write the page of the run; returns its place.
-
-    A run without a summary gets a page that says so.
-    """
+    """Write the page and the cost of the run, and tell its metrics; returns the page's place."""
     import boto3
 
-    bucket, prefix = os.environ["LAKE_BUCKET"], os.environ.get("RUNS_PREFIX", "runs/")
-    folder = f"{prefix}{event['run_id']}/"
+    run_id, bucket = event["run_id"], os.environ["LAKE_BUCKET"]
+    folder = f"{os.environ.get('RUNS_PREFIX', 'runs/')}{run_id}/"
     s3 = boto3.client("s3")
     history, asl = execution(boto3.client("stepfunctions"), event.get("execution_arn"))
     spent = cost.of_run(history, asl) if history and asl else None
     if event.get("only") == "cost":
         return {"line": cost.line(spent) if spent else NO_COST}
     text = read(s3, bucket, folder + "summary.json")
-    summary = json.loads(text) if text else no_summary(event["run_id"])
-    manifest = [
-        json.loads(line)
-        for line in (read(s3, bucket, folder + "manifest.jsonl") or "").splitlines()
-        if line.strip()
-    ]
+    summary = json.loads(text) if text else no_summary(run_id)
+    manifest = json_lines(read(s3, bucket, folder + "manifest.jsonl") or "")
     page = render(summary, manifest, history, asl, summary.get("reject_examples"), spent)
     s3.put_object(
         Bucket=bucket,
@@ -594,14 +587,27 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
     )
     before = json.loads(read(s3, bucket, folder + "cost.json") or "{}")
     if spent:
-        rows_told = bool(before.get("rows_told")) or summary.get("status") == "SUCCEEDED"
-        record = {"run_id": event["run_id"], **spent, "rows_told": rows_told}
-        s3.put_object(
-            Bucket=bucket, Key=folder + "cost.json", Body=json.dumps(record, indent=1).encode()
-        )
+        record = cost_record(run_id, spent, summary, before)
+        s3.put_object(Bucket=bucket, Key=folder + "cost.json", Body=record.encode())
     for line in measures(summary, history or [], spent, before):
         print(line)
     return {"report": f"s3://{bucket}/{folder}report.html"}
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def cost_record(
+    run_id: str,
+    spent: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    before: Mapping[str, Any],
+) -> str:
+    """cost.json, with whether the run's rows have been told as metrics: now, or `before` it was
+    redriven."""
+    rows_told = bool(before.get("rows_told")) or summary.get("status") == "SUCCEEDED"
+    return json.dumps({"run_id": run_id, **spent, "rows_told": rows_told}, indent=1)
 
 
 def measures(
@@ -611,23 +617,18 @@ def measures(
     before: Mapping[str, Any],
 ) -> list[str]:
     """The run as metrics. `before` is the cost.json that the run had left before it was redriven:
-    rows count once, and the cost is what it cost more since."""
+    rows count once, and the cost is what it cost more since.
+    """
+    environment, now = os.environ.get("ENVIRONMENT", "prod"), dt.datetime.now(dt.UTC)
     usd = spent["usd"] - before.get("usd", 0) if spent else None
     told = {"run_id": summary.get("run_id")} if before.get("rows_told") else summary
-    return list(
-        metrics.lines(
-            os.environ.get("ENVIRONMENT", "prod"),
-            told,
-            metrics.freshness(history),
-            usd,
-            dt.datetime.now(dt.UTC),
-        )
-    )
+    return list(metrics.lines(environment, told, metrics.freshness(history), usd, now))
 
 
 def lean(event: Mapping[str, Any]) -> dict[str, Any]:
     """An event without what went into a state and came out of it, which holds the summary again and
-    again; a task's answer stays."""
+    again; a task's answer stays.
+    """
     return {
         key: {name: inner for name, inner in value.items() if name not in ("input", "output")}
         if key in ("stateEnteredEventDetails", "stateExitedEventDetails")

@@ -3,6 +3,7 @@ it looks for."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 
@@ -131,3 +132,33 @@ def test_rows_that_were_lost_since_the_run_are_counted_and_rows_of_a_later_run_a
 ) -> None:
     violations, detail = lake.check("row_counts", rows=(2, 5, 1))
     assert violations == 3 and "rows lost from clean_orders: 3" in detail
+
+
+def test_the_last_good_delivery_and_the_oldest_waiting_row_of_each_dataset_are_found(
+    tmp_path: Path,
+) -> None:
+    """A file of which every row was rejected is no good delivery, and a rejected row does not
+    wait."""
+    noon = dt.datetime(2025, 4, 1, 12, tzinfo=dt.UTC)
+    hours = [noon + dt.timedelta(hours=number) for number in range(4)]
+    stamp = pa.timestamp("us", "UTC")
+    ledger = {
+        "dataset": ["orders", "orders", "products"],
+        "rows_read": [3, 2, 4],
+        "rejected": [1, 0, 4],
+        "ingested_at": pa.array([hours[0], hours[1], hours[3]], stamp),
+    }
+    records = {
+        "dataset": ["order_items", "order_items", "orders"],
+        "status": ["parked", "parked", "rejected"],
+        "file_modified": pa.array([hours[2], hours[1], hours[0]], stamp),
+    }
+    tables = {"ingested_files": ledger, "rejected_records": records}
+    for name, columns in tables.items():
+        write_deltalake(str(tmp_path / name), pa.table(columns))
+    answer = Athena({name: str(tmp_path / name) for name in tables}).query(SQL["freshness"])
+    assert answer.names == ["what", "moment"]
+    assert sorted(answer.text_rows()) == [
+        ["orders", "2025-04-01T13:00:00.000Z"],
+        ["parked order_items", "2025-04-01T13:00:00.000Z"],
+    ]

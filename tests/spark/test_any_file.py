@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from local.aws.job import job_arguments
 from tests.corpus.cases import CASES, item, order, product, text
 from tests.corpus.cases import ITEMS as ITEMS_HEADER
 from tests.corpus.cases import ORDERS as ORDERS_HEADER
 from tests.corpus.cases import PRODUCTS as PRODUCTS_HEADER
 from tests.model import OUTCOMES, RawFile, SetAside, read_file
-from local.aws.job import job_arguments
 from tests.spark.conftest import Lake, check_equation
 
 FILES = int(os.environ.get("FUZZ_FILES", "500"))

@@ -12,7 +12,7 @@ import pytest
 
 from tests import emf
 from tests.unit.test_report import SUMMARY, report
-from tools.template import Template
+from tools.template import ROOT, Template
 
 metrics = report.metrics
 NOW = dt.datetime(2025, 4, 16, 12, tzinfo=dt.UTC)
@@ -151,6 +151,15 @@ def test_the_alarms_follow_their_parameters() -> None:
     assert fresh["TreatMissingData"] == "breaching", "no run at all is not fresh either"
     longest = template.document["Parameters"]["FreshnessHours"]["MaxValue"] * fresh["Period"]
     assert longest <= 7 * 86_400, "CloudWatch looks back no further"
+
+
+def test_the_docs_name_every_metric_and_ask_for_the_months_sum_by_its_name() -> None:
+    runbook, costs = (
+        (ROOT / "docs" / name).read_text("utf-8") for name in ("runbook.md", "costs.md")
+    )
+    assert [name for name in metrics.UNITS if f"`{name}`" not in runbook] == []
+    asked = f"--namespace {metrics.NAMESPACE} --metric-name RunCost --dimensions Name=Environment,"
+    assert asked in costs and "RunCost" in metrics.UNITS
 
 
 @pytest.mark.parametrize(
