@@ -993,6 +993,23 @@ ROWS = [
         raw={3: "latin-2,1,Books,Crème"},
     ),
     Case(
+        "a_row_in_latin_1_beside_a_value_on_two_lines",
+        "products/latin_1_lines.csv",
+        text(PRODUCTS, product("latin-4", '"two\nlines"'))
+        + 'latin-5,1,Books,Crème\nlatin-6,1,"Bo\noks",Crème\nlatin-é,1,,\n'.encode("latin-1"),
+        stored=names(latin_4="two\nlines"),
+        rejected={4: "invalid_utf8", 5: "invalid_utf8", 7: "invalid_utf8"},
+        raw={4: "latin-5,1,Books,Crème", 5: 'latin-6,1,"Bo\noks",Crème'},
+    ),
+    Case(
+        "a_row_in_latin_1_with_old_macintosh_line_ends",
+        "products/latin_1_cr.csv",
+        f"{PRODUCTS}\rlatin-7,1,Books,Crème\rlatin-8,1,,\r,1,,\r".encode("latin-1"),
+        stored={"latin-8": {}},
+        rejected={2: "invalid_utf8", 4: "missing_product_id"},
+        raw={2: "latin-7,1,Books,Crème"},
+    ),
+    Case(
         "a_letter_cut_in_two",
         "products/cut_letter.csv",
         text(PRODUCTS, product("cut-1")) + "cut-2,1,Books,日".encode()[:-1],
