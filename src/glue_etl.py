@@ -417,7 +417,7 @@ INTEGER_SHAPE = r"^[+-]?\d+(\.0+)?$"
 NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 DECIMAL_COMMA_SHAPE = r"^[+-]?\d*,\d{1,2}$"
 AMBIGUOUS_NUMBER_SHAPE = r"^[+-]?\d{1,3}(,\d{3})+$"  # one thousand, or one and a bit
-LOST_DIGITS_SHAPE = r"^\d(\.\d+)?E\+\d+$"  # a spreadsheet's 2.02504E+11
+LOST_DIGITS_SHAPE = r"^\d([.,]\d+)?E\+\d+$"  # a spreadsheet's 2.02504E+11
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "1.0")
 FALSE_WORDS = ("0", "false", "f", "no", "n", "0.0")
 NULL_WORDS = ("null", "\\n", "nan", "#n/a", "none", "nat", "<na>")  # in keys and typed columns
@@ -449,6 +449,9 @@ def trimmed(text: SparkColumn) -> SparkColumn:
 def value_text(column: Column, cell: SparkColumn) -> SparkColumn:
     """The text of a cell as its column's parser takes it; NULL where it says nothing."""
     text = trimmed(cell)
+    if column.identifier:  # ="00081" is how users of spreadsheets keep zeros
+        unwrapped = trimmed(F.regexp_extract(text, '^="([^"]*)"$', 1))
+        text = F.when(text.rlike('^="[^"]*"$'), unwrapped).otherwise(text)
     if column.type == "STRING" and not column.identifier:
         return F.when((text != "") & ~text.isin(*NULL_TEXTS), text)
     nothing = (text == "") | F.lower(text).isin(*NULL_WORDS)
@@ -458,13 +461,8 @@ def value_text(column: Column, cell: SparkColumn) -> SparkColumn:
 
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
-    """A name as text; a spreadsheet's `123.0` is `123`, its `="00081"` is `00081`.
-
-    NULL for 2.02504E+11, where a spreadsheet has lost the digits.
-    """
-    text = F.when(text.rlike('^="[^"]*"$'), F.regexp_extract(text, '^="([^"]*)"$', 1)).otherwise(
-        text
-    )
+    """A name as text; a spreadsheet's `123.0` is `123`, and 2.02504E+11, where it has lost the
+    digits, is NULL."""
     whole = F.when(text.rlike(r"^\d+\.0+$"), F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
     return F.when(~text.rlike(LOST_DIGITS_SHAPE), whole)
 
@@ -600,6 +598,11 @@ class StoredObject:
     etag: str
     size: int
     modified: dt.datetime
+
+    @property
+    def name(self) -> str:
+        """The path as a text that can be written: a name on disk may be no UTF-8."""
+        return self.path.encode("utf-8", "backslashreplace").decode("utf-8")
 
     @property
     def text_bytes(self) -> int:
@@ -783,7 +786,7 @@ class DeltaLog:
 
 
 def _log_commit(version: int, text: bytes) -> LogCommit:
-    actions = [json.loads(line) for line in text.decode("utf-8").splitlines() if line]
+    actions = [json.loads(line) for line in text.splitlines() if line]
     info: dict[str, Any] = next(
         (action["commitInfo"] for action in actions if "commitInfo" in action), {}
     )
@@ -839,14 +842,14 @@ class RawFile:
         """
         text = f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}"
         told = f"\n{self.outcome}" if self.outcome in ("set_aside", "unreadable") else ""
-        return hashlib.sha256((text + told).encode()).hexdigest()[:24]
+        return hashlib.sha256((text + told).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
     @property
     def source(self) -> dict[str, Any]:
         """The file's version, in the columns of FILE_DDL."""
         one = self.stored
         names = ("file_path", "file_etag", "file_size", "file_modified")
-        values = (one.path, one.etag, one.size, one.modified.isoformat())
+        values = (one.name, one.etag, one.size, one.modified.isoformat())
         return dict(zip(names, values, strict=True))
 
     @property
@@ -890,7 +893,7 @@ def discover(arguments: JobArguments, session: Callable[[], SparkSession]) -> Di
 def _judge(raw: RawFile, known: bool, force: bool) -> RawFile:
     """A file with what the ledger says of it."""
     if known and raw.outcome == "loaded" and not force:
-        detail = f"{raw.stored.path}: these bytes were loaded before"
+        detail = f"{raw.stored.name}: these bytes were loaded before"
         return replace(raw, known=True, outcome="duplicate", detail=detail)
     return replace(raw, known=known)
 
@@ -931,6 +934,8 @@ def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
     It goes if the archive of the run before is still at work.
     """
     raw = RawFile(stored, dataset_of(stored.path))
+    if re.search(UNUSABLE_PATH, stored.path):
+        return set_aside(raw, "unusable_path")
     try:
         raw = replace(raw, stored=store.with_etag(stored))
         return with_header(store, raw)
@@ -954,33 +959,34 @@ def dataset_of(path: str) -> str | None:
 
 def set_aside(raw: RawFile, reason: str, found: str = "") -> RawFile:
     """A file that cannot be loaded as a whole; `found` says what was seen in it."""
-    detail = f"{raw.stored.path}: {FILE_REASONS[reason]}" + (f" ({found})" if found else "")
+    detail = f"{raw.stored.name}: {FILE_REASONS[reason]}" + (f" ({found})" if found else "")
     return replace(raw, outcome="set_aside", reason=reason, detail=detail[:TEXT_LIMIT])
 
 
 def unreadable(raw: RawFile, why: str) -> RawFile:
     """A file whose bytes cannot be had; it stays where it is, and is told once."""
     todo = "restore it, allow the job to read it, or delete it"
-    detail = f"{raw.stored.path}: {why}; {todo}"[:TEXT_LIMIT]
+    detail = f"{raw.stored.name}: {why}; {todo}"[:TEXT_LIMIT]
     return replace(raw, outcome="unreadable", reason="unreadable", detail=detail)
 
 
 def with_header(store: Storage, raw: RawFile) -> RawFile:
     """A file with its layout, or set aside with the reason."""
     name = raw.stored.path
-    if re.search(UNUSABLE_PATH, name):
-        return set_aside(raw, "unusable_path")
     if re.search(UNFINISHED, name):
         return set_aside(raw, "unfinished_upload")
     if raw.dataset is None:
         return set_aside(raw, "unknown_dataset")
+    if not raw.stored.size:
+        return set_aside(raw, "empty_file")
     if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
         return set_aside(raw, "gzip_name")
     try:
         head = read_head(store, raw.stored)
     except zlib.error as error:
         return set_aside(raw, "truncated_gzip", str(error))
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < head.count(0) / max(len(head), 1) < 0.8:
+    first = head.split(b"\n", 1)[0]
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < first.count(0) / max(len(first), 1) < 0.8:
         return set_aside(raw, "utf16")
     return with_layout(raw, head.decode("utf-8", errors="replace"))
 
@@ -1024,10 +1030,7 @@ def unpack_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def with_layout(raw: RawFile, text: str) -> RawFile:
     """Find the header, which is the first record, and its delimiter."""
-    text = text.lstrip(BLANKS)
-    first, _, rest = text.partition("\n")
-    if re.match(DELIMITER_LINE, first.strip()):
-        text = rest.lstrip(BLANKS)
+    text = _from_header(text)
     if not text:
         return set_aside(raw, "empty_file")
     wanted = next(table for table in TABLES if table.dataset == raw.dataset).column_names
@@ -1040,6 +1043,18 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
     if one_field_more(text, layout):
         layout = replace(layout, names=(*layout.names, ""))
     return replace(raw, layout=layout, ignored_columns=ignored)
+
+
+def _from_header(text: str) -> str:
+    """The text from its header on, without blank lines and a line that names the delimiter."""
+    text = text.lstrip(BLANKS)
+    while match := re.match(r"([^\r\n]*)(\r\n|\n|\r|\Z)", text):
+        line = match.group(1)
+        blank = not line.strip(BLANKS + '",;|')
+        if not text or not (blank or re.match(DELIMITER_LINE, line.strip())):
+            break
+        text = text[match.end() :].lstrip(BLANKS)
+    return text
 
 
 def header_problem(layout: Layout, wanted: Sequence[str], text: str) -> tuple[str, str] | None:
@@ -1288,6 +1303,8 @@ LINE_BREAK = r"\r\n|\n|\r"
 CONTROL_CHARACTER = r"[\x00-\x08\x0e-\x1f\x7f]"
 END_OF_FILE = "\x1a"  # Ctrl-Z, as DOS ends a file
 DELIMITER_LINE = "^(?i:sep=).$"  # Excel's own first line
+LATIN_1 = "".join(chr(byte) for byte in range(0x80, 0x100))
+RAW_BYTES = "".join(chr(0xEF00 + byte) for byte in range(0x80, 0x100))  # of Unicode's private use
 FEWEST_ROWS = 20  # of a file that can be mostly_rejected
 
 
@@ -1475,7 +1492,7 @@ def most_reasons(raw: RawFile, staged: StagedDataset) -> list[tuple[str, int]]:
 
 def _mark_changed(raw: RawFile) -> RawFile:
     detail = "overwritten or deleted while the run read it; it stays for the next run"
-    return replace(raw, outcome="changed", detail=f"{raw.stored.path}: {detail}")
+    return replace(raw, outcome="changed", detail=f"{raw.stored.name}: {detail}")
 
 
 def changed_files(store: Storage, raws: Iterable[RawFile]) -> set[str]:
@@ -1634,7 +1651,7 @@ def plain_line(layout: Layout, table: Table) -> str:
         column.name: PLAIN_IDENTIFIER if column.identifier else PLAIN_VALUES[column.type]
         for column in table.columns
     }
-    cells = [values.get(name, UNUSED_VALUE) for name in layout.names]
+    cells = [values.get(name, UNUSED_VALUE if name else "") for name in layout.names]
     return "^" + re.escape(layout.delimiter).join(cells) + r"\z"
 
 
@@ -1668,7 +1685,7 @@ def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Data
         if one.required or one.type != "STRING"
     ]
     doubts += [rule.broken(written.__getitem__, F.col) for rule in table.rules]
-    doubts.append(F.lower(table.key) == table.key)  # perhaps the header once more
+    doubts.append(F.lower(table.key).isin(table.column_names))  # perhaps a header once more
     doubt = any_of(F.coalesce(one, F.lit(False)) for one in doubts)
     kind = F.when(F.col("_header"), HEADER).when(F.col("_plain") & ~doubt, RECORD)
     none = [
@@ -1688,28 +1705,41 @@ def table_values(table: Table) -> list[SparkColumn]:
 
 
 # -- the parser ------------------------------------------------------------------------------------
-QUOTED = r'[ \t]*+"[^"]*+(?:""[^"]*+)*+"[ \t]*+'
+def quoted_field(delimiter: str) -> str:
+    blank = "[ ]" if delimiter == "\t" else r"[ \t]"
+    return rf'{blank}*+"[^"]*+(?:""[^"]*+)*+"{blank}*+'
 
 
 def record_pattern(delimiter: str) -> str:
     """A record and its line end, quoted fields with line breaks included."""
-    sign = re.escape(delimiter)
-    one = rf"(?:{QUOTED}(?=[{sign}\r\n]|\z)|[^{sign}\r\n]*+)"
+    sign, quoted = re.escape(delimiter), quoted_field(delimiter)
+    one = rf"(?:{quoted}(?=[{sign}\r\n]|\z)|[^{sign}\r\n]*+)"
     return rf"({one}(?:{sign}{one})*+)(?:{LINE_BREAK}|\z)"
 
 
 def closed_pattern(delimiter: str) -> str:
     """A record all of whose quoted fields are closed, with nothing behind their quotes."""
-    sign = re.escape(delimiter)
-    one = rf'(?:{QUOTED}|(?![ \t]*")[^{sign}]*+)'
+    sign, quoted = re.escape(delimiter), quoted_field(delimiter)
+    one = rf'(?:{quoted}|(?![ \t]*")[^{sign}]*+)'
     return rf"^{one}(?:{sign}{one})*+\z"
+
+
+def cell_pattern(delimiter: str) -> str:
+    """A field behind its delimiter."""
+    sign = re.escape(delimiter)
+    return rf"{sign}({quoted_field(delimiter)}|[^{sign}]*+)"
 
 
 def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
     """PLACE for each record of files in which a quoted field holds a line break.
 
-    `lines` are all lines of these files. A record whose quotes do not close is one line.
+    `lines` are all lines of these files. A record whose quotes do not close is one line. Patterns
+    would lose the bytes of lines that are not UTF-8: they go through as RAW_BYTES.
     """
+    raw = F.regexp_replace("_raw", "^\ufeff+", "")
+    as_bytes = F.translate(F.decode(F.col("_raw").cast("binary"), "ISO-8859-1"), LATIN_1, RAW_BYTES)
+    kept = F.when(valid_utf8(F.col("_raw")), raw).otherwise(as_bytes).alias("_raw")
+    lines = lines.select("_file", "_split", "_mid", "_layout", kept)
     in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
     text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
     files = lines.groupBy("_file", "_layout").agg(text.alias("_all"))
@@ -1762,24 +1792,25 @@ def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> D
     """Add _kind, _broken (what is wrong with the record's shape) and `_c_<column>`, its text."""
     text = F.col("_text")
     lines = lines.select(*PLACE, F.regexp_replace("_raw", "^\ufeff+|\r\\z", "").alias("_text"))
-    signs = [re.escape(layout.delimiter) for layout in layouts]
     delimiter = by_layout([layout.delimiter for layout in layouts])
-    one_cell = by_layout([f"{sign}({QUOTED}|[^{sign}]*+)" for sign in signs])
+    one_cell = by_layout([cell_pattern(layout.delimiter) for layout in layouts])
     quoted = F.regexp_extract_all(F.concat(delimiter, text), one_cell, F.lit(1))
     closed = F.regexp_like(text, by_layout([closed_pattern(one.delimiter) for one in layouts]))
     cells = F.when(~text.contains('"'), split_by(text, layouts))
     cells = cells.when(closed, F.transform(quoted, _unquoted))
     lines = lines.select(*PLACE, "_text", cells.alias("_cells"))
     wide = by_layout([len(layout.names) for layout in layouts])
+    spare = by_layout([int(layout.names[-1] == "") for layout in layouts])  # one field more
+    filled = (spare == 1) & (trimmed(F.element_at("_cells", -1)) != "") & (F.size("_cells") == wide)
     further = F.slice(F.split("_text", LINE_BREAK), F.lit(2), F.size(F.split("_text", LINE_BREAK)))
     swallowed = F.exists(further, lambda line: F.size(split_by(line, layouts)) == wide)
     broken = (
-        F.when(~valid_utf8(F.col("_raw")), "invalid_utf8")
+        F.when(~valid_utf8(F.col("_raw")) | text.rlike(f"[{RAW_BYTES}]"), "invalid_utf8")
         .when(text.rlike(CONTROL_CHARACTER), "control_character")
         .when(F.col("_cells").isNull(), "unclosed_quote")
         .when(text.rlike("[\r\n]") & swallowed, "swallowed_row")
-        .when(F.size("_cells") < wide, "too_few_fields")
-        .when(F.size("_cells") > wide, "too_many_fields")
+        .when(F.size("_cells") < wide - spare, "too_few_fields")
+        .when((F.size("_cells") > wide) | filled, "too_many_fields")
     )
     kind = kind_of_line(table, layouts).alias("_kind")
     texts = [cell.alias(f"_c_{name}") for name, cell in cell_of(table, layouts).items()]
@@ -1819,7 +1850,8 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
     numbers) and texts_ (other keys)."""
     raw = F.col("_raw")
     quotes = F.length(raw) - F.length(F.replace(raw, F.lit('"'), F.lit("")))
-    open_line = (quotes % 2 == 1) | F.instr(raw, "\r").between(1, F.length(raw) - 1)
+    returns = F.octet_length(raw) - F.octet_length(F.replace(raw, F.lit("\r"), F.lit("")))
+    open_line = (quotes % 2 == 1) | (returns > F.when(raw.endswith("\r"), 1).otherwise(0))
     open_line = F.when(F.col("_kind").isNull(), open_line).otherwise(False)
     measures = {
         "lines": "count(*)",
@@ -1939,9 +1971,6 @@ def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
     while len(done) < len(TABLES):
         left = [table for table in TABLES if table.dataset not in done]
         ready = [table for table in left if all(one.dataset in done for one in table.parents)]
-        if not ready:
-            names = ", ".join(table.dataset for table in left)
-            raise JobError(f"The parents of {names} refer to each other: declare them in order")
         done |= {one.table.dataset: one for one in map_concurrently(resolve_table, ready)}
     for one in done.values():
         check_conservation(one)
@@ -2349,7 +2378,7 @@ def check_conservation(resolved: Resolved) -> None:
         outcomes = {name: counts[name] for name in OUTCOMES}
         if counts["rows_read"] != sum(outcomes.values()):
             raise ConservationError(
-                f"{raw.stored.path}: {counts['rows_read']} rows were read, but their outcomes add "
+                f"{raw.stored.name}: {counts['rows_read']} rows were read, but their outcomes add "
                 f"up to {sum(outcomes.values())}: {outcomes}. Nothing of this run is written, and "
                 "the file stays in the raw zone; run again, and report this if it comes back"
             )
@@ -2432,7 +2461,7 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
 
     raw = line_text()
     as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
-    readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
+    readable = F.when(valid_utf8(raw), F.translate(raw, RAW_BYTES, LATIN_1)).otherwise(as_bytes)
     return rows.join(files_frame(resolved.staged), "_file").select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),
@@ -2730,8 +2759,8 @@ def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[str, Coun
     lines = [
         {
             "bucket": store.bucket,
-            "key": store.key(raw.stored.path),
-            "path": raw.stored.path,
+            "key": store.key(raw.stored.name),
+            "path": raw.stored.name,
             "etag": raw.stored.etag,
             "size": raw.stored.size,
             "last_modified": iso(raw.stored.modified),
@@ -2801,8 +2830,19 @@ def finish(
 # --------------------------------------------------------------------------------------------------
 # The run
 # --------------------------------------------------------------------------------------------------
+def check_declarations() -> None:
+    """Raise where a table is declared before its parents, or refers to itself."""
+    declared: set[str] = set()
+    for table in TABLES:
+        late = [one.dataset for one in table.parents if one.dataset not in declared]
+        if late:
+            raise JobError(f"{table.name} refers to {', '.join(late)}: declare that before it")
+        declared.add(table.dataset)
+
+
 def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
     """The five steps; returns the summary."""
+    check_declarations()
     with timed("discovered"):
         found = discover(arguments, lambda: spark_session(local=arguments.local))
     if not found.anything_new:

@@ -595,7 +595,7 @@ def handler(event: Mapping[str, Any], context: Any = None) -> dict[str, str]:
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def cost_record(

@@ -200,6 +200,61 @@ def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(
     ] == [1, 1, 1]
 
 
+def test_a_column_that_is_not_declared_any_more_stays_in_the_table(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brand = lake.job.Column("brand", "STRING", "who makes it")
+    wider = replace(lake.job.PRODUCTS, columns=(*lake.job.PRODUCTS.columns, brand))
+    narrow = lake.job.TABLES
+    monkeypatch.setattr(lake.job, "TABLES", (wider, *narrow[1:]))
+    header = PRODUCTS[:-1] + ",brand\n"
+    lake.run([csv_file("products.csv", header + "1,2,Food,Tea,Twig\n2,2,Food,Rice,Bag\n", 0)])
+    monkeypatch.setattr(lake.job, "TABLES", narrow)
+    lake.run([csv_file("products_2.csv", PRODUCTS + "1,2,Food,Green tea\n3,2,Food,Oil\n", 1)])
+    rows = {row[0]: (row[3], row[4]) for row in lake.rows("clean_products")}
+    assert rows == {"1": ("Green tea", "Twig"), "2": ("Rice", "Bag"), "3": ("Oil", None)}
+
+
+def test_a_new_dataset_with_another_parent_waits_for_it_and_for_the_parents_of_that(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Returns of order items: a parent that may wait itself, and a column no other dataset has."""
+    job = lake.job
+    returns = job.Table(
+        dataset="returns",
+        name="clean_returns",
+        key="return_id",
+        columns=(
+            job.Column("return_id", "STRING", "the return", required=True, identifier=True),
+            job.Column("item", "STRING", "the item sent back", required=True, identifier=True),
+        ),
+        parents=(job.Parent("item", "order_items", "orphan_item"),),
+    )
+    monkeypatch.setattr(job, "TABLES", (*job.TABLES, returns))
+    first = [
+        csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1),
+        csv_file("order_items/1.csv", ITEMS + item("i1", "o1"), 2),
+        csv_file("returns/1.csv", "return_id,item\nr1,i1\nr2,i9\n", 3),
+    ]
+    summary = lake.run(first)
+    check_equation(summary)
+    assert summary["datasets"]["returns"]["parked"] == 2 and lake.rows("clean_returns") == []
+    summary = lake.run([csv_file("orders/1.csv", ORDERS + order("o1"), 4)])
+    check_equation(summary)
+    assert summary["datasets"]["returns"]["admitted"] == 1
+    assert lake.rows("clean_returns") == [("r1", "i1")]
+
+
+def test_a_table_that_is_declared_before_its_parent_is_an_error_not_a_run_without_end(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products, orders, items = lake.job.TABLES
+    circle = replace(orders, parents=(lake.job.Parent("order_id", "order_items", "orphan"),))
+    monkeypatch.setattr(lake.job, "TABLES", (products, circle, items))
+    summary = lake.run(first_delivery(), expect=1)
+    assert "declare that before it" in summary["error"]
+
+
 def test_what_the_driver_knows_reaches_spark_character_by_character(job: Any, spark: Any) -> None:
     rows = [
         {
@@ -323,15 +378,15 @@ def test_a_large_batch_need_not_hold_every_dataset(
 def test_a_lost_row_fails_the_run_before_the_ledger(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = lake.job.against_table
-    monkeypatch.setattr(lake.job, "against_table", lambda *given: real(*given).limit(1))
+    real = lake.job.with_outcome
+    monkeypatch.setattr(lake.job, "with_outcome", lambda *given: real(*given).limit(1))
     summary = lake.run(first_delivery(), expect=1)
     assert (
         summary["status"] == "FAILED"
         and "ConservationError" in summary["error"]
         and "products.csv: 2 rows" in summary["error"]
     )
-    monkeypatch.setattr(lake.job, "against_table", real)
+    monkeypatch.setattr(lake.job, "with_outcome", real)
     assert not Path(lake.path("ingested_files")).exists()
     assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
 
@@ -418,13 +473,13 @@ def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_e
     parked: int,
 ) -> None:
     monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
-    real, looked = lake.job.against_table, []
+    real, looked = lake.job.with_outcome, []
 
-    def against_table(rows: Any, table: Any, existing: Any) -> Any:
+    def with_outcome(rows: Any, table: Any) -> Any:
         looked.append(table.name)
-        return real(rows, table, existing)
+        return real(rows, table)
 
-    monkeypatch.setattr(lake.job, "against_table", against_table)
+    monkeypatch.setattr(lake.job, "with_outcome", with_outcome)
     first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
     summary = lake.run(
         [
