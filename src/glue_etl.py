@@ -102,7 +102,7 @@ FILE_REASONS = {
     "binary": "the file is not text",
     "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, "
     "or use Glue 6.0",
-    "truncated_gzip": "the gzip stream ends too early or is damaged: upload the file again",
+    "truncated_gzip": "the gzip stream ends too early, or is damaged: pack and upload it again",
 }
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 INSERTED, UPDATED, UNCHANGED, SUPERSEDED, REJECTED, PARKED = OUTCOMES
@@ -1020,6 +1020,8 @@ def unpack_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj(31)
     for chunk in chunks:
         while chunk:
+            if unpacker.eof and not chunk.strip(b"\0"):
+                raise zlib.error("zeros stand behind its end, where Spark looks for more text")
             if unpacker.eof:
                 unpacker = zlib.decompressobj(31)
             yield unpacker.decompress(chunk)

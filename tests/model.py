@@ -12,7 +12,6 @@ UTC without a tzinfo.
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import math
 import re
@@ -227,7 +226,7 @@ def unwrapped(text: str) -> str:
 def parse_name(text: str) -> str:
     """An identifier; ValueError where a spreadsheet has lost its digits, as in 2.02504E+11."""
     text = unwrapped(text)
-    if re.fullmatch(r"[0-9](\.[0-9]+)?E\+[0-9]+", text):
+    if re.fullmatch(r"[0-9]([.,][0-9]+)?E\+[0-9]+", text):
         raise ValueError(text)
     return re.sub(r"\.0+", "", text) if re.fullmatch(r"[0-9]+\.0+", text) else text
 
@@ -363,15 +362,27 @@ def without_marks(text: str) -> str:
     return text
 
 
+def unpacked(content: bytes) -> bytes:
+    """All parts of a gzip file; zeros behind the last one are refused, since Spark fails there."""
+    text = b""
+    while content:
+        part = zlib.decompressobj(31)
+        try:
+            text += part.decompress(content)
+        except zlib.error:
+            raise SetAside("truncated_gzip") from None
+        if not part.eof:
+            raise SetAside("truncated_gzip")
+        content = part.unused_data
+    return text
+
+
 def text_of(file: RawFile) -> str:
     """The file's text with one character per byte (Latin-1), so that line ends and quotes can be
     found in any bytes."""
     content = file.content
     if file.path.lower().endswith(".gz") and content:
-        try:
-            content = gzip.decompress(content)  # zeros behind its end are no part of it
-        except (EOFError, OSError, zlib.error):
-            raise SetAside("truncated_gzip") from None
+        content = unpacked(content)
     first_line = content.lstrip(b" \t\r\n").split(b"\n")[0]
     if content.startswith(UTF16_MARKS) or 0.3 < share_of_zeros(first_line) < 0.8:
         raise SetAside("utf16")
