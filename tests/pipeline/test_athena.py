@@ -15,7 +15,6 @@ from local.athena import (
     Athena,
     AthenaError,
     as_text,
-    athena_type,
     hive_type,
     main,
     on_endpoint,
@@ -108,7 +107,7 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
         ),
         (
             "SELECT o.nope FROM clean_orders o",
-            "COLUMN_NOT_FOUND: line 1:8: Column 'nope' cannot be resolved",
+            "COLUMN_NOT_FOUND: line 1:8: Column 'o.nope' cannot be resolved",
         ),
         (
             "SELECT substr(order_id, 1, 1) AS x, count(*) FROM clean_orders GROUP BY x",
@@ -124,11 +123,11 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
         ),
         (
             "SELECT * FROM clean_orders WHERE date = '2025-04-01'",
-            "TYPE_MISMATCH: line 1:34: Cannot apply operator: date = varchar",
+            "TYPE_MISMATCH: line 1:39: Cannot apply operator: date = varchar",
         ),
         (
             "SELECT * FROM clean_orders WHERE order_id = 5",
-            "TYPE_MISMATCH: line 1:34: Cannot apply operator: varchar = number",
+            "TYPE_MISMATCH: line 1:43: Cannot apply operator: varchar = integer",
         ),
         (
             "SELECT user_id, count(*) FROM clean_orders",
@@ -146,7 +145,7 @@ def test_time_travel_is_refused_and_the_message_tells_the_way(athena: Athena, cl
         ("SELECT order_id,\n  FROM WHERE", "SYNTAX_ERROR: line 2:"),
         ("selec 1", "SYNTAX_ERROR: line 1:"),
         ("SELECT 'abc", "SYNTAX_ERROR: line 1:"),
-        ("SELECT 1; SELECT 2", "SYNTAX_ERROR: line 1:1: Only one sql statement is allowed"),
+        ("SELECT 1; SELECT 2", "SYNTAX_ERROR: line 1:11: Only one sql statement is allowed"),
         ("", "SYNTAX_ERROR"),
     ],
 )
@@ -261,7 +260,7 @@ def test_the_result_set_is_that_of_get_query_results(athena: Athena) -> None:
         ("date_parse('2025-04-01', '%Y-%m-%d')", "2025-04-01 00:00:00.000"),
         ("split_part('a,b', ',', 2)", "b"),
         ("json_array_length('[1, 2]')", 2),
-        ("from_iso8601_timestamp('2025-04-01T10:00:00+02:00')", "2025-04-01 08:00:00.000 UTC"),
+        ("from_iso8601_timestamp('2025-04-01T10:00:00+02:00')", "2025-04-01 10:00:00.000 +02:00"),
     ],
 )
 def test_a_function_of_trino_means_what_it_means_there(
@@ -290,8 +289,6 @@ def test_values_are_written_as_athena_writes_them(value: object, text: str | Non
 
 
 def test_type_names() -> None:
-    assert athena_type("MAP(VARCHAR, DECIMAL(3,1)[])") == "map(varchar, array(decimal(3,1)))"
-    assert athena_type("STRUCT(a INTEGER, b HUGEINT)") == "row(a integer, b bigint)"
     assert (
         hive_type("map(varchar, array(integer))") == "map<string,array<int>>"
         and hive_type("decimal(3, 1)") == "decimal(3,1)"
