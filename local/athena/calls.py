@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from . import functions, tree as t
+from . import functions
+from . import tree as t
 from . import types as ty
 from .casts import Typed, as_text, cast, coerce, local_time, quoted, zoned_time
 from .errors import Refusal, not_here
 from .functions import Signature, fill, signatures, split_types
 from .scope import Scope
 from .types import Type, common
-from .values import iso_timestamp, iso_zone, zone_of
+from .values import iso_zone, zone_of
 
 FAMILIES = {
     "number": lambda kind: kind.is_number,
@@ -27,6 +28,7 @@ FIELDS = (
     "year quarter month week day day_of_month day_of_week dow day_of_year doy year_of_week yow hour minute "
     "second timezone_hour timezone_minute"
 ).split()
+UNMOVED_BY_TWINS = ("min", "max", "bool_and", "bool_or", "every", "approx_distinct")
 ALIASES = {"substring": "substr"}
 Bindings = dict[str, Type]
 
@@ -105,7 +107,9 @@ class Calls:
         if name.startswith("extract_"):
             return self.extract(node, scope)
         if node.window is None and name in signatures("window"):
-            raise Refusal("MISSING_OVER", f"Window function {name} requires an OVER clause", node.at)
+            raise Refusal(
+                "MISSING_OVER", f"Window function {name} requires an OVER clause", node.at
+            )
         for kind in ("window", "aggregate", "scalar"):
             if name in signatures(kind):
                 return self.from_table(kind, node, scope)
@@ -121,9 +125,16 @@ class Calls:
         stars = [a for a in node.arguments if isinstance(a, t.Star)]
         if stars:
             if node.name != "count" or len(node.arguments) > 1:
-                raise Refusal("FUNCTION_NOT_FOUND", f"Unexpected parameters (*) for function {node.name}", node.at)
+                raise Refusal(
+                    "FUNCTION_NOT_FOUND",
+                    f"Unexpected parameters (*) for function {node.name}",
+                    node.at,
+                )
             return Typed(f"count(*){self.tail(node, scope)}", ty.BIGINT)
-        nested, self.inside_aggregate = self.inside_aggregate, kind == "aggregate" and node.window is None
+        nested, self.inside_aggregate = (
+            self.inside_aggregate,
+            kind == "aggregate" and node.window is None,
+        )
         try:
             plain = {
                 i: self.expression(argument, scope)
@@ -135,25 +146,35 @@ class Calls:
         signature, arguments, found = self.choose(kind, node, plain, scope)
         result = resolve(signature.result, found)
         template = signature.template.replace("{result}", result.duckdb)
-        sql = fill(template, arguments, len(signature.parameters) - 1)
-        if kind != "scalar":
-            sql = self.with_clauses(sql, node, scope)
-        if signature.result.startswith(("array(timestamp", "timestamp")) and "timestamp" not in found:
+        clauses = {} if kind == "scalar" else self.clauses(template, node, scope)
+        sql = fill(template, arguments, len(signature.parameters) - 1, clauses)
+        if (
+            signature.result.startswith(("array(timestamp", "timestamp"))
+            and "timestamp" not in found
+        ):
             result = ty.timestamp()
         return Typed(f"({sql})" if sql.startswith("CASE") else sql, result)
 
     def refuse_clauses(self, node: t.Call) -> None:
         if node.window or node.where or node.distinct or node.order:
-            raise Refusal("FUNCTION_NOT_AGGREGATE", f"'{node.name}' is not an aggregation function", node.at)
+            raise Refusal(
+                "FUNCTION_NOT_AGGREGATE", f"'{node.name}' is not an aggregation function", node.at
+            )
 
     def check_aggregate(self, node: t.Call) -> None:
         if node.window is None and self.inside_aggregate:
-            raise Refusal("NESTED_AGGREGATION", f"Cannot nest aggregations inside aggregation '{node.name}'", node.at)
+            raise Refusal(
+                "NESTED_AGGREGATION",
+                f"Cannot nest aggregations inside aggregation '{node.name}'",
+                node.at,
+            )
         if self.no_aggregates:
             message = f"{self.no_aggregates} cannot contain aggregations, window functions or grouping operations"
             raise Refusal("EXPRESSION_NOT_SCALAR", message, node.at)
         if node.window and node.where:
-            raise Refusal("NOT_SUPPORTED", "FILTER is not yet supported for window functions", node.at)
+            raise Refusal(
+                "NOT_SUPPORTED", "FILTER is not yet supported for window functions", node.at
+            )
         if node.window and node.distinct:
             raise not_here("DISTINCT in a window", node.at)
 
@@ -166,14 +187,16 @@ class Calls:
             wanted = list(signature.parameters)
             if signature.variadic and count >= len(wanted):
                 wanted += [wanted[-1]] * (count - len(wanted))
-            if len(wanted) != count or any(("->" in w) == (i in plain) for i, w in enumerate(wanted)):
+            if len(wanted) != count or any(
+                ("->" in w) == (i in plain) for i, w in enumerate(wanted)
+            ):
                 continue
             found: Bindings = {}
             if all(bind(wanted[i], value.type, found) for i, value in plain.items()):
                 return signature, self.filled(wanted, node, plain, found, scope), found
         listed = ", ".join(str(plain[i].type) if i in plain else "function" for i in range(count))
         others = signatures("other").get(node.name, [])
-        if node.name in functions.KNOWN or any(self.is_other(o, node, plain) for o in others):
+        if any(self.is_other(o, node, plain) for o in others):
             raise not_here(f"The function {node.name} with ({listed})", node.at)
         message = f"Unexpected parameters ({listed}) for function {node.name}"
         raise Refusal("FUNCTION_NOT_FOUND", message, node.at)
@@ -185,14 +208,21 @@ class Calls:
         )
 
     def filled(
-        self, wanted: list[str], node: t.Call, plain: dict[int, Typed], found: Bindings, scope: Scope
+        self,
+        wanted: list[str],
+        node: t.Call,
+        plain: dict[int, Typed],
+        found: Bindings,
+        scope: Scope,
     ) -> list[str]:
         arguments = []
         for i, (pattern, argument) in enumerate(zip(wanted, node.arguments)):
             if "->" in pattern:
                 arguments.append(self.lambda_for(pattern, argument, found, scope))
             elif pattern == "when":
-                value = plain[i] if plain[i].type.name != "unknown" else Typed("NULL", ty.timestamp())
+                value = (
+                    plain[i] if plain[i].type.name != "unknown" else Typed("NULL", ty.timestamp())
+                )
                 arguments.append(local_time(value))
             else:
                 arguments.append(coerce(plain[i], resolve(pattern, found)))
@@ -210,7 +240,9 @@ class Calls:
         sql = coerce(body, resolve(result, found))
         return f"lambda {', '.join(names)}: {sql}"
 
-    def lambda_body(self, node: t.Lambda, kinds: list[Type], scope: Scope) -> tuple[list[str], Typed]:
+    def lambda_body(
+        self, node: t.Lambda, kinds: list[Type], scope: Scope
+    ) -> tuple[list[str], Typed]:
         if len(node.parameters) != len(kinds):
             message = f"Expected a lambda that takes {len(kinds)} argument(s) but got {len(node.parameters)}"
             raise Refusal("INVALID_PARAMETER_USAGE", message, node.at)
@@ -218,15 +250,18 @@ class Calls:
         values = {p: Typed(n, k) for p, n, k in zip(node.parameters, names, kinds)}
         return names, self.expression(node.body, Scope(parent=scope, aliases=values))
 
-    def with_clauses(self, sql: str, node: t.Call, scope: Scope) -> str:
-        order = f" ORDER BY {self.sorting(node.order, scope)}" if node.order else ""
-        sql = sql.replace("%", "DISTINCT ", 1) if node.distinct and "%" in sql else sql.replace("%", "", 1)
-        if node.distinct and "DISTINCT" not in sql and node.name not in ("min", "max", "bool_and", "bool_or"):
+    def clauses(self, template: str, node: t.Call, scope: Scope) -> dict[str, str]:
+        """What stands for the marks of an aggregate's template."""
+        if node.distinct and "%" not in template and node.name not in UNMOVED_BY_TWINS:
             raise not_here(f"DISTINCT in {node.name}", node.at)
-        if order and "~" not in sql:
+        if node.order and "~" not in template:
             raise not_here(f"ORDER BY in {node.name}", node.at)
-        sql = sql.replace("~", order, 1).replace("^", " IGNORE NULLS" if node.ignore_nulls else "", 1)
-        return sql.replace("@", self.tail(node, scope))
+        return {
+            "%": "DISTINCT " if node.distinct else "",
+            "~": f" ORDER BY {self.sorting(node.order, scope)}" if node.order else "",
+            "^": " IGNORE NULLS" if node.ignore_nulls else "",
+            "@": self.tail(node, scope),
+        }
 
     def tail(self, node: t.Call, scope: Scope) -> str:
         """FILTER and OVER."""
@@ -240,14 +275,20 @@ class Calls:
 
     def misfit(self, node: t.Call, values: list[Typed]) -> Any:
         listed = ", ".join(str(v.type) for v in values)
-        raise Refusal("FUNCTION_NOT_FOUND", f"Unexpected parameters ({listed}) for function {node.name}", node.at)
+        raise Refusal(
+            "FUNCTION_NOT_FOUND",
+            f"Unexpected parameters ({listed}) for function {node.name}",
+            node.at,
+        )
 
     # Conditionals
     def call_if(self, node: t.Call, scope: Scope) -> Typed:
         if len(node.arguments) not in (2, 3):
             raise Refusal("SYNTAX_ERROR", "Invalid number of arguments for 'if' function", node.at)
         condition, yes, *no = node.arguments
-        return self.expression(t.Case(node.at, None, [(condition, yes)], no[0] if no else None), scope)
+        return self.expression(
+            t.Case(node.at, None, [(condition, yes)], no[0] if no else None), scope
+        )
 
     def call_coalesce(self, node: t.Call, scope: Scope) -> Typed:
         values = self.arguments(node, scope)
@@ -268,7 +309,9 @@ class Calls:
         kind = self.unify(values, [a.at for a in node.arguments], "All operands")
         listed = [coerce(v, kind) for v in values]
         nulls = " OR ".join(f"{sql} IS NULL" for sql in listed)
-        return Typed(f"(CASE WHEN {nulls} THEN NULL ELSE {node.name}({', '.join(listed)}) END)", kind)
+        return Typed(
+            f"(CASE WHEN {nulls} THEN NULL ELSE {node.name}({', '.join(listed)}) END)", kind
+        )
 
     call_least = call_greatest
 
@@ -293,7 +336,12 @@ class Calls:
 
     def _decimal(self, node: t.Call, scope: Scope) -> Typed | None:
         """The first argument where it is a decimal."""
-        if node.window or node.where or not node.arguments or isinstance(node.arguments[0], t.Star | t.Lambda):
+        if (
+            node.window
+            or node.where
+            or not node.arguments
+            or isinstance(node.arguments[0], t.Star | t.Lambda)
+        ):
             return None
         first = self.expression(node.arguments[0], scope)
         return first if first.type.name == "decimal" else None
@@ -308,7 +356,10 @@ class Calls:
             return Typed(cast(value, kind), kind)
         digits = self.expression(node.arguments[1], scope)
         kind = ty.decimal(precision + 1, scale)
-        return Typed(f"CAST(round({coerce(value, kind)}, CAST({digits.sql} AS INTEGER)) AS {kind.duckdb})", kind)
+        return Typed(
+            f"CAST(round({coerce(value, kind)}, CAST({digits.sql} AS INTEGER)) AS {kind.duckdb})",
+            kind,
+        )
 
     def call_truncate(self, node: t.Call, scope: Scope) -> Typed:
         value = self._decimal(node, scope)
@@ -320,7 +371,9 @@ class Calls:
             return Typed(f"CAST(trunc({value.sql}) AS {kind.duckdb})", kind)
         digits = self.expression(node.arguments[1], scope)
         unit = f"CAST(pow(10, {digits.sql}) AS DECIMAL(18, 0))"
-        return Typed(f"CAST(trunc({value.sql} * {unit}) / {unit} AS {value.type.duckdb})", value.type)
+        return Typed(
+            f"CAST(trunc({value.sql} * {unit}) / {unit} AS {value.type.duckdb})", value.type
+        )
 
     def call_floor(self, node: t.Call, scope: Scope) -> Typed:
         value = self._decimal(node, scope)
@@ -345,7 +398,9 @@ class Calls:
             return self.from_table("aggregate", node, scope)
         kind = ty.decimal(38, value.type.numbers[1])
         distinct = "DISTINCT " if node.distinct else ""
-        return Typed(f"CAST(sum({distinct}{value.sql}){self.tail(node, scope)} AS {kind.duckdb})", kind)
+        return Typed(
+            f"CAST(sum({distinct}{value.sql}){self.tail(node, scope)} AS {kind.duckdb})", kind
+        )
 
     def call_avg(self, node: t.Call, scope: Scope) -> Typed:
         value = self._decimal_aggregate(node, scope)
@@ -387,7 +442,9 @@ class Calls:
         allowed = UNITS[4:] if moment.type.name == "date" else UNITS
         if word not in allowed:
             name = moment.type.name.split()[0].upper()
-            raise Refusal("INVALID_FUNCTION_ARGUMENT", f"'{word}' is not a valid {name} field", None)
+            raise Refusal(
+                "INVALID_FUNCTION_ARGUMENT", f"'{word}' is not a valid {name} field", None
+            )
         return word
 
     def call_date_add(self, node: t.Call, scope: Scope) -> Typed:
@@ -395,14 +452,22 @@ class Calls:
         if not count.type.is_integer or moment.type.name not in WHEN or unit.type != ty.VARCHAR:
             self.misfit(node, values)
         word = self.unit(node, unit, moment)
-        step = {"week": "to_days({} * 7)", "quarter": "to_months({} * 3)"}.get(word, f"to_{word}s({{}})")
+        step = {"week": "to_days({} * 7)", "quarter": "to_months({} * 3)"}.get(
+            word, f"to_{word}s({{}})"
+        )
         if word == "day" and moment.type.name != "date":
             step = "to_hours({} * 24)" if "zone" in moment.type.name else step
         wide = count.sql if word == "millisecond" else f"CAST({count.sql} AS INTEGER)"
         by = step.format(wide)
         if moment.type.name == "date":
             return Typed(f"CAST({moment.sql} + {by} AS DATE)", moment.type)
-        kind = moment.type if word != "millisecond" else Type(moment.type.name, numbers=(max(moment.type.precision, 3),), zone=moment.type.zone)
+        kind = (
+            moment.type
+            if word != "millisecond"
+            else Type(
+                moment.type.name, numbers=(max(moment.type.precision, 3),), zone=moment.type.zone
+            )
+        )
         if "zone" in kind.name and word not in ("millisecond", "second", "minute", "hour"):
             by = step.format(wide) if word != "day" else f"to_days({wide})"
             return Typed(zoned_time(f"({local_time(moment)} + {by})", kind.zone), kind)
@@ -437,7 +502,9 @@ class Calls:
         zone = moment.type.zone if "zone" in moment.type.name else "UTC"
         utc = f"CAST({moment.sql} AS TIMESTAMP)"
         offset = "0" if zone == "UTC" else f"trino_offset_minutes({utc}, {quoted(zone)})"
-        sql = f"trino_format_datetime({local_time(moment)}, {pattern.sql}, {offset}, {quoted(zone)})"
+        sql = (
+            f"trino_format_datetime({local_time(moment)}, {pattern.sql}, {offset}, {quoted(zone)})"
+        )
         return Typed(sql, ty.VARCHAR)
 
     def call_parse_datetime(self, node: t.Call, scope: Scope) -> Typed:
@@ -451,7 +518,9 @@ class Calls:
         if value.type != ty.VARCHAR:
             self.misfit(node, [value])
         if value.text is None:
-            raise not_here("from_iso8601_timestamp of a column, whose zone may differ from row to row", node.at)
+            raise not_here(
+                "from_iso8601_timestamp of a column, whose zone may differ from row to row", node.at
+            )
         sql = f"CAST(trino_iso_timestamp({value.sql}) AS TIMESTAMPTZ)"
         return Typed(sql, ty.zoned(3, iso_zone(value.text)))
 
@@ -461,7 +530,9 @@ class Calls:
             self.misfit(node, [value])
         if value.type.name == "date":
             return Typed(f"CAST({value.sql} AS VARCHAR)", ty.VARCHAR)
-        text = as_text(Typed(f"CAST({local_time(value)} AS TIMESTAMP)", ty.timestamp(value.type.precision)))
+        text = as_text(
+            Typed(f"CAST({local_time(value)} AS TIMESTAMP)", ty.timestamp(value.type.precision))
+        )
         sql = f"replace({text}, ' ', 'T')"
         if "zone" in value.type.name:
             if value.type.zone != "UTC":
@@ -603,7 +674,11 @@ class Calls:
     def _over_map(self, node: t.Call, scope: Scope) -> Typed:
         """map_filter and transform_values."""
         value = self.expression(node.arguments[0], scope)
-        if value.type.name != "map" or len(node.arguments) != 2 or not isinstance(node.arguments[1], t.Lambda):
+        if (
+            value.type.name != "map"
+            or len(node.arguments) != 2
+            or not isinstance(node.arguments[1], t.Lambda)
+        ):
             self.misfit(node, [value])
         key, other = value.type.parts
         names, body = self.lambda_body(node.arguments[1], [key, other], scope)  # type: ignore[arg-type]
@@ -669,10 +744,18 @@ class Calls:
         pattern, *values = self.arguments(node, scope)
         if pattern.text is None:
             raise not_here("format with a pattern that is no literal", node.at)
-        kinds = "".join("i" if v.type.is_integer else "f" if v.type.is_number else "s" for v in values)
+        kinds = "".join(
+            "i" if v.type.is_integer else "f" if v.type.is_number else "s" for v in values
+        )
         if any(v.type.name in ("double", "real") for v in values) and "%s" in pattern.text:
             raise not_here("format of a double with %s", node.at)
-        if any(v.type.name.startswith(("timestamp", "interval", "boolean")) or v.type.parts for v in values):
+        if any(
+            v.type.name.startswith(("timestamp", "interval", "boolean")) or v.type.parts
+            for v in values
+        ):
             raise not_here("format of this type", node.at)
         listed = ", ".join(f"CAST({v.sql} AS VARCHAR)" for v in values)
-        return Typed(f"trino_format_text({pattern.sql}, '{kinds}', CAST([{listed}] AS VARCHAR[]))", ty.VARCHAR)
+        return Typed(
+            f"trino_format_text({pattern.sql}, '{kinds}', CAST([{listed}] AS VARCHAR[]))",
+            ty.VARCHAR,
+        )

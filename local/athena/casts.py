@@ -98,7 +98,9 @@ def _cast_nested(value: Typed, target: Type, at: int | None) -> str:
             for i, (a, b) in enumerate(zip(source.parts, target.parts))
         )
         return f"CASE WHEN {value.sql} IS NULL THEN NULL ELSE struct_pack({', '.join(fields)}) END"
-    keys = cast(Typed(f"map_keys({value.sql})", ty.array(source.parts[0])), ty.array(target.parts[0]), at)
+    keys = cast(
+        Typed(f"map_keys({value.sql})", ty.array(source.parts[0])), ty.array(target.parts[0]), at
+    )
     values = cast(
         Typed(f"map_values({value.sql})", ty.array(source.parts[1])), ty.array(target.parts[1]), at
     )
@@ -112,7 +114,9 @@ def _from_json(sql: str, target: Type, at: int | None) -> str:
     if target.name == "map" and target.parts[0].name == "varchar":
         members = f"trino_json_members({sql})"
         inner = _from_json("j_", target.parts[1], at)
-        return f"map(map_keys({members}), list_transform(map_values({members}), lambda j_: {inner}))"
+        return (
+            f"map(map_keys({members}), list_transform(map_values({members}), lambda j_: {inner}))"
+        )
     if target.name == "row":
         members = f"trino_json_members({sql})"
         fields = (

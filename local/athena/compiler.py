@@ -125,7 +125,9 @@ class Compiler(Expressions):
         for i, (a, b) in enumerate(zip(left, right)):
             kind = common(a.type, b.type)
             if kind is None:
-                message = f"column {i + 1} in {word} query has incompatible types: {a.type}, {b.type}"
+                message = (
+                    f"column {i + 1} in {word} query has incompatible types: {a.type}, {b.type}"
+                )
                 raise Refusal("TYPE_MISMATCH", message, node.at)
             kinds.append(kind)
         texts = [f"({self.recast(sql, columns, kinds)})" for sql, columns in sides]
@@ -155,7 +157,9 @@ class Compiler(Expressions):
         where = self.clause(node.where, scope, "WHERE")
         values, outputs = self.items(node.items, scope)
         group = self.group_by(node, scope, values)
-        having = f" HAVING {self.boolean(node.having, scope, 'HAVING clause')}" if node.having else ""
+        having = (
+            f" HAVING {self.boolean(node.having, scope, 'HAVING clause')}" if node.having else ""
+        )
         aliases = self.with_aliases(scope, values, outputs)
         sorting = self.order_by(order, aliases, values, node if node.distinct else None)
         listed = ", ".join(f"{value.sql} AS c{i}" for i, value in enumerate(values))
@@ -194,7 +198,9 @@ class Compiler(Expressions):
         if star.base and not found:
             raise Refusal("TABLE_NOT_FOUND", f"Unable to resolve reference {star.base}", star.at)
         if not found:
-            raise Refusal("COLUMN_NOT_FOUND", "SELECT * not allowed in queries without FROM clause", star.at)
+            raise Refusal(
+                "COLUMN_NOT_FOUND", "SELECT * not allowed in queries without FROM clause", star.at
+            )
         return found
 
     def with_aliases(self, scope: Scope, values: list[Typed], outputs: list[Output]) -> Scope:
@@ -209,7 +215,9 @@ class Compiler(Expressions):
         parts = []
         before, self.no_aggregates = self.no_aggregates, "GROUP BY clause"
         for kind, sets in node.group:
-            texts = [[self.group_item(item, scope, values, before) for item in group] for group in sets]
+            texts = [
+                [self.group_item(item, scope, values, before) for item in group] for group in sets
+            ]
             if kind == "plain":
                 parts.append(", ".join(texts[0]) or "()")
                 continue
@@ -218,7 +226,9 @@ class Compiler(Expressions):
         self.no_aggregates = before
         return f" GROUP BY {', '.join(parts)}" if parts else ""
 
-    def group_item(self, item: t.Node, scope: Scope, values: list[Typed], before: str | None) -> str:
+    def group_item(
+        self, item: t.Node, scope: Scope, values: list[Typed], before: str | None
+    ) -> str:
         if not isinstance(item, t.Literal) or item.kind != "integer":
             return self.expression(item, scope).sql
         at = int(item.value)
@@ -260,7 +270,11 @@ class Compiler(Expressions):
     def over(self, window: t.Window, scope: Scope) -> str:
         if window.base:
             if window.base not in self.windows:
-                raise Refusal("INVALID_WINDOW_REFERENCE", f"Cannot resolve WINDOW name {window.base}", window.at)
+                raise Refusal(
+                    "INVALID_WINDOW_REFERENCE",
+                    f"Cannot resolve WINDOW name {window.base}",
+                    window.at,
+                )
             base = self.windows[window.base]
             window = replace(
                 base, order=window.order or base.order, frame=window.frame or base.frame
@@ -304,11 +318,18 @@ class Compiler(Expressions):
         named = self.renamed(shown, names, node.at) if names else shown
         for i, column in enumerate(columns):
             name = named[i].name if i < len(named) else column.name
-            scope.columns.append(replace(column, name=name, qualifier=own if qualifier is None else qualifier))
+            scope.columns.append(
+                replace(column, name=name, qualifier=own if qualifier is None else qualifier)
+            )
         return sql, alias
 
     def aliased_join(
-        self, node: t.Node, join: t.Join, scope: Scope, qualifier: tuple[str, ...] | None, names: list[str]
+        self,
+        node: t.Node,
+        join: t.Join,
+        scope: Scope,
+        qualifier: tuple[str, ...] | None,
+        names: list[str],
     ) -> tuple[str, str]:
         if qualifier is not None:
             raise not_here("A join in parentheses with an alias", node.at)
@@ -350,10 +371,14 @@ class Compiler(Expressions):
         for item in node.items:
             value = self.expression(item, scope)
             texts += self.unnested(value, item.at)
-            sizes.append(f"coalesce({'cardinality' if value.type.name == 'map' else 'len'}({value.sql}), 0)")
+            sizes.append(
+                f"coalesce({'cardinality' if value.type.name == 'map' else 'len'}({value.sql}), 0)"
+            )
         if node.ordinality:
             size = f"greatest({', '.join(sizes)})" if len(sizes) > 1 else sizes[0]
-            texts.append((f"CAST(unnest(range(1, CAST({size} AS BIGINT) + 1)) AS BIGINT)", ty.BIGINT))
+            texts.append(
+                (f"CAST(unnest(range(1, CAST({size} AS BIGINT) + 1)) AS BIGINT)", ty.BIGINT)
+            )
         listed = ", ".join(f"{sql} AS c{i}" for i, (sql, _) in enumerate(texts))
         outputs = [Output(None, kind) for _, kind in texts]
         return f"{lateral}(SELECT {listed}) AS {alias}", (), self.columns(alias, outputs)
@@ -361,7 +386,10 @@ class Compiler(Expressions):
     def unnested(self, value: Typed, at: int) -> list[tuple[str, Type]]:
         kind = value.type
         if kind.name == "map":
-            return [(f"unnest(map_{part}({value.sql}))", k) for part, k in zip(("keys", "values"), kind.parts)]
+            return [
+                (f"unnest(map_{part}({value.sql}))", k)
+                for part, k in zip(("keys", "values"), kind.parts)
+            ]
         if kind.name != "array":
             raise Refusal("TYPE_MISMATCH", f"Cannot unnest type: {kind}", at)
         (element,) = kind.parts
@@ -396,13 +424,19 @@ class Compiler(Expressions):
         for name in node.using:
             a, b = left.find(name, (), node.at), right.find(name, (), node.at)
             if a is None or b is None:
-                raise Refusal("COLUMN_NOT_FOUND", f"Column '{name}' is missing from a side of the join", node.at)
+                raise Refusal(
+                    "COLUMN_NOT_FOUND",
+                    f"Column '{name}' is missing from a side of the join",
+                    node.at,
+                )
             kind = common(a.type, b.type)
             if kind is None:
                 raise Refusal("TYPE_MISMATCH", f"Column types of {name} do not match", node.at)
             sides = [coerce(a, kind), coerce(b, kind)]
             conditions.append(f"{sides[0]} = {sides[1]}")
-            sql = {"right": sides[1], "full": f"coalesce({sides[0]}, {sides[1]})"}.get(node.kind, sides[0])
+            sql = {"right": sides[1], "full": f"coalesce({sides[0]}, {sides[1]})"}.get(
+                node.kind, sides[0]
+            )
             merged.append(Column(name, sql, kind))
         rest = [c for c in scope.columns if c.name not in node.using]
         scope.columns[:] = [*merged, *rest]

@@ -123,7 +123,7 @@ class Athena:
         if self.history is None:
             return
         self.history.mkdir(parents=True, exist_ok=True)
-        line = {
+        line: dict[str, Any] = {
             "query_id": query_id,
             "submitted_at": dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             "sql": sql,
@@ -262,7 +262,6 @@ class Athena:
         return Result(["col_name", "data_type", "comment"], ["string"] * 3, rows)
 
 
-
 @dataclass
 class Session:
     """The tables of one statement: their schemas while it is compiled, their data when it runs."""
@@ -295,7 +294,9 @@ class Session:
         self, table: str, at: int
     ) -> tuple[str, tuple[str, ...], list[tuple[str, Type]]]:
         if table not in INFORMATION:
-            raise Refusal("TABLE_NOT_FOUND", f"Table 'information_schema.{table}' does not exist", at)
+            raise Refusal(
+                "TABLE_NOT_FOUND", f"Table 'information_schema.{table}' does not exist", at
+            )
         data = INFORMATION[table](self.console)
         name = f"information_schema_{table}"
         self.datasets[name] = data
@@ -370,7 +371,9 @@ def shown(sql: str, columns: Sequence[Output]) -> str:
     if not any(column.type.name.startswith("interval") for column in columns):
         return sql
     items = (
-        casts.as_text(casts.Typed(f"i.c{i}", c.type)) if c.type.name.startswith("interval") else f"i.c{i}"
+        casts.as_text(casts.Typed(f"i.c{i}", c.type))
+        if c.type.name.startswith("interval")
+        else f"i.c{i}"
         for i, c in enumerate(columns)
     )
     return f"SELECT {', '.join(items)} FROM ({sql}) AS i"
@@ -385,7 +388,9 @@ def explain(error: duckdb.Error, sql: str) -> AthenaError:
         name = found[1].rpartition(".")[2]
         message = f"'{name}' must be an aggregate expression or appear in GROUP BY clause"
         place = re.search(rf"\b{re.escape(name)}\b", sql, re.I)
-        return Refusal("EXPRESSION_NOT_AGGREGATE", message, place.start() if place else 0).in_statement(sql)
+        return Refusal(
+            "EXPRESSION_NOT_AGGREGATE", message, place.start() if place else 0
+        ).in_statement(sql)
     for pattern, code, message in COMPLAINTS:
         if re.search(pattern, text):
             return AthenaError(code, message or text.partition(": ")[2].split("\n")[0])
@@ -395,7 +400,11 @@ def explain(error: duckdb.Error, sql: str) -> AthenaError:
 COMPLAINTS = (
     ("ivision by zero", "DIVISION_BY_ZERO", "Division by zero"),
     ("Map keys must be unique", "INVALID_FUNCTION_ARGUMENT", "Duplicate map keys are not allowed"),
-    ("[Mm]ore than one row returned", "SUBQUERY_MULTIPLE_ROWS", "Scalar sub-query has returned multiple rows"),
+    (
+        "[Mm]ore than one row returned",
+        "SUBQUERY_MULTIPLE_ROWS",
+        "Scalar sub-query has returned multiple rows",
+    ),
     ("Out of Range Error|out of range|[Oo]verflow", "NUMERIC_VALUE_OUT_OF_RANGE", ""),
     ("SELECT DISTINCT, ORDER BY", "EXPRESSION_NOT_IN_DISTINCT", ""),
 )

@@ -35,4 +35,6 @@ NOT_HERE = "NOT_SUPPORTED"
 
 def not_here(what: str, offset: int | None = None) -> Refusal:
     """For what Athena has: the console's own limit, said so."""
-    return Refusal(NOT_HERE, f"{what} is not part of this local console. On AWS, Athena runs it", offset)
+    return Refusal(
+        NOT_HERE, f"{what} is not part of this local console. On AWS, Athena runs it", offset
+    )

@@ -8,14 +8,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from . import functions, tree as t
+from . import tree as t
 from . import types as ty
 from .calls import Calls
-from .casts import Typed, cast, coerce, local_time, months, parse_type, quoted, zone_in_text, zoned_time
+from .casts import (
+    Typed,
+    cast,
+    coerce,
+    local_time,
+    months,
+    parse_type,
+    quoted,
+    zone_in_text,
+    zoned_time,
+)
 from .errors import Refusal, not_here
 from .scope import Scope
 from .types import Type, common
-from .values import text_to_date, text_to_stamp, text_to_zoned, to_utc, STAMP, zone_of
+from .values import STAMP, text_to_date, text_to_stamp, text_to_zoned, zone_of
 
 COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
 MILLIS = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1000}
@@ -81,17 +91,23 @@ class Expressions(Calls):
 
     def literal_varbinary(self, node: t.Literal) -> Typed:
         if not re.fullmatch(r"([0-9a-fA-F]{2})*", node.value):
-            raise Refusal("INVALID_LITERAL", "Binary literal must contain hexadecimal digits", node.at)
+            raise Refusal(
+                "INVALID_LITERAL", "Binary literal must contain hexadecimal digits", node.at
+            )
         return Typed(f"unhex('{node.value}')", ty.VARBINARY)
 
     def literal_boolean(self, node: t.Literal) -> Typed:
         if node.value.lower() not in ("true", "false"):
-            raise Refusal("INVALID_LITERAL", f"'{node.value}' is not a valid BOOLEAN literal", node.at)
+            raise Refusal(
+                "INVALID_LITERAL", f"'{node.value}' is not a valid BOOLEAN literal", node.at
+            )
         return Typed(node.value.lower(), ty.BOOLEAN)
 
     def literal_integer(self, node: t.Literal) -> Typed:
         text = node.value.replace("_", "")
-        value = int(text, 0) if text[:1] == "0" and text.isalnum() and not text.isdigit() else int(text)
+        value = (
+            int(text, 0) if text[:1] == "0" and text.isalnum() and not text.isdigit() else int(text)
+        )
         if value >= 2**63:
             raise Refusal("SYNTAX_ERROR", f"Invalid numeric literal: {node.value}", node.at)
         kind = ty.INTEGER if value < 2**31 else ty.BIGINT
@@ -196,9 +212,7 @@ class Expressions(Calls):
         if base.type.name == "array" and index.type.is_integer:
             element = base.type.parts[0]
             number = f"CAST({index.sql} AS BIGINT)"
-            too_high = (
-                f"'Array subscript must be less than or equal to array length: ' || {number} || ' > ' || len({base.sql})"
-            )
+            too_high = f"'Array subscript must be less than or equal to array length: ' || {number} || ' > ' || len({base.sql})"
             fail = "CAST(trino_failure('INVALID_FUNCTION_ARGUMENT', {}) AS " + element.duckdb + ")"
             return Typed(
                 f"CASE WHEN {number} = 0 THEN {fail.format(quoted('SQL array indices start at 1'))} "
@@ -209,7 +223,9 @@ class Expressions(Calls):
             )
         if base.type.name == "map" and ty.coercible(index.type, base.type.parts[0]):
             key, value = coerce(index, base.type.parts[0]), base.type.parts[1]
-            fail = f"trino_failure('INVALID_FUNCTION_ARGUMENT', 'Key not present in map: ' || {key})"
+            fail = (
+                f"trino_failure('INVALID_FUNCTION_ARGUMENT', 'Key not present in map: ' || {key})"
+            )
             return Typed(
                 f"CASE WHEN NOT list_contains(map_keys({base.sql}), {key}) "
                 f"THEN CAST({fail} AS {value.duckdb}) ELSE map_extract_value({base.sql}, {key}) END",
@@ -223,8 +239,8 @@ class Expressions(Calls):
     # Operators
     def on_unary(self, node: t.Unary, scope: Scope) -> Typed:
         if node.operator == "not":
-            value = self.boolean(node.value, scope, "Value of logical NOT expression")
-            return Typed(f"(NOT {value})", ty.BOOLEAN)
+            negated = self.boolean(node.value, scope, "Value of logical NOT expression")
+            return Typed(f"(NOT {negated})", ty.BOOLEAN)
         value = self.expression(node.value, scope)
         if not value.type.is_number and not value.type.name.startswith("interval"):
             message = f"Cannot negate {value.type}"
@@ -233,7 +249,9 @@ class Expressions(Calls):
 
     def on_binary(self, node: t.Binary, scope: Scope) -> Typed:
         if node.operator in ("and", "or"):
-            sides = [self.boolean(n, scope, "Logical expression term") for n in (node.left, node.right)]
+            sides = [
+                self.boolean(n, scope, "Logical expression term") for n in (node.left, node.right)
+            ]
             return Typed(f"({sides[0]} {node.operator.upper()} {sides[1]})", ty.BOOLEAN)
         if node.operator in COMPARISONS:
             return self.comparison(node, scope)
@@ -251,7 +269,10 @@ class Expressions(Calls):
         if names == {"varbinary"}:
             return Typed(f"({' || '.join(i.sql for i in items)})", ty.VARBINARY)
         if "array" in names:
-            arrays = [i if i.type.name == "array" else Typed(f"[{i.sql}]", ty.array(i.type)) for i in items]
+            arrays = [
+                i if i.type.name == "array" else Typed(f"[{i.sql}]", ty.array(i.type))
+                for i in items
+            ]
             kind = self.unify(arrays, [at] * len(arrays), "All arrays")
             joined = arrays[0]
             for other in arrays[1:]:
@@ -260,7 +281,9 @@ class Expressions(Calls):
                 joined = Typed(both, kind)
             return joined
         listed = ", ".join(str(item.type) for item in items)
-        raise Refusal("FUNCTION_NOT_FOUND", f"Unexpected parameters ({listed}) for function concat", at)
+        raise Refusal(
+            "FUNCTION_NOT_FOUND", f"Unexpected parameters ({listed}) for function concat", at
+        )
 
     def arithmetic(self, node: t.Binary, left: Typed, right: Typed) -> Typed:
         kinds = (left.type, right.type)
@@ -269,9 +292,13 @@ class Expressions(Calls):
         if "unknown" in (left.type.name, right.type.name):
             if all(k.is_number or k.name == "unknown" for k in kinds) and left.type != right.type:
                 kind = left.type if left.type.is_number else right.type
-                sides = [s if s.type.is_number else Typed(coerce(s, kind), kind) for s in (left, right)]
+                sides = [
+                    s if s.type.is_number else Typed(coerce(s, kind), kind) for s in (left, right)
+                ]
                 return self.numeric(node.operator, *sides)
-            message = "Could not choose a best candidate operator. Explicit type casts must be added."
+            message = (
+                "Could not choose a best candidate operator. Explicit type casts must be added."
+            )
             raise Refusal("AMBIGUOUS_FUNCTION_CALL", message, node.at)
         found = self.moved(node, left, right)
         if found is None:
@@ -307,7 +334,10 @@ class Expressions(Calls):
             kind = ty.decimal(max(p1 - s1, p2 - s2) + scale + 1, scale)
         texts = [f"CAST({side.sql} AS VARCHAR)" for side in (left, right)]
         if operator == "/":
-            return Typed(f"CAST(trino_divide_decimals({texts[0]}, {texts[1]}, {scale}) AS {kind.duckdb})", kind)
+            return Typed(
+                f"CAST(trino_divide_decimals({texts[0]}, {texts[1]}, {scale}) AS {kind.duckdb})",
+                kind,
+            )
         if operator == "*" and p1 + p2 > 38:
             sql = f"trino_multiply_decimals({texts[0]}, {texts[1]}, {kind.numbers[1]})"
             return Typed(f"CAST({sql} AS {kind.duckdb})", kind)
@@ -324,9 +354,17 @@ class Expressions(Calls):
     def moved(self, node: t.Binary, left: Typed, right: Typed) -> Typed | None:
         """Dates, times and intervals with + and -, intervals with * and /."""
         a, b, operator = left.type, right.type, node.operator
-        if b.name.startswith("interval") and operator in "+-" and a.name in ("date", "timestamp", "timestamp with time zone"):
+        if (
+            b.name.startswith("interval")
+            and operator in "+-"
+            and a.name in ("date", "timestamp", "timestamp with time zone")
+        ):
             return self.shifted(left, right, operator)
-        if a.name.startswith("interval") and operator == "+" and b.name in ("date", "timestamp", "timestamp with time zone"):
+        if (
+            a.name.startswith("interval")
+            and operator == "+"
+            and b.name in ("date", "timestamp", "timestamp with time zone")
+        ):
             return self.shifted(right, left, operator)
         if a == b and a.name.startswith("interval") and operator in "+-":
             return Typed(f"({left.sql} {operator} {right.sql})", a)
@@ -389,7 +427,11 @@ class Expressions(Calls):
         self.refuse_nested(kind, at)
         sides = [coerce(side, kind) for side in (left, right)]
         plain = f"({sides[0]} {operator} {sides[1]})"
-        unsure = [s for s, v in zip(sides, (left, right)) if kind.name in ("double", "real") and v.text is None]
+        unsure = [
+            s
+            for s, v in zip(sides, (left, right))
+            if kind.name in ("double", "real") and v.text is None
+        ]
         if not unsure:
             return plain
         some_nan = " OR ".join(f"isnan({s})" for s in unsure)
@@ -412,7 +454,10 @@ class Expressions(Calls):
         if isinstance(node.items, t.Query):
             return self.in_query(node, node.items, scope)
         if isinstance(node.value, t.Row):
-            tests = [self.comparison(t.Binary(node.at, "=", node.value, item), scope) for item in node.items]
+            tests = [
+                self.comparison(t.Binary(node.at, "=", node.value, item), scope)
+                for item in node.items
+            ]
             return Typed(f"({' OR '.join(test.sql for test in tests)})", ty.BOOLEAN)
         value = self.expression(node.value, scope)
         items = [self.expression(item, scope) for item in node.items]
@@ -427,10 +472,14 @@ class Expressions(Calls):
         left = [self.expression(value, scope) for value in values]
         sql, columns = self.query(query, scope)
         if len(columns) != len(left):
-            raise Refusal("TYPE_MISMATCH", "Multiple columns returned by subquery are not allowed", node.at)
+            raise Refusal(
+                "TYPE_MISMATCH", "Multiple columns returned by subquery are not allowed", node.at
+            )
         kinds = [common(value.type, column.type) for value, column in zip(left, columns)]
         if any(kind is None for kind in kinds):
-            message = f"value and result of subquery must be of the same type for IN: {left[0].type}"
+            message = (
+                f"value and result of subquery must be of the same type for IN: {left[0].type}"
+            )
             raise Refusal("TYPE_MISMATCH", message, node.at)
         listed = ", ".join(coerce(v, k) for v, k in zip(left, kinds) if k)
         found = self.recast(sql, columns, [k for k in kinds if k])
@@ -441,7 +490,9 @@ class Expressions(Calls):
         sql, columns = self.query(node.query, scope)
         kind = common(value.type, columns[0].type) if len(columns) == 1 else None
         if kind is None:
-            raise Refusal("TYPE_MISMATCH", "value and result of subquery must be of the same type", node.at)
+            raise Refusal(
+                "TYPE_MISMATCH", "value and result of subquery must be of the same type", node.at
+            )
         word = "ALL" if node.every else "ANY"
         found = self.recast(sql, columns, [kind])
         return Typed(f"({coerce(value, kind)} {node.operator} {word} ({found}))", ty.BOOLEAN)
@@ -450,7 +501,9 @@ class Expressions(Calls):
         parts = [self.expression(n, scope) for n in (node.value, node.pattern, node.escape) if n]
         for part in parts:
             if part.type.name not in ("varchar", "unknown"):
-                message = f"Left side of LIKE expression must evaluate to a varchar (actual: {part.type})"
+                message = (
+                    f"Left side of LIKE expression must evaluate to a varchar (actual: {part.type})"
+                )
                 raise Refusal("TYPE_MISMATCH", message, node.at)
         value, pattern, *escape = (coerce(part, ty.VARCHAR) for part in parts)
         tail = f" ESCAPE {escape[0]}" if escape else ""
@@ -475,7 +528,10 @@ class Expressions(Calls):
             if node.operand is None:
                 conditions.append(self.boolean(condition, scope, "CASE WHEN clause"))
             else:
-                left, right = self.expression(node.operand, scope), self.expression(condition, scope)
+                left, right = (
+                    self.expression(node.operand, scope),
+                    self.expression(condition, scope),
+                )
                 conditions.append(self.compared("=", left, right, condition.at))
         whens = " ".join(f"WHEN {c} THEN {coerce(v, kind)}" for c, v in zip(conditions, values))
         default = f" ELSE {coerce(values[-1], kind)}" if node.default else ""

@@ -7,14 +7,15 @@ or a time, handed over as the local time that it shows. `(T)->U` is a lambda. In
 argument, {list} all of them from the last parameter on. In an aggregate `%` is the place of DISTINCT, `~` that of
 ORDER BY, `@` that of FILTER and OVER. `trino_*` are the functions of values.py.
 
-A function stands here only where tests/conformance proves it. KNOWN has the names that Athena knows besides.
+A function stands here only where tests/conformance proves it. KNOWN has the names that Trino has.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
 
 WHITE = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13) || chr(8232) || chr(8233) || chr(12288)"
 BAD_INDEX = "trino_failure('INVALID_FUNCTION_ARGUMENT', 'SQL array indices start at 1')"
@@ -303,28 +304,11 @@ approx_distinct(T, double) -> bigint = -
 listagg(varbinary) -> varbinary = -
 """
 
-# What Athena knows besides (Trino's documentation, without geometry, sketches and machine learning)
-KNOWN = frozenset(
-    """
-approx_most_frequent approx_percentile array_except array_first array_intersect array_join array_last array_union
-at_timezone bit_count bitwise_left_shift bitwise_right_shift bitwise_right_shift_arithmetic checksum
-classifier combinations concat contains_sequence convex_hull_agg cosine_distance cosine_similarity crc32 date_add
-date_diff date_trunc dot_product entropy euclidean_distance evaluate_classifier_predictions features fnv1 find_first
-format format_datetime format_number from_iso8601_timestamp from_iso8601_timestamp_nanos from_unixtime_nanos
-greatest grouping hmac_md5 hmac_sha1 hmac_sha256 hmac_sha512 inverse_beta_cdf inverse_normal_cdf beta_cdf t_cdf t_pdf
-json_array_get json_query json_value json_exists jaccard_index jaro_winkler_similarity kurtosis
-least luhn_check map map_agg map_concat map_entries map_filter map_from_entries map_union map_zip_with mod
-multimap_agg multimap_from_entries murmur3 ngrams normal_cdf numeric_histogram parse_data_size parse_duration
-parse_presto_data_size qdigest_agg quantile_at_value random_string reduce reduce_agg regexp_replace regr_avgx regr_avgy
-regr_count regr_r2 regr_sxx regr_sxy regr_syy render bar color rgb sha512 shuffle skewness spooky_hash_v2_32
-spooky_hash_v2_64 tdigest_agg timezone timezone_hour timezone_minute to_char to_date to_iso8601 to_timestamp
-to_unixtime transform_keys transform_values try typeof value_at_quantile version width_bucket wilson_interval_lower
-wilson_interval_upper with_timezone word_stem xxhash64 zip zip_with current_groups from_big_endian_32
-from_big_endian_64 to_big_endian_32 to_big_endian_64 from_ieee754_32 from_ieee754_64 to_ieee754_32 to_ieee754_64
-hash_counts intersection_cardinality make_set_digest merge merge_set_digest empty_approx_set approx_set
-url_extract_fragment url_extract_port url_extract_protocol char2hexint index to_char pow concat_ws
-""".split()
-)
+# All that Trino lists in SHOW FUNCTIONS, written by tests/conformance/record.py, and the two that it does not list
+KNOWN = frozenset(Path(__file__).with_name("trino_functions.txt").read_text("utf-8").split()) | {
+    "format",
+    "version",
+}
 
 
 @dataclass(frozen=True)
@@ -349,7 +333,7 @@ def split_types(text: str) -> list[str]:
     return [*parts, text[start:].strip()] if text.strip() else []
 
 
-@lru_cache(maxsize=None)
+@cache
 def signatures(kind: str) -> dict[str, list[Signature]]:
     """The table `scalar`, `aggregate` or `window` by name."""
     text = {"scalar": SCALARS, "aggregate": AGGREGATES, "window": WINDOWS, "other": OTHERS}[kind]
@@ -368,9 +352,13 @@ def signatures(kind: str) -> dict[str, list[Signature]]:
     return found
 
 
-def fill(template: str, arguments: list[str], rest: int = 0) -> str:
-    """The template with the arguments in their places."""
-    listed = ", ".join(arguments[rest:])
-    return re.sub(
-        r"\{(\d+|list)\}", lambda m: listed if m[1] == "list" else arguments[int(m[1])], template
-    )
+def fill(template: str, arguments: list[str], rest: int, clauses: dict[str, str]) -> str:
+    """The template with the arguments, and an aggregate's clauses, in their places. One pass: what an argument
+    contains is never taken for a place."""
+
+    def one(place: re.Match[str]) -> str:
+        if place[1]:
+            return ", ".join(arguments[rest:]) if place[1] == "list" else arguments[int(place[1])]
+        return clauses.get(place[0], place[0])
+
+    return re.sub(r"\{(\d+|list)\}|[%~@^]", one, template)

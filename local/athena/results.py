@@ -27,13 +27,14 @@ class Result:
 
     def text_rows(self) -> list[list[str | None]]:
         """The rows as Athena writes them; NULL stays None."""
-        kinds = self.kinds or [None] * len(self.names)
+        kinds: Sequence[Type | None] = self.kinds or [None] * len(self.names)
         return [[as_text(value, kind) for value, kind in zip(row, kinds)] for row in self.rows]
 
     def csv(self) -> str:
         """The text of the result file, with Athena's line ends."""
         stream = io.StringIO(newline="")
-        for row in [list(self.names), *self.text_rows()]:
+        rows: list[list[str | None]] = [list(self.names), *self.text_rows()]
+        for row in rows:
             stream.write(
                 ",".join("" if v is None else '"' + v.replace('"', '""') + '"' for v in row) + "\n"
             )

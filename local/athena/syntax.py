@@ -75,7 +75,9 @@ def tokenize(sql: str) -> list[Token]:
             raise Refusal("SYNTAX_ERROR", f"mismatched input {sql[at]!r}", at)
         kind = str(found.lastgroup)
         if kind == "back":
-            text = "backquoted identifiers are not supported; use double quotes to quote identifiers"
+            text = (
+                "backquoted identifiers are not supported; use double quotes to quote identifiers"
+            )
             raise Refusal("SYNTAX_ERROR", text, at)
         follows = sql[found.end() : found.end() + 1]
         if kind in ("integer", "decimal", "double") and (follows.isalpha() or follows == "_"):

@@ -43,12 +43,17 @@ def offered(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def register(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the functions known to a connection."""
+    create: Callable[..., Any] = connection.create_function
     for function in FUNCTIONS:
         signature = inspect.signature(function)
         kinds = [SQL_TYPES[str(p.annotation)] for p in signature.parameters.values()]
         result = SQL_TYPES[str(signature.return_annotation).removesuffix(" | None")]
-        connection.create_function(
-            f"trino_{function.__name__}", _null_in_null_out(function), kinds, result, null_handling="special"
+        create(
+            f"trino_{function.__name__}",
+            _null_in_null_out(function),
+            kinds,
+            result,
+            null_handling="special",
         )
 
 
@@ -78,9 +83,15 @@ LIMITS = {"tinyint": 7, "smallint": 15, "integer": 31, "bigint": 63}
 
 @offered
 def text_to_integer(text: str, kind: str) -> int | None:
-    if re.fullmatch(r"[+-]?[0-9]+", text.strip()) and -(2 ** LIMITS[kind]) <= int(text) < 2 ** LIMITS[kind]:
+    if (
+        re.fullmatch(r"[+-]?[0-9]+", text.strip())
+        and -(2 ** LIMITS[kind]) <= int(text) < 2 ** LIMITS[kind]
+    ):
         return int(text)
-    fail("INVALID_CAST_ARGUMENT", f"Cannot cast '{text}' to {'INT' if kind == 'integer' else kind.upper()}")
+    fail(
+        "INVALID_CAST_ARGUMENT",
+        f"Cannot cast '{text}' to {'INT' if kind == 'integer' else kind.upper()}",
+    )
 
 
 @offered
@@ -119,7 +130,10 @@ def text_to_decimal(text: str, precision: int, scale: int) -> str | None:
 @offered
 def double_to_decimal(value: float, precision: int, scale: int) -> str | None:
     if not math.isfinite(value):
-        fail("INVALID_CAST_ARGUMENT", f"Cannot cast DOUBLE '{value}' to DECIMAL({precision}, {scale})")
+        fail(
+            "INVALID_CAST_ARGUMENT",
+            f"Cannot cast DOUBLE '{value}' to DECIMAL({precision}, {scale})",
+        )
     with decimal.localcontext(decimal.Context(prec=400)):
         return _fitted(decimal.Decimal(value), precision, scale)
 
@@ -145,7 +159,11 @@ def double_to_integer(value: float, kind: str) -> int | None:
             found = int(value)
         if -(2 ** LIMITS[kind]) <= found < 2 ** LIMITS[kind]:
             return found
-    code = "INVALID_CAST_ARGUMENT" if kind == "bigint" or value != value else "NUMERIC_VALUE_OUT_OF_RANGE"
+    code = (
+        "INVALID_CAST_ARGUMENT"
+        if kind == "bigint" or value != value
+        else "NUMERIC_VALUE_OUT_OF_RANGE"
+    )
     fail(code, f"Unable to cast {java_double(value)} to {kind}")
 
 
@@ -161,7 +179,11 @@ def double_to_text(value: float) -> str | None:
 
 @offered
 def real_to_text(value: float) -> str | None:
-    return _scientific(_shortest_real(value)) if math.isfinite(value) and value else double_to_text(value)
+    return (
+        _scientific(_shortest_real(value))
+        if math.isfinite(value) and value
+        else double_to_text(value)
+    )
 
 
 def _shortest_real(value: float) -> str:
@@ -250,7 +272,10 @@ def split_to_map(text: str, entries: str, pair: str) -> dict[str, str] | None:
     for entry in text.split(entries) if text else []:
         key, separator, value = entry.partition(pair)
         if not separator or pair in value:
-            fail("INVALID_FUNCTION_ARGUMENT", "Key-value delimiter must appear exactly once in each entry")
+            fail(
+                "INVALID_FUNCTION_ARGUMENT",
+                "Key-value delimiter must appear exactly once in each entry",
+            )
         if key in found:
             fail("INVALID_FUNCTION_ARGUMENT", f"Duplicate keys ({key}) are not allowed")
         found[key] = value
@@ -291,13 +316,18 @@ def translate(text: str, source: str, target: str) -> str | None:
 @offered
 def hamming_distance(left: str, right: str) -> int | None:
     if len(left) != len(right):
-        fail("INVALID_FUNCTION_ARGUMENT", "The input strings to hamming_distance function must have the same length")
+        fail(
+            "INVALID_FUNCTION_ARGUMENT",
+            "The input strings to hamming_distance function must have the same length",
+        )
     return sum(a != b for a, b in zip(left, right))
 
 
 @offered
 def soundex(text: str) -> str | None:
-    codes = {c: str(n) for n, cs in enumerate(("BFPV", "CGJKQSXZ", "DT", "L", "MN", "R"), 1) for c in cs}
+    codes = {
+        c: str(n) for n, cs in enumerate(("BFPV", "CGJKQSXZ", "DT", "L", "MN", "R"), 1) for c in cs
+    }
     letters = [c for c in text.upper() if c.isalpha()]
     if not letters:
         return ""
@@ -345,7 +375,13 @@ def url_decode(text: str) -> str | None:
 @offered
 def human_seconds(value: float) -> str | None:
     left, parts = int(value), []
-    for size, name in ((604800, "week"), (86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+    for size, name in (
+        (604800, "week"),
+        (86400, "day"),
+        (3600, "hour"),
+        (60, "minute"),
+        (1, "second"),
+    ):
         count, left = divmod(left, size)
         if count:
             parts.append(f"{count} {name}{'s' if count != 1 else ''}")
@@ -386,7 +422,9 @@ def format_text(pattern: str, kinds: str, arguments: list[str]) -> str | None:
         value = next(at)
         if letter == "n" or letter in "dx" and not isinstance(value, int):
             fail("INVALID_FUNCTION_ARGUMENT", f"Invalid format string: {pattern}")
-        spec = ("<" if "-" in flags else ">" if letter == "s" else "") + ("+" if "+" in flags else "")
+        spec = ("<" if "-" in flags else ">" if letter == "s" else "") + (
+            "+" if "+" in flags else ""
+        )
         spec += ("0" if "0" in flags else "") + (width or "") + ("," if "," in flags else "")
         spec += f".{digits or 6}f" if letter == "f" else letter
         if letter == "f":
@@ -405,7 +443,10 @@ def _pattern(text: str) -> re.Pattern[str]:
     """Joni's syntax as Python reads it; what Python reads otherwise is refused."""
     plain = re.sub(r"\(\?<(?=[A-Za-z])", "(?P<", text)
     if re.search(r"\\[pPhHRXGzZ]|\[\[|&&|\(\?[a-z]*[dxu]|\\k<|[*+?}]\+", plain):
-        fail("NOT_SUPPORTED", f"the pattern {text} is not part of this local console. On AWS, Athena runs it")
+        fail(
+            "NOT_SUPPORTED",
+            f"the pattern {text} is not part of this local console. On AWS, Athena runs it",
+        )
     try:
         return re.compile(plain, re.ASCII)
     except re.error as error:
@@ -429,7 +470,10 @@ def _check_group(pattern: re.Pattern[str], group: int) -> None:
     if group < 0:
         fail("INVALID_FUNCTION_ARGUMENT", "Group cannot be negative")
     if group > pattern.groups:
-        fail("INVALID_FUNCTION_ARGUMENT", f"Pattern has {pattern.groups} groups. Cannot access group {group}")
+        fail(
+            "INVALID_FUNCTION_ARGUMENT",
+            f"Pattern has {pattern.groups} groups. Cannot access group {group}",
+        )
 
 
 @offered
@@ -453,14 +497,19 @@ def _replaced(found: re.Match[str], replacement: str) -> str:
             return part[1]
         if part[2]:
             if part[2] not in found.re.groupindex:
-                fail("INVALID_FUNCTION_ARGUMENT", f"Illegal replacement sequence: unknown group {{ {part[2]} }}")
+                fail(
+                    "INVALID_FUNCTION_ARGUMENT",
+                    f"Illegal replacement sequence: unknown group {{ {part[2]} }}",
+                )
             return found[part[2]] or ""
         digits = part[3]
         if not digits:
             fail("INVALID_FUNCTION_ARGUMENT", "Illegal replacement sequence")
         number, rest = int(digits[0]), digits[1:]
         if number > found.re.groups:
-            fail("INVALID_FUNCTION_ARGUMENT", f"Illegal replacement sequence: unknown group {number}")
+            fail(
+                "INVALID_FUNCTION_ARGUMENT", f"Illegal replacement sequence: unknown group {number}"
+            )
         while rest and number * 10 + int(rest[0]) <= found.re.groups:
             number, rest = number * 10 + int(rest[0]), rest[1:]
         return (found[number] or "") + rest
@@ -671,7 +720,11 @@ def _from_parts(parts: dict[str, str]) -> dt.datetime | None:
         )  # fmt: skip
     except ValueError:
         return None
-    return value.replace(month=1, day=1) + dt.timedelta(int(parts["j"]) - 1) if parts.get("j") else value
+    return (
+        value.replace(month=1, day=1) + dt.timedelta(int(parts["j"]) - 1)
+        if parts.get("j")
+        else value
+    )
 
 
 def _joda_tokens(pattern: str) -> list[tuple[str, bool]]:
@@ -688,8 +741,19 @@ def _joda_tokens(pattern: str) -> list[tuple[str, bool]]:
 def _joda(local: dt.datetime, letters: str, offset: int, zone: str) -> str:
     letter, size = letters[0], len(letters)
     year, week, day = local.isocalendar()
-    numbers = {"d": local.day, "H": local.hour, "m": local.minute, "s": local.second, "w": week, "e": day}
-    numbers |= {"D": local.timetuple().tm_yday, "h": (local.hour + 11) % 12 + 1, "K": local.hour % 12}
+    numbers = {
+        "d": local.day,
+        "H": local.hour,
+        "m": local.minute,
+        "s": local.second,
+        "w": week,
+        "e": day,
+    }
+    numbers |= {
+        "D": local.timetuple().tm_yday,
+        "h": (local.hour + 11) % 12 + 1,
+        "K": local.hour % 12,
+    }
     numbers |= {"k": local.hour or 24}
     if letter in numbers:
         return f"{numbers[letter]:0{size}}"
@@ -709,7 +773,10 @@ def _joda(local: dt.datetime, letters: str, offset: int, zone: str) -> str:
         sign = "-" if offset < 0 else "+"
         colon = ":" if size == 2 else ""
         return zone if size > 2 else f"{sign}{abs(offset) // 60:02}{colon}{abs(offset) % 60:02}"
-    fail("NOT_SUPPORTED", f"the pattern letter {letter} is not part of this local console. On AWS, Athena runs it")
+    fail(
+        "NOT_SUPPORTED",
+        f"the pattern letter {letter} is not part of this local console. On AWS, Athena runs it",
+    )
 
 
 @offered
@@ -718,7 +785,18 @@ def format_datetime(local: dt.datetime, pattern: str, offset: int, zone: str) ->
     return "".join(_joda(local, text, offset, zone) if field else text for text, field in parts)
 
 
-JODA = {"y": "Y", "Y": "Y", "M": "m", "d": "d", "H": "H", "h": "I", "m": "i", "s": "s", "a": "p", "S": "f"}
+JODA = {
+    "y": "Y",
+    "Y": "Y",
+    "M": "m",
+    "d": "d",
+    "H": "H",
+    "h": "I",
+    "m": "i",
+    "s": "s",
+    "a": "p",
+    "S": "f",
+}
 
 
 @offered
@@ -738,7 +816,10 @@ def parse_datetime(text: str, pattern: str) -> dt.datetime | None:
         elif name:
             regexp += PARSED[name]
         else:
-            fail("NOT_SUPPORTED", f"the pattern {pattern} is not part of this local console. On AWS, Athena runs it")
+            fail(
+                "NOT_SUPPORTED",
+                f"the pattern {pattern} is not part of this local console. On AWS, Athena runs it",
+            )
     found = re.fullmatch(regexp, text)
     value = _from_parts(found.groupdict()) if found else None
     if not found or value is None:
@@ -801,7 +882,11 @@ def _dumps(value: Any) -> str:
     if isinstance(value, Number):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_dumps(v)}" for k, v in value.items()) + "}"
+        return (
+            "{"
+            + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_dumps(v)}" for k, v in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ",".join(map(_dumps, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
@@ -941,7 +1026,9 @@ def json_items(text: str) -> list[str] | None:
     if value is None:
         return None
     if not isinstance(value, list):
-        fail("INVALID_CAST_ARGUMENT", f"Cannot cast to array. Expected a json array, but got {text}")
+        fail(
+            "INVALID_CAST_ARGUMENT", f"Cannot cast to array. Expected a json array, but got {text}"
+        )
     return [_dumps(v) for v in value]
 
 

@@ -35,6 +35,7 @@ URL = (
     f"trino-server-{VERSION}.tar.gz"
 )
 HERE = Path(__file__).parent
+FUNCTIONS = HERE.parents[1] / "local" / "athena" / "trino_functions.txt"
 QUERIES, RECORDED = HERE / "queries", HERE / "recorded"
 CATALOG = "awsdatacatalog"
 PORT = 18476
@@ -67,7 +68,7 @@ def get_trino(folder: Path) -> Path:
 def configure(home: Path, endpoint: str) -> Path:
     """The files of etc/ for one node on the loopback that reads the local AWS through Glue and S3."""
     etc = home.parent / "etc"
-    files = {
+    files: dict[str, dict[str, object]] = {
         "config.properties": {
             "coordinator": "true",
             "node-scheduler.include-coordinator": "true",
@@ -116,9 +117,7 @@ def local_lake() -> Iterator[str]:
         s3.create_bucket(Bucket="lake")
         glue.create_database(DatabaseInput={"Name": tables.DATABASE})
         locations = tables.build("s3://lake/lakehouse-dwh", s3_options(endpoint))
-        failures = crawl_tables(
-            glue, tables.DATABASE, locations.values(), s3_options(endpoint)
-        )
+        failures = crawl_tables(glue, tables.DATABASE, locations.values(), s3_options(endpoint))
         assert not failures, failures
         yield endpoint
     finally:
@@ -194,9 +193,8 @@ def _error(error: dict[str, Any]) -> dict[str, Any]:
 def record_functions(address: str) -> None:
     """The names of all functions, by which a known one is told from an unknown one."""
     rows = ask(address, "SHOW FUNCTIONS")["rows"]
-    path = RECORDED / "functions" / "names.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(sorted({row[0] for row in rows}), indent=0) + "\n", "utf-8")
+    names = sorted({row[0].lower() for row in rows})
+    FUNCTIONS.write_text("\n".join(names) + "\n", "utf-8")
 
 
 def record(address: str, kinds: list[Path]) -> None:
@@ -212,7 +210,9 @@ def record(address: str, kinds: list[Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path(".local/trino"), help="keeps the server")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".local/trino"), help="keeps the server"
+    )
     parser.add_argument("--java", help="a java of version 24 or newer")
     parser.add_argument("--serve", action="store_true", help="wait instead of recording")
     parser.add_argument("kinds", nargs="*", help="the files of queries/ to record; all of them")

@@ -154,7 +154,10 @@ def build(folder: Path | str, storage_options: dict[str, str] | None = None) -> 
         fields = [tuple(text.split(" ")) for text in columns.split(", ")]
         rows = ROWS[name]()
         data = pa.table(
-            {n: pa.array([row[i] for row in rows], KINDS[kind]) for i, (n, kind) in enumerate(fields)}
+            {
+                n: pa.array([row[i] for row in rows], KINDS[kind])
+                for i, (n, kind) in enumerate(fields)
+            }
         )
         write_deltalake(
             f"{folder}/{name}",
