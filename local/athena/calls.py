@@ -19,6 +19,7 @@ from .values import iso_zone, zone_of
 
 FAMILIES = {
     "number": lambda kind: kind.is_number,
+    "floating": lambda kind: kind.name in ("real", "double"),
     "integral": lambda kind: kind.is_integer,
     "interval": lambda kind: kind.name.startswith("interval"),
 }
@@ -143,6 +144,8 @@ class Calls:
             }
         finally:
             self.inside_aggregate = nested
+        if node.name.startswith("json_") and any(v.type == ty.UNKNOWN for v in plain.values()):
+            raise not_here(f"{node.name} of an untyped NULL", node.at)
         signature, arguments, found = self.choose(kind, node, plain, scope)
         result = resolve(signature.result, found)
         template = signature.template.replace("{result}", result.duckdb)

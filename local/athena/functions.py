@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 WHITE = "' ' || chr(9) || chr(10) || chr(11) || chr(12) || chr(13) || chr(8232) || chr(8233) || chr(12288)"
+NO_NAN = "CAST(trino_failure('NOT_SUPPORTED', 'NaN in an array is not part of this local console. On AWS, Athena runs it') AS {result})"
 BAD_INDEX = "trino_failure('INVALID_FUNCTION_ARGUMENT', 'SQL array indices start at 1')"
 
 SCALARS = """
@@ -83,7 +84,7 @@ regexp_position(varchar, varchar, bigint) -> integer = trino_regexp_position({0}
 regexp_position(varchar, varchar, bigint, bigint) -> integer = trino_regexp_position({0}, {1}, {2}, {3})
 abs(T:number) -> T = abs({0})
 sign(T:integral) -> T = sign({0})
-sign(double) -> double = CAST(sign({0}) AS DOUBLE)
+sign(double) -> double = CASE WHEN isnan({0}) THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END
 floor(T:integral) -> T = {0}
 floor(double) -> double = floor({0})
 ceil(T:integral) -> T = {0}
@@ -181,7 +182,9 @@ array_position(array(T), T) -> bigint = CASE WHEN {0} IS NULL OR {1} IS NULL THE
 array_sort(array(T)) -> array(T) = list_sort({0}, 'ASC', 'NULLS LAST')
 array_distinct(array(T)) -> array(T) = list_filter({0}, lambda x, i: CASE WHEN x IS NULL THEN len(list_filter({0}[:i], lambda y: y IS NULL)) = 1 ELSE list_position({0}, x) = i END)
 array_remove(array(T), T) -> array(T) = CASE WHEN {1} IS NULL THEN NULL ELSE list_filter({0}, lambda x: x IS DISTINCT FROM {1}) END
+array_max(array(D:floating)) -> D = CASE WHEN len(list_filter({0}, lambda x: isnan(x))) > 0 THEN $no_nan WHEN len(list_filter({0}, lambda x: x IS NULL)) > 0 THEN NULL ELSE list_max({0}) END
 array_max(array(T)) -> T = CASE WHEN len(list_filter({0}, lambda x: x IS NULL)) > 0 THEN NULL ELSE list_max({0}) END
+array_min(array(D:floating)) -> D = CASE WHEN len(list_filter({0}, lambda x: isnan(x))) > 0 THEN $no_nan WHEN len(list_filter({0}, lambda x: x IS NULL)) > 0 THEN NULL ELSE list_min({0}) END
 array_min(array(T)) -> T = CASE WHEN len(list_filter({0}, lambda x: x IS NULL)) > 0 THEN NULL ELSE list_min({0}) END
 reverse(array(T)) -> array(T) = list_reverse({0})
 flatten(array(array(T))) -> array(T) = flatten({0})
@@ -192,7 +195,7 @@ sequence(date, date) -> array(date) = CAST(generate_series({0}, {1}, CASE WHEN {
 sequence(date, date, I:interval) -> array(date) = list_transform(range(len(generate_series({0}, {1}, {2}))), lambda i: CAST({0} + {2} * i AS DATE))
 sequence(timestamp, timestamp, I:interval) -> array(timestamp) = generate_series({0}, {1}, {2})
 arrays_overlap(array(T), array(T)) -> boolean = CASE WHEN list_has_any({0}, {1}) THEN true WHEN len(list_filter({0}, lambda x: x IS NULL)) + len(list_filter({1}, lambda x: x IS NULL)) > 0 AND len({0}) > 0 AND len({1}) > 0 THEN NULL WHEN {0} IS NULL OR {1} IS NULL THEN NULL ELSE false END
-trim_array(array(T), bigint) -> array(T) = {0}[1:len({0}) - {1}]
+trim_array(array(T), bigint) -> array(T) = CASE WHEN {1} > len({0}) OR {1} < 0 THEN CAST(trino_failure('INVALID_FUNCTION_ARGUMENT', 'size must not exceed array cardinality ' || len({0})) AS {result}) ELSE {0}[1:len({0}) - {1}] END
 slice(array(T), bigint, bigint) -> array(T) = CASE WHEN {1} = 0 THEN CAST($bad_index AS {result}) ELSE list_slice({0}, CASE WHEN {1} < 0 THEN len({0}) + {1} + 1 ELSE {1} END, CASE WHEN {1} < 0 THEN len({0}) + {1} ELSE {1} - 1 END + {2}) END
 map_keys(map(K, V)) -> array(K) = map_keys({0})
 map_values(map(K, V)) -> array(V) = map_values({0})
@@ -208,8 +211,10 @@ AGGREGATES = """
 count(T) -> bigint = count(%{0}~)@
 count_if(boolean) -> bigint = count(CASE WHEN {0} THEN 1 END)@
 sum(T:integral) -> bigint = CAST(sum(%{0})@ AS BIGINT)
+sum(real) -> real = CAST(sum(%{0}~)@ AS FLOAT)
 sum(double) -> double = sum(%{0}~)@
 avg(T:integral) -> double = avg(%{0})@
+avg(real) -> real = CAST(avg(%{0})@ AS FLOAT)
 avg(double) -> double = avg(%{0})@
 sum(interval day to second) -> interval day to second = to_milliseconds(CAST(sum(epoch_ms({0}))@ AS BIGINT))
 avg(interval day to second) -> interval day to second = to_milliseconds(CAST(trunc(avg(epoch_ms({0}))@) AS BIGINT))
@@ -337,7 +342,7 @@ def split_types(text: str) -> list[str]:
 def signatures(kind: str) -> dict[str, list[Signature]]:
     """The table `scalar`, `aggregate` or `window` by name."""
     text = {"scalar": SCALARS, "aggregate": AGGREGATES, "window": WINDOWS, "other": OTHERS}[kind]
-    text = text.replace("$white", WHITE).replace("$bad_index", BAD_INDEX)
+    text = text.replace("$white", WHITE).replace("$bad_index", BAD_INDEX).replace("$no_nan", NO_NAN)
     found: dict[str, list[Signature]] = {}
     for line in text.strip().splitlines():
         head, template = line.split(" = ", 1)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .types import Type
+from .types import DIGITS, Type
 from .values import java_double, zone_of
 
 
@@ -69,13 +69,26 @@ class Result:
         def row(values: Iterable[str | None]) -> dict[str, Any]:
             return {"Data": [{} if v is None else {"VarCharValue": v} for v in values]}
 
-        info = [
-            {"Name": n, "Label": n, "Type": t.split("(")[0]} for n, t in zip(self.names, self.types)
-        ]
+        info = [column_info(name, kind) for name, kind in zip(self.names, self.types)]
         return {
             "Rows": [row(self.names), *map(row, self.text_rows())],
             "ResultSetMetadata": {"ColumnInfo": info},
         }
+
+
+PRECISIONS = {"double": 17, "real": 24, "varchar": 2147483647, **DIGITS}
+
+
+def column_info(name: str, kind: str) -> dict[str, Any]:
+    """One column in GetQueryResults: the type's name without what stands in parentheses, which come apart."""
+    base = re.sub(r"\(.*\)", "", kind)
+    numbers = [int(n) for n in re.findall(r"\d+", kind)] if base != kind and "," not in base else []
+    nested = base in ("array", "map", "row")
+    precision = 0 if nested else numbers[0] if numbers else PRECISIONS.get(base, 0)
+    scale = numbers[1] if base == "decimal" else 0
+    shared = {"CatalogName": "hive", "SchemaName": "", "TableName": "", "Nullable": "UNKNOWN"}
+    own = {"Name": name, "Label": name, "Type": base, "Precision": precision, "Scale": scale}
+    return {**shared, **own, "CaseSensitive": base == "varchar"}
 
 
 def as_text(value: Any, kind: Type | None = None) -> str | None:

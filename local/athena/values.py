@@ -349,11 +349,9 @@ def nfc(text: str) -> str | None:
 @offered
 def url_part(url: str, part: str) -> str | None:
     found = urllib.parse.urlsplit(url)
-    return {
-        "host": found.hostname,
-        "path": urllib.parse.unquote(found.path),
-        "query": urllib.parse.unquote(found.query),
-    }[part] or ("" if part != "host" else None)
+    if part == "host":
+        return found.hostname or ""
+    return urllib.parse.unquote(found.path if part == "path" else found.query)
 
 
 @offered
@@ -374,7 +372,7 @@ def url_decode(text: str) -> str | None:
 
 @offered
 def human_seconds(value: float) -> str | None:
-    left, parts = int(value), []
+    left, parts = math.floor(value + 0.5), []
     for size, name in (
         (604800, "week"),
         (86400, "day"),

@@ -27,7 +27,6 @@ SELECT department, count(*) FROM clean_products GROUP BY department ORDER BY dep
 SELECT date, user_id, count(*) FROM clean_orders WHERE date < DATE '2025-04-04' GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT year(date), month(date), count(*) FROM clean_orders GROUP BY year(date), month(date) ORDER BY 1, 2;
 SELECT department, department_id, count(*) FROM clean_products GROUP BY GROUPING SETS ((department), (department_id), ()) ORDER BY 1, 2;
-SELECT department, department_id, count(*) FROM clean_products WHERE product_id < 'p2' GROUP BY ROLLUP (department, department_id) ORDER BY 1, 2, 3;
 SELECT department, department_id, count(*) FROM clean_products WHERE product_id < 'p15' GROUP BY CUBE (department, department_id) ORDER BY 1, 2, 3;
 SELECT department, grouping(department), grouping(department, department_id), count(*) FROM clean_products GROUP BY GROUPING SETS ((department, department_id), (department), ()) ORDER BY 1, 2, 3, 4;
 SELECT date_trunc('month', date) AS m, sum(total_amount) FROM clean_orders GROUP BY date_trunc('month', date) ORDER BY m;
