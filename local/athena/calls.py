@@ -30,6 +30,10 @@ FIELDS = (
     "second timezone_hour timezone_minute"
 ).split()
 UNMOVED_BY_TWINS = ("min", "max", "bool_and", "bool_or", "every", "approx_distinct")
+OVERLOADED = frozenset(  # where Trino cannot choose for an untyped NULL
+    "upper lower substr trim ltrim rtrim lpad rpad reverse json_extract json_extract_scalar json_size "
+    "json_array_length json_array_contains is_json_scalar".split()
+)
 ALIASES = {"substring": "substr"}
 Bindings = dict[str, Type]
 
@@ -144,7 +148,7 @@ class Calls:
             }
         finally:
             self.inside_aggregate = nested
-        if node.name.startswith("json_") and any(v.type == ty.UNKNOWN for v in plain.values()):
+        if node.name in OVERLOADED and any(v.type == ty.UNKNOWN for v in plain.values()):
             raise not_here(f"{node.name} of an untyped NULL", node.at)
         signature, arguments, found = self.choose(kind, node, plain, scope)
         result = resolve(signature.result, found)
@@ -322,7 +326,8 @@ class Calls:
         (value,) = self.arguments(node, scope, 1)
         if "varchar" in str(value.type):
             raise not_here("typeof of a text", node.at)
-        return Typed(quoted(str(value.type).replace(", ", ", ")), ty.VARCHAR)
+        name = quoted(str(value.type))
+        return Typed(f"(CASE WHEN {value.sql} IS NULL THEN {name} ELSE {name} END)", ty.VARCHAR)
 
     def call_concat(self, node: t.Call, scope: Scope) -> Typed:
         values = self.arguments(node, scope)
@@ -727,6 +732,8 @@ class Calls:
             self.misfit(node, [listed, start])
         element = listed.type.parts[0]
         state = start.type
+        if state.name == "decimal":
+            raise not_here("reduce with a decimal, whose type grows with each step", node.at)
         step_names, step = self.lambda_body(node.arguments[2], [state, element], scope)  # type: ignore[arg-type]
         if step.type != state:
             state = common(state, step.type) or self.misfit(node, [listed, start])

@@ -215,6 +215,8 @@ class Compiler(Expressions):
         parts = []
         before, self.no_aggregates = self.no_aggregates, "GROUP BY clause"
         for kind, sets in node.group:
+            if kind != "plain":
+                self.check_grouping(sets)
             texts = [
                 [self.group_item(item, scope, values, before) for item in group] for group in sets
             ]
@@ -225,6 +227,12 @@ class Compiler(Expressions):
             parts.append(f"{'GROUPING SETS' if kind == 'sets' else kind.upper()} ({listed})")
         self.no_aggregates = before
         return f" GROUP BY {', '.join(parts)}" if parts else ""
+
+    def check_grouping(self, sets: list[list[t.Node]]) -> None:
+        for item in (item for group in sets for item in group):
+            if dotted(item) is None and not isinstance(item, t.Literal):
+                message = "GROUP BY expression must be a column reference"
+                raise Refusal("INVALID_COLUMN_REFERENCE", message, item.at)
 
     def group_item(
         self, item: t.Node, scope: Scope, values: list[Typed], before: str | None

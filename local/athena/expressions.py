@@ -319,7 +319,7 @@ class Expressions(Calls):
             return Typed(sql, kind)
         if operator == "/":
             return Typed(f"({sides[0]} / {sides[1]})", kind)
-        return Typed(f"fmod({sides[0]}, {sides[1]})", kind)
+        return Typed(f"({sides[0]} % {sides[1]})", kind)
 
     def decimals(self, operator: str, left: Typed, right: Typed) -> Typed:
         (p1, s1), (p2, s2) = (ty.as_decimal(side.type).numbers for side in (left, right))

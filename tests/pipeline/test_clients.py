@@ -20,8 +20,6 @@ from sqlalchemy import create_engine, text
 from local.athena import Athena, AthenaError
 from tests.pipeline import lake
 
-KEYS = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
-
 
 @pytest.fixture(scope="module")
 def console(tmp_path_factory: pytest.TempPathFactory) -> Athena:
@@ -70,9 +68,14 @@ def endpoint(console: Athena) -> Iterator[str]:
 
 @pytest.fixture
 def cursor(endpoint: str) -> Any:
-    place = {"s3_staging_dir": "s3://results/", "region_name": "us-east-1"}
     return connect(
-        endpoint_url=endpoint, schema_name="delta-lakehouse", poll_interval=0.01, **place, **KEYS
+        s3_staging_dir="s3://results/",
+        region_name="us-east-1",
+        schema_name="delta-lakehouse",
+        endpoint_url=endpoint,
+        poll_interval=0.01,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",
     ).cursor()
 
 
