@@ -562,7 +562,7 @@ class Calls:
         value, zone = self.arguments(node, scope, 2)
         if value.type.name != "timestamp" or zone.text is None:
             raise not_here("with_timezone of this", node.at)
-        zone_of(zone.text)
+        self.in_zone(value, zone, node.at)
         return Typed(zoned_time(value.sql, zone.text), ty.zoned(value.type.precision, zone.text))
 
     def call_timezone_hour(self, node: t.Call, scope: Scope) -> Typed:

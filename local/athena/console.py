@@ -21,6 +21,7 @@ from . import casts, syntax, values
 from .compiler import Compiler, Output
 from .errors import AthenaError, Refusal, not_here
 from .results import Result, present
+from .tree import Node
 from .types import VARCHAR, Type, from_arrow, hive_type
 
 DATABASE = "delta-lakehouse"
@@ -41,7 +42,10 @@ TIME_TRAVEL = (
     "restore an earlier state use the Glue job Lakehouse: its operation `sql` reads `table VERSION AS OF n`, "
     "`rollback` goes back to a run"
 )
-NOT_HERE = "{verb} is not part of this local console, which runs SELECT, SHOW and DESCRIBE. On AWS, Athena runs it"
+NOT_HERE = (
+    "{verb} is not part of this local console, which runs SELECT, SHOW, DESCRIBE and prepared statements. "
+    "On AWS, Athena runs it"
+)
 WRITES = {
     "INSERT",
     "UPDATE",
@@ -58,9 +62,6 @@ WRITES = {
 LATER = {
     "CREATE",
     "UNLOAD",
-    "PREPARE",
-    "EXECUTE",
-    "DEALLOCATE",
     "EXPLAIN",
     "SET",
     "USE",
@@ -81,6 +82,7 @@ class Athena:
     storage_options: Mapping[str, str] | None = None
     database: str = DATABASE
     history: Path | None = None
+    _prepared: dict[str, str] = field(default_factory=dict, init=False, repr=False)
     _connection: duckdb.DuckDBPyConnection = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,11 +92,12 @@ class Athena:
         )
         values.register(self._connection)
 
-    def query(self, sql: str) -> Result:
-        """Run one statement. Raises AthenaError where Athena would refuse it or fail."""
+    def query(self, sql: str, parameters: Sequence[str] = ()) -> Result:
+        """Run one statement, with the text of a value for each `?` (the API's ExecutionParameters).
+        Raises AthenaError where Athena would refuse it or fail."""
         started, query_id = time.monotonic(), str(uuid.uuid4())
         try:
-            result = self._run(sql)
+            result = self._run(sql, parameters)
         except AthenaError as error:
             self._remember(query_id, sql, time.monotonic() - started, error=str(error))
             raise
@@ -136,7 +139,7 @@ class Athena:
         if result is not None:
             (self.history / f"{query_id}.csv").write_text(result.csv(), "utf-8", newline="")
 
-    def _run(self, sql: str) -> Result:
+    def _run(self, sql: str, parameters: Sequence[str]) -> Result:
         text = sql.strip().rstrip(";").rstrip()
         verb = (
             re.sub(r"^(\s|--[^\n]*\n|/\*.*?\*/|\()+", "", text, flags=re.S)
@@ -150,12 +153,43 @@ class Athena:
             raise AthenaError("NOT_SUPPORTED", READ_ONLY.format(verb=verb))
         if verb in LATER:
             raise AthenaError("NOT_SUPPORTED", NOT_HERE.format(verb=verb))
-        return self._select(text)
+        if verb in ("PREPARE", "EXECUTE", "DEALLOCATE"):
+            return self._prepare(verb, text)
+        try:
+            return self._select(text, [syntax.parse_value(value) for value in parameters])
+        except Refusal as refusal:
+            raise refusal.in_statement(" ".join(parameters)) from refusal
 
-    def _select(self, sql: str) -> Result:
+    def _prepare(self, verb: str, text: str) -> Result:
+        """PREPARE name FROM query, EXECUTE name USING values, DEALLOCATE PREPARE name."""
+        if verb == "EXECUTE":
+            try:
+                name, values = syntax.parse_execute(text)
+            except Refusal as refusal:
+                raise refusal.in_statement(text) from refusal
+            return self._select(self._prepared_sql(name), values)
+        found = re.fullmatch(
+            r"(?is)PREPARE\s+(\w+)\s+FROM\s+(.*)|DEALLOCATE\s+PREPARE\s+(\w+)", text
+        )
+        if found is None:
+            raise AthenaError("SYNTAX_ERROR", f"mismatched input '{text.split()[-1]}'", 1, 1)
+        if found[3]:
+            self._prepared_sql(found[3])
+            del self._prepared[found[3].lower()]
+        else:
+            self._prepared[found[1].lower()] = found[2]
+        return Result([], [], [])
+
+    def _prepared_sql(self, name: str) -> str:
+        if name.lower() not in self._prepared:
+            raise AthenaError("NOT_FOUND", f"Prepared statement not found: {name}")
+        return self._prepared[name.lower()]
+
+    def _select(self, sql: str, parameters: Sequence[Node] = ()) -> Result:
         session = Session(self)
         try:
-            translated, columns = Compiler(session.schema_of).compile(syntax.parse(sql))
+            tree = syntax.parse(sql, parameters)
+            translated, columns = Compiler(session.schema_of).compile(tree)
             refuse_mixed_zones([column.type for column in columns])
         except Refusal as refusal:
             raise self._refused(refusal, sql) from refusal
@@ -394,6 +428,9 @@ def explain(error: duckdb.Error, sql: str) -> AthenaError:
     for pattern, code, message in COMPLAINTS:
         if re.search(pattern, text):
             return AthenaError(code, message or text.partition(": ")[2].split("\n")[0])
+    if isinstance(error, duckdb.ProgrammingError | duckdb.NotSupportedError):
+        limit = not_here(f"This statement ({text.splitlines()[0]})")
+        return limit.in_statement(sql)
     return AthenaError("GENERIC_INTERNAL_ERROR", text.split("\n")[0])
 
 

@@ -6,7 +6,7 @@ What is not written here is a syntax error, as it is on AWS: no `::`, no `ILIKE`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,24 +88,43 @@ def tokenize(sql: str) -> list[Token]:
     return [*tokens, Token("end", "<EOF>", len(sql))]
 
 
-def parse(sql: str) -> t.Query:
-    """The tree of one query."""
-    parser = Parser(sql)
+def parse(sql: str, parameters: Sequence[t.Node] = ()) -> t.Query:
+    """The tree of one query, with a value for each `?`."""
+    parser = Parser(sql, parameters)
     query = parser.query()
     parser.accept(";")
     if parser.token.kind != "end":
         if parser.tokens[parser.index - 1].text == ";":
             raise Refusal("SYNTAX_ERROR", "Only one sql statement is allowed", parser.token.at)
         raise parser.mismatch()
+    if parser.used != len(parameters):
+        counts = f"expected {parser.used} but found {len(parameters)}"
+        raise Refusal("INVALID_PARAMETER_USAGE", f"Incorrect number of parameters: {counts}", 0)
     return query
+
+
+def parse_value(text: str) -> t.Node:
+    """One value, as a client hands it over for a `?`."""
+    return Parser(text).expression()
+
+
+def parse_execute(sql: str) -> tuple[str, list[t.Node]]:
+    """EXECUTE name USING a, b: the name and the values."""
+    parser = Parser(sql)
+    parser.expect("execute")
+    name = parser.identifier()
+    found = parser.list_of(parser.expression) if parser.accept("using") else []
+    if parser.token.kind != "end":
+        raise parser.mismatch()
+    return name, found
 
 
 class Parser:
     """Recursive descent, a method for each rule of the grammar."""
 
-    def __init__(self, sql: str) -> None:
+    def __init__(self, sql: str, parameters: Sequence[t.Node] = ()) -> None:
         self.sql, self.tokens, self.index = sql, tokenize(sql), 0
-        self.parameters = 0
+        self.parameters, self.used = parameters, 0
 
     # Tokens
     @property
@@ -584,7 +603,12 @@ class Parser:
         return self.named()
 
     def parameter(self, token: Token) -> t.Node:
-        raise Refusal("INVALID_PARAMETER_USAGE", "Incorrect number of parameters", token.at)
+        self.used += 1
+        if self.used > len(self.parameters):
+            counts = f"expected {self.sql.count('?')} but found {len(self.parameters)}"
+            message = f"Incorrect number of parameters: {counts}"
+            raise Refusal("INVALID_PARAMETER_USAGE", message, token.at)
+        return self.parameters[self.used - 1]
 
     def named(self) -> t.Node:
         """A column, a function, a typed literal (`DATE '…'`), a lambda with one parameter."""

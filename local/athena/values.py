@@ -985,15 +985,6 @@ def json_array_contains(text: str, wanted: str) -> bool | None:
 
 
 @offered
-def json_array_get(text: str, index: int) -> str | None:
-    value = _walk(text, "$")
-    if not isinstance(value, list) or not -len(value) <= index < len(value):
-        return None
-    found = value[index]
-    return None if found is None else str(found) if isinstance(found, str) else _dumps(found)
-
-
-@offered
 def is_json_scalar(text: str) -> bool | None:
     value = _walk(text, "$")
     if value is MISSING:

@@ -194,6 +194,51 @@ def test_show_and_describe(athena: Athena) -> None:
     assert refusal(athena, "DESCRIBE nope").startswith("TABLE_NOT_FOUND")
 
 
+def test_a_prepared_statement_runs_with_its_values() -> None:
+    console = Athena({})
+    console.query("PREPARE twice FROM SELECT ? * 2, ? || 'x' WHERE 1 = ?")
+    assert console.query("EXECUTE twice USING 21, 'a', 1").rows == [(42, "ax")]
+    assert refusal(console, "EXECUTE twice USING 21").startswith("INVALID_PARAMETER_USAGE")
+    console.query("DEALLOCATE PREPARE twice")
+    assert refusal(console, "EXECUTE twice USING 1, 'a', 1").startswith("NOT_FOUND")
+
+
+def test_a_client_may_hand_values_over_apart() -> None:
+    console = Athena({})
+    assert console.query("SELECT ? + 1, ?", ["41", "'it''s'"]).rows == [(42, "it's")]
+    assert "expected 1 but found 0" in refusal(console, "SELECT ?")
+    with pytest.raises(AthenaError, match="expected 0 but found 1"):
+        console.query("SELECT 1", ["1"])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT '1'::integer",
+        "SELECT 'a' ILIKE 'A'",
+        "SELECT 1 == 1",
+        "SELECT 1 LIMIT 1 OFFSET 1",
+        "SELECT true = 1",
+        "SELECT DATE '2025-04-01' - 7",
+        "SELECT 'a' || 1",
+        "SELECT * EXCLUDE (order_id) FROM clean_orders",
+        "SELECT strftime(DATE '2025-04-01', '%Y')",
+    ],
+)
+def test_what_aws_refuses_is_refused_here(athena: Athena, sql: str) -> None:
+    assert re.match("SYNTAX_ERROR|TYPE_MISMATCH|FUNCTION_NOT_FOUND", refusal(athena, sql))
+
+
+def test_the_schema_can_be_asked(athena: Athena) -> None:
+    tables = "SELECT table_name FROM information_schema.tables WHERE table_name LIKE 'clean%'"
+    assert len(athena.query(tables).rows) == 3
+    path = athena.query(
+        "SELECT DISTINCT \"$path\" FROM clean_orders WHERE date = DATE '2025-05-01'"
+    )
+    assert "/clean_orders/date=2025-05-01/" in path.rows[0][0]
+    assert "not part of this local console" in refusal(athena, "EXPLAIN SELECT 1")
+
+
 def test_the_result_file_quotes_every_value_and_leaves_null_empty(athena: Athena) -> None:
     text = athena.query(
         "SELECT product_id, product_name, 1.5 AS n FROM clean_products ORDER BY 1"
