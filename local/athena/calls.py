@@ -148,7 +148,10 @@ class Calls:
             }
         finally:
             self.inside_aggregate = nested
-        if node.name in OVERLOADED and any(v.type == ty.UNKNOWN for v in plain.values()):
+        lambdas = len(plain) < len(node.arguments)
+        if (lambdas or node.name in OVERLOADED) and any(
+            v.type == ty.UNKNOWN for v in plain.values()
+        ):
             raise not_here(f"{node.name} of an untyped NULL", node.at)
         signature, arguments, found = self.choose(kind, node, plain, scope)
         result = resolve(signature.result, found)
@@ -316,6 +319,11 @@ class Calls:
         kind = self.unify(values, [a.at for a in node.arguments], "All operands")
         listed = [coerce(v, kind) for v in values]
         nulls = " OR ".join(f"{sql} IS NULL" for sql in listed)
+        if kind.name in ("double", "real"):
+            nans = " OR ".join(f"isnan({sql})" for sql in listed)
+            text = f"{node.name} of NaN is not part of this local console. On AWS, Athena runs it"
+            fail = f"CAST(trino_failure('NOT_SUPPORTED', '{text}') AS {kind.duckdb})"
+            nulls = f"{nulls} THEN NULL WHEN {nans} THEN {fail} WHEN false"
         return Typed(
             f"(CASE WHEN {nulls} THEN NULL ELSE {node.name}({', '.join(listed)}) END)", kind
         )

@@ -266,6 +266,8 @@ CASTS = {
     ("decimal", "integer"): _plain,
     ("decimal", "double"): _plain,
     ("decimal", "decimal"): _to_decimal("trino_fit_decimal"),
+    ("decimal", "json"): lambda v, t: f"CAST({v.sql} AS VARCHAR)",
+    ("timestamp", "json"): lambda v, t: f"trino_json_string({as_text(v)})",
     ("decimal", "boolean"): lambda v, t: f"({v.sql} <> 0)",
     ("boolean", "varchar"): _to_varchar,
     ("boolean", "integer"): _plain,

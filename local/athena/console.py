@@ -442,6 +442,7 @@ COMPLAINTS = (
         "SUBQUERY_MULTIPLE_ROWS",
         "Scalar sub-query has returned multiple rows",
     ),
+    ("must not end with escape character", "INVALID_FUNCTION_ARGUMENT", ""),
     ("Invalid input for hex digit|Invalid UTF8 Codepoint", "INVALID_FUNCTION_ARGUMENT", ""),
     ("Out of Range Error|out of range|[Oo]verflow", "NUMERIC_VALUE_OUT_OF_RANGE", ""),
     ("SELECT DISTINCT, ORDER BY", "EXPRESSION_NOT_IN_DISTINCT", ""),

@@ -464,6 +464,9 @@ class Expressions(Calls):
         places = [node.at, *(item.at for item in node.items)]
         kind = self.unify([value, *items], places, "IN value and list items")
         self.refuse_nested(kind, node.at)
+        if kind.name in ("double", "real"):  # DuckDB finds NaN in a list, Trino does not
+            tests = [self.compared("=", value, item, node.at) for item in items]
+            return Typed(f"({' OR '.join(tests)})", ty.BOOLEAN)
         listed = ", ".join(coerce(item, kind) for item in items)
         return Typed(f"({coerce(value, kind)} IN ({listed}))", ty.BOOLEAN)
 
@@ -505,6 +508,9 @@ class Expressions(Calls):
                     f"Left side of LIKE expression must evaluate to a varchar (actual: {part.type})"
                 )
                 raise Refusal("TYPE_MISMATCH", message, node.at)
+        if node.escape and len(parts[2].text or "") != 1:
+            message = "Escape string must be a single character"
+            raise Refusal("INVALID_FUNCTION_ARGUMENT", message, node.at)
         value, pattern, *escape = (coerce(part, ty.VARCHAR) for part in parts)
         tail = f" ESCAPE {escape[0]}" if escape else ""
         return Typed(f"({value} LIKE {pattern}{tail})", ty.BOOLEAN)

@@ -23,7 +23,7 @@ BAD_INDEX = "trino_failure('INVALID_FUNCTION_ARGUMENT', 'SQL array indices start
 
 SCALARS = """
 length(varchar) -> bigint = length({0})
-upper(varchar) -> varchar = upper({0})
+upper(varchar) -> varchar = CASE WHEN contains({0}, 'ß') THEN trino_upper({0}) ELSE upper({0}) END
 lower(varchar) -> varchar = lower({0})
 trim(varchar) -> varchar = trim({0}, $white)
 ltrim(varchar) -> varchar = ltrim({0}, $white)
@@ -196,7 +196,7 @@ sequence(date, date, I:interval) -> array(date) = list_transform(range(len(gener
 sequence(timestamp, timestamp, I:interval) -> array(timestamp) = generate_series({0}, {1}, {2})
 arrays_overlap(array(T), array(T)) -> boolean = CASE WHEN list_has_any({0}, {1}) THEN true WHEN len(list_filter({0}, lambda x: x IS NULL)) + len(list_filter({1}, lambda x: x IS NULL)) > 0 AND len({0}) > 0 AND len({1}) > 0 THEN NULL WHEN {0} IS NULL OR {1} IS NULL THEN NULL ELSE false END
 trim_array(array(T), bigint) -> array(T) = CASE WHEN {1} > len({0}) OR {1} < 0 THEN CAST(trino_failure('INVALID_FUNCTION_ARGUMENT', 'size must not exceed array cardinality ' || len({0})) AS {result}) ELSE {0}[1:len({0}) - {1}] END
-slice(array(T), bigint, bigint) -> array(T) = CASE WHEN {1} = 0 THEN CAST($bad_index AS {result}) ELSE list_slice({0}, CASE WHEN {1} < 0 THEN len({0}) + {1} + 1 ELSE {1} END, CASE WHEN {1} < 0 THEN len({0}) + {1} ELSE {1} - 1 END + {2}) END
+slice(array(T), bigint, bigint) -> array(T) = CASE WHEN {2} < 0 THEN CAST(trino_failure('INVALID_FUNCTION_ARGUMENT', 'length must be greater than or equal to 0') AS {result}) WHEN {1} = 0 THEN CAST($bad_index AS {result}) ELSE list_slice({0}, CASE WHEN {1} < 0 THEN len({0}) + {1} + 1 ELSE {1} END, CASE WHEN {1} < 0 THEN len({0}) + {1} ELSE {1} - 1 END + {2}) END
 map_keys(map(K, V)) -> array(K) = map_keys({0})
 map_values(map(K, V)) -> array(V) = map_values({0})
 transform(array(T), (T)->U) -> array(U) = list_transform({0}, {1})
@@ -219,6 +219,7 @@ avg(double) -> double = avg(%{0})@
 sum(interval day to second) -> interval day to second = to_milliseconds(CAST(sum(epoch_ms({0}))@ AS BIGINT))
 avg(interval day to second) -> interval day to second = to_milliseconds(CAST(trunc(avg(epoch_ms({0}))@) AS BIGINT))
 min(T) -> T = min({0})@
+max(D:floating) -> D = coalesce(max(CASE WHEN NOT isnan({0}) THEN {0} END)@, max({0})@)
 max(T) -> T = max({0})@
 min(T, bigint) -> array(T) = min({0}, {1})@
 max(T, bigint) -> array(T) = max({0}, {1})@
