@@ -53,6 +53,8 @@ def bind(pattern: str, kind: Type, found: Bindings) -> bool:
         return True
     if pattern == "when":
         return kind.name in WHEN
+    if pattern == "letter":
+        return kind.length == 1
     name, _, inner = pattern.partition("(")
     if name in ("array", "map"):
         parts = split_types(inner[:-1])
@@ -71,6 +73,8 @@ def resolve(pattern: str, found: Bindings) -> Type:
     name, _, inner = pattern.partition("(")
     if name in ("array", "map"):
         return Type(name, tuple(resolve(p, found) for p in split_types(inner[:-1])))
+    if name == "letter":
+        return ty.VARCHAR
     if name == "zoned":
         return ty.zoned()
     if name == "timestamp":
@@ -203,6 +207,8 @@ class Calls:
                 continue
             found: Bindings = {}
             if all(bind(wanted[i], value.type, found) for i, value in plain.items()):
+                if signature.template == "-":
+                    raise not_here(f"The function {node.name} with these types", node.at)
                 return signature, self.filled(wanted, node, plain, found, scope), found
         listed = ", ".join(str(plain[i].type) if i in plain else "function" for i in range(count))
         others = signatures("other").get(node.name, [])
@@ -386,10 +392,8 @@ class Calls:
             kind = ty.decimal(max(precision - scale, 1), 0)
             return Typed(f"CAST(trunc({value.sql}) AS {kind.duckdb})", kind)
         digits = self.expression(node.arguments[1], scope)
-        unit = f"CAST(pow(10, {digits.sql}) AS DECIMAL(18, 0))"
-        return Typed(
-            f"CAST(trunc({value.sql} * {unit}) / {unit} AS {value.type.duckdb})", value.type
-        )
+        sql = f"trino_truncate_decimal(CAST({value.sql} AS VARCHAR), {digits.sql}, {scale})"
+        return Typed(f"CAST({sql} AS {value.type.duckdb})", value.type)
 
     def call_floor(self, node: t.Call, scope: Scope) -> Typed:
         value = self._decimal(node, scope)

@@ -87,7 +87,8 @@ class Expressions(Calls):
         return Typed("CAST(NULL AS INTEGER)", ty.UNKNOWN)
 
     def literal_varchar(self, node: t.Literal) -> Typed:
-        return Typed(quoted(node.value), ty.VARCHAR, node.value)
+        kind = Type("varchar", length=len(node.value))
+        return Typed(quoted(node.value), kind, node.value)
 
     def literal_varbinary(self, node: t.Literal) -> Typed:
         if not re.fullmatch(r"([0-9a-fA-F]{2})*", node.value):
@@ -244,6 +245,9 @@ class Expressions(Calls):
         value = self.expression(node.value, scope)
         if not value.type.is_number and not value.type.name.startswith("interval"):
             message = f"Cannot negate {value.type}"
+            raise Refusal("TYPE_MISMATCH", message, node.at)
+        if node.operator == "+" and value.type.name == "decimal":
+            message = f"Unary '+' operator cannot be applied to {value.type} type"
             raise Refusal("TYPE_MISMATCH", message, node.at)
         return value if node.operator == "+" else Typed(f"(- {value.sql})", value.type)
 
@@ -465,8 +469,8 @@ class Expressions(Calls):
         kind = self.unify([value, *items], places, "IN value and list items")
         self.refuse_nested(kind, node.at)
         if kind.name in ("double", "real"):  # DuckDB finds NaN in a list, Trino does not
-            tests = [self.compared("=", value, item, node.at) for item in items]
-            return Typed(f"({' OR '.join(tests)})", ty.BOOLEAN)
+            equal = [self.compared("=", value, item, node.at) for item in items]
+            return Typed(f"({' OR '.join(equal)})", ty.BOOLEAN)
         listed = ", ".join(coerce(item, kind) for item in items)
         return Typed(f"({coerce(value, kind)} IN ({listed}))", ty.BOOLEAN)
 

@@ -3,7 +3,8 @@
     name(parameters) -> result = template
 
 Parameters are types; T, U, K, V stand for any type, `T:number` and the like for one of a family. `when` is a date
-or a time, handed over as the local time that it shows. `(T)->U` is a lambda. In a template {0} is the first
+or a time, handed over as the local time that it shows; `letter` is a text of one letter. A template `-` is for what
+Trino has with these types, and this console has not. `(T)->U` is a lambda. In a template {0} is the first
 argument, {list} all of them from the last parameter on. In an aggregate `%` is the place of DISTINCT, `~` that of
 ORDER BY, `@` that of FILTER and OVER. `trino_*` are the functions of values.py.
 
@@ -48,14 +49,14 @@ strpos(varchar, varchar) -> bigint = CASE WHEN {1} = '' THEN 1 ELSE strpos({0}, 
 strpos(varchar, varchar, bigint) -> bigint = trino_strpos_nth({0}, {1}, {2})
 starts_with(varchar, varchar) -> boolean = starts_with({0}, {1})
 chr(bigint) -> varchar = chr(CAST({0} AS INTEGER))
-codepoint(varchar) -> integer = unicode({0})
+codepoint(letter) -> integer = unicode({0})
 translate(varchar, varchar, varchar) -> varchar = trino_translate({0}, {1}, {2})
 levenshtein_distance(varchar, varchar) -> bigint = levenshtein({0}, {1})
 hamming_distance(varchar, varchar) -> bigint = trino_hamming_distance({0}, {1})
 soundex(varchar) -> varchar = trino_soundex({0})
 normalize(varchar) -> varchar = trino_nfc({0})
 to_utf8(varchar) -> varbinary = encode({0})
-from_utf8(varbinary) -> varchar = decode({0})
+from_utf8(varbinary) -> varchar = trino_from_utf8({0})
 to_hex(varbinary) -> varchar = hex({0})
 from_hex(varchar) -> varbinary = unhex({0})
 to_base64(varbinary) -> varchar = base64({0})
@@ -84,17 +85,25 @@ regexp_position(varchar, varchar, bigint) -> integer = trino_regexp_position({0}
 regexp_position(varchar, varchar, bigint, bigint) -> integer = trino_regexp_position({0}, {1}, {2}, {3})
 abs(T:number) -> T = abs({0})
 sign(T:integral) -> T = sign({0})
+sign(real) -> real = -
 sign(double) -> double = CASE WHEN isnan({0}) THEN {0} ELSE CAST(sign({0}) AS DOUBLE) END
 floor(T:integral) -> T = {0}
+floor(real) -> real = CAST(floor({0}) AS FLOAT)
 floor(double) -> double = floor({0})
 ceil(T:integral) -> T = {0}
+ceil(real) -> real = CAST(ceil({0}) AS FLOAT)
 ceil(double) -> double = ceil({0})
 ceiling(T:integral) -> T = {0}
+ceiling(real) -> real = CAST(ceil({0}) AS FLOAT)
 ceiling(double) -> double = ceil({0})
+truncate(T:integral) -> T = -
+truncate(real) -> real = -
 truncate(double) -> double = trunc({0})
 round(T:integral) -> T = {0}
+round(real) -> real = -
 round(double) -> double = CASE WHEN isfinite({0}) THEN trino_round_double({0}, 0) ELSE {0} END
 round(T:integral, bigint) -> T = round({0}, CAST({1} AS INTEGER))
+round(real, bigint) -> real = -
 round(double, bigint) -> double = CASE WHEN isfinite({0}) THEN trino_round_double({0}, {1}) ELSE {0} END
 power(double, double) -> double = pow({0}, {1})
 pow(double, double) -> double = pow({0}, {1})
@@ -224,6 +233,7 @@ max(T) -> T = max({0})@
 min(T, bigint) -> array(T) = min({0}, {1})@
 max(T, bigint) -> array(T) = max({0}, {1})@
 min_by(T, U) -> T = arg_min_null({0}, {1})@
+max_by(T, D:floating) -> T = arg_max_null({0}, CASE WHEN NOT isnan({1}) THEN {1} END)@
 max_by(T, U) -> T = arg_max_null({0}, {1})@
 min_by(T, U, bigint) -> array(T) = arg_min({0}, {1}, {2})@
 max_by(T, U, bigint) -> array(T) = arg_max({0}, {1}, {2})@
@@ -240,8 +250,8 @@ stddev_pop(double) -> double = stddev_pop({0})@
 variance(double) -> double = var_samp({0})@
 var_samp(double) -> double = var_samp({0})@
 var_pop(double) -> double = var_pop({0})@
-corr(real, real) -> real = CAST(corr({0}, {1})@ AS FLOAT)
-corr(double, double) -> double = corr({0}, {1})@
+corr(real, real) -> real = CAST(nullif(corr({0}, {1})@, 'nan'::DOUBLE) AS FLOAT)
+corr(double, double) -> double = nullif(corr({0}, {1})@, 'nan'::DOUBLE)
 covar_pop(real, real) -> real = CAST(covar_pop({0}, {1})@ AS FLOAT)
 covar_pop(double, double) -> double = covar_pop({0}, {1})@
 covar_samp(real, real) -> real = CAST(covar_samp({0}, {1})@ AS FLOAT)

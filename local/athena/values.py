@@ -352,6 +352,8 @@ def nfc(text: str) -> str | None:
 
 @offered
 def url_part(url: str, part: str) -> str | None:
+    if re.search(r'[\s<>"{}|\\^`]', url):
+        return None
     found = urllib.parse.urlsplit(url)
     if part == "host":
         return found.hostname or ""
@@ -371,6 +373,8 @@ def url_encode(text: str) -> str | None:
 
 @offered
 def url_decode(text: str) -> str | None:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        fail("INVALID_FUNCTION_ARGUMENT", f"Illegal hex characters in escape (%) pattern: {text}")
     return urllib.parse.unquote_plus(text)
 
 
@@ -577,7 +581,9 @@ def text_to_zoned(text: str, precision: int) -> dt.datetime | None:
     found = STAMP.fullmatch(text)
     value = _stamp(found, precision) if found else None
     if found and value is not None:
-        return to_utc(value, found[8] or "UTC")
+        utc, zone = to_utc(value, found[8] or "UTC"), found[8] or "UTC"
+        if at_zone(utc, zone) == value:  # else the clocks of the zone never showed it
+            return utc
     fail("INVALID_CAST_ARGUMENT", f"Value cannot be cast to timestamp: {text}")
 
 
@@ -947,7 +953,7 @@ def _walk(text: str, path: str) -> Any:
 @offered
 def json_extract(text: str, path: str) -> str | None:
     value = _walk(text, path)
-    return None if value is MISSING else _dumps(value)
+    return None if value is MISSING else _dumps(_canonical(value))
 
 
 @offered
@@ -974,8 +980,9 @@ def json_parse(text: str) -> str | None:
 
 def _canonical(value: Any) -> Any:
     """Numbers as Trino's JSON type keeps them: doubles in Java's text."""
-    if isinstance(value, Number) and not re.fullmatch(r"-?\d+", value):
-        return Number(java_double(float(value)))
+    if isinstance(value, Number):
+        whole = re.fullmatch(r"-?\d+", value)
+        return Number(int(value) if whole else java_double(float(value)))
     if isinstance(value, dict):
         return {k: _canonical(v) for k, v in value.items()}
     return [_canonical(v) for v in value] if isinstance(value, list) else value
@@ -1077,6 +1084,17 @@ def days_text(millis: int) -> str | None:
 def months_text(months: int) -> str | None:
     """An interval of years and months as Trino writes it: 1-2."""
     return f"{'-' if months < 0 else ''}{abs(months) // 12}-{abs(months) % 12}"
+
+
+@offered
+def truncate_decimal(text: str, digits: int, scale: int) -> str | None:
+    unit = decimal.Decimal(1).scaleb(-min(digits, scale))
+    return format(decimal.Decimal(text).quantize(unit, decimal.ROUND_DOWN), "f")
+
+
+@offered
+def from_utf8(data: bytes) -> str | None:
+    return data.decode("utf-8", "replace")
 
 
 @offered
