@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up images test test-fast test-glue51 lint bench validate bootstrap deploy destroy smoke clean
+.PHONY: help run up images test test-fast test-glue51 conformance lint bench validate bootstrap deploy destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
@@ -15,6 +15,7 @@ help:
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make test-glue51  the tests on Glue 5.1's Spark 3.5, Delta 3.3 and Python 3.11"
+	@echo "make conformance  ask a real Trino the queries of tests/conformance again, and record its answers (820 MB once)"
 	@echo "make validate  check templates, state machine and workflows, and their security"
 	@echo "make bootstrap, deploy, smoke, destroy  the same on AWS, see docs/deploy.md (ENV=prod)"
 	@echo "make clean   remove the environment and all local data"
@@ -41,7 +42,7 @@ lint: $(VENV)/.ready
 	@$(PY) -m mypy
 
 # Two processes: one holds the Spark of tests/spark, the other takes the rest
-PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline
+PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance
 test: lint
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST)
@@ -49,6 +50,9 @@ test: lint
 test-fast: lint
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST) -m "not slow"
+
+conformance: $(VENV)/.ready
+	@$(PY) -m tests.conformance.record
 
 ITEMS ?= 2000000
 bench: $(VENV)/.ready

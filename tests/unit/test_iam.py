@@ -96,6 +96,8 @@ PLACES = {
         Use("s3:GetObject", RAW_FILE),
         *each(["s3:GetObject"], TABLES),
         Use("s3:ListBucket", LAKE, {"s3:prefix": "lakehouse-dwh/clean_orders/_delta_log/"}),
+        Use("s3:ListBucket", LAKE, {"s3:prefix": "glue-temp/run=a/orders/"}),
+        Use("s3:DeleteObject", f"{LAKE}/glue-temp/run=a/orders/fast/part-0.parquet"),
         Use("s3:PutObject", RUN_FILE),
     ],
     "ArchiveFunctionRole": [
@@ -142,7 +144,12 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
         ],
         "S3A, before it makes a folder: is a parent a file?": each(
             ["s3:GetObject"],
-            [f"{LAKE}/lakehouse-dwh", f"{LAKE}/rejected", f"{LAKE}/rejected/rejected_records"],
+            [
+                f"{LAKE}/lakehouse-dwh",
+                f"{LAKE}/rejected",
+                f"{LAKE}/rejected/rejected_records",
+                f"{LAKE}/glue-temp",
+            ],
         ),
         "S3A, for Spark: raw files": [
             Use("s3:ListBucket", RAW, {"s3:prefix": "land-folder/Data/a.csv/"})

@@ -1,0 +1,32 @@
+SELECT regexp_like('abc123', '\d+'), regexp_like('abc', '^b'), regexp_like('a', NULL);
+SELECT regexp_extract('order 12 of 34', '\d+'), regexp_extract('abc', '\d+');
+SELECT regexp_extract('k=v', '(\w)=(\w)', 2);
+SELECT regexp_extract('a1', '(\d)', 2);
+SELECT regexp_extract_all('1a 2b 14m', '\d+'), regexp_extract_all('x', '\d');
+SELECT regexp_extract_all('1a 2b 14m', '(\d+)([a-z]+)', 2);
+SELECT regexp_replace('1a 2b', '\d'), regexp_replace('1a 2b', '\d', '#');
+SELECT regexp_replace('1a 2b 14m', '(\d+)([ab]) ', '3c$2 ');
+SELECT regexp_replace('2025-04-01', '(\d+)-(\d+)-(\d+)', '$3.$2.$1');
+SELECT regexp_replace('abc', '(b)', '[$0]'), regexp_replace('abc', 'b', '\$');
+SELECT regexp_replace('abc', '(?<x>b)', '<${x}>');
+SELECT regexp_replace('abc', '(b)', '$2');
+SELECT regexp_replace('new york', '(\w)(\w*)', x -> upper(x[1]) || lower(x[2]));
+SELECT regexp_split('1a 2b 14m', '\s*[a-z]+\s*'), regexp_split('a,b', ',');
+SELECT regexp_count('1a 2b 14m', '\d'), regexp_position('a1b2', '\d'), regexp_position('abc', '\d');
+SELECT regexp_position('a1b2', '\d', 3), regexp_position('a1b2', '\d', 1, 2);
+SELECT regexp_like('ABC', '(?i)b'), regexp_like('a
+b', 'a.b'), regexp_like('a
+b', '(?s)a.b');
+SELECT regexp_like('foobar', 'foo(?=bar)'), regexp_like('foobaz', 'foo(?!baz)');
+SELECT regexp_replace('aaa', 'a*', 'x'), regexp_replace('abc', '', '-');
+SELECT regexp_like('a', '(');
+SELECT regexp_like('äöü', '^\w+$'), regexp_extract('Äpfel 3', '\p{L}+');
+SELECT regexp_like('a.b', 'a\.b'), regexp_like('a-b', '[a\-]+b');
+SELECT regexp_extract(file_path, '(\d{4})-(\d{2})', 2), count(*) FROM rejected_records GROUP BY 1;
+SELECT product_id FROM clean_products WHERE regexp_like(product_name, '^(Milk|Tea)') ORDER BY 1;
+SELECT regexp_replace(raw, ',.*$', '') AS head FROM rejected_records ORDER BY line LIMIT 3;
+SELECT regexp_replace('a  b', '\s+', ' ');
+SELECT regexp_matches('a', 'a');
+SELECT 'abc' SIMILAR TO 'a%';
+SELECT 'abc' RLIKE 'a';
+SELECT 'abc' ~ 'a';

@@ -1,0 +1,15 @@
+SELECT ROW(1, 'a'), (1, 2), typeof(ROW(1, 'a'));
+SELECT cast(ROW(1, 'a') AS row(x integer, y varchar)).y;
+SELECT ROW(1, 'a')[1];
+SELECT r.x FROM (SELECT cast(ROW(1, 2) AS row(x integer, y integer)) AS r);
+SELECT ROW(1, 2) = ROW(1, 2), (1, 2) < (1, 3), (1, 'a') IN ((1, 'a'), (2, 'b'));
+SELECT (order_id, user_id) IN (SELECT order_id, user_id FROM clean_orders) FROM clean_orders_items LIMIT 1;
+SELECT array_agg(ROW(order_id, total_amount) ORDER BY order_id) FROM clean_orders WHERE user_id = 'u1' AND total_amount > 90;
+SELECT ARRAY[ROW(1, 'a'), ROW(2, 'b')], cast(ARRAY[ROW(1, 'a')] AS array(row(x integer, y varchar)));
+SELECT x, y FROM UNNEST(ARRAY[ROW(1, 'a'), ROW(2, 'b')]) AS t(x, y);
+SELECT ROW(1, NULL) IS NULL, ROW(NULL, NULL) IS NULL;
+SELECT cast(ROW(1, 2.5) AS json), transform(ARRAY[(1, 2)], r -> r[1] + r[2]);
+SELECT max_by(ROW(order_id, user_id), total_amount) FROM clean_orders;
+SELECT STRUCT(1 AS a);
+SELECT {'a': 1};
+SELECT struct_pack(a := 1);

@@ -1,0 +1,16 @@
+SHOW TABLES;
+SHOW TABLES FROM "delta-lakehouse" LIKE 'clean%';
+SHOW COLUMNS FROM clean_products;
+DESCRIBE clean_orders;
+SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'delta-lakehouse' ORDER BY 1;
+SELECT column_name, ordinal_position, data_type, is_nullable FROM information_schema.columns WHERE table_schema = 'delta-lakehouse' AND table_name = 'clean_orders' ORDER BY ordinal_position;
+SELECT table_catalog, table_schema, table_name, column_name FROM information_schema.columns WHERE table_name = 'etl_runs' ORDER BY ordinal_position;
+SELECT count(*) FROM information_schema.columns WHERE table_schema = 'delta-lakehouse';
+SELECT schema_name FROM information_schema.schemata WHERE schema_name = 'delta-lakehouse';
+SELECT "$path" IS NOT NULL, "$path" LIKE '%/clean_orders/date=%' FROM clean_orders WHERE order_id = 'o1';
+SELECT count(DISTINCT "$path") = count(DISTINCT date) FROM clean_orders;
+SELECT typeof("$path") FROM clean_products LIMIT 1;
+INSERT INTO clean_orders VALUES (1);
+SELECT version() IS NOT NULL, current_user IS NOT NULL;
+SELECT uuid() IS NOT NULL, typeof(uuid());
+SELECT current_catalog, current_schema;
