@@ -810,11 +810,15 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layout:
-    """The header of a file: its text as it stands, its names in lower case, the delimiter."""
+    """The header of a file: its text as it stands, its names in lower case, the delimiter.
+
+    spare  whether the rows have one empty field more, for which a nameless column stands
+    """
 
     line: str
     names: tuple[str, ...]
     delimiter: str = ","
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -1043,7 +1047,7 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
         return set_aside(raw, *problem)
     ignored = tuple(name for name in layout.names if name not in wanted)
     if one_field_more(text, layout):
-        layout = replace(layout, names=(*layout.names, ""))
+        layout = replace(layout, names=(*layout.names, ""), spare=True)
     return replace(raw, layout=layout, ignored_columns=ignored)
 
 
@@ -1052,7 +1056,7 @@ def _from_header(text: str) -> str:
     text = text.lstrip(BLANKS)
     while match := re.match(r"([^\r\n]*)(\r\n|\n|\r|\Z)", text):
         line = match.group(1)
-        blank = not line.strip(BLANKS + '",;|')
+        blank = not line.strip(BLANKS + END_OF_FILE + '",;|')
         if not text or not (blank or re.match(DELIMITER_LINE, line.strip())):
             break
         text = text[match.end() :].lstrip(BLANKS)
@@ -1653,7 +1657,9 @@ def plain_line(layout: Layout, table: Table) -> str:
         column.name: PLAIN_IDENTIFIER if column.identifier else PLAIN_VALUES[column.type]
         for column in table.columns
     }
-    cells = [values.get(name, UNUSED_VALUE if name else "") for name in layout.names]
+    cells = [values.get(name, UNUSED_VALUE) for name in layout.names]
+    if layout.spare:
+        cells[-1] = ""
     return "^" + re.escape(layout.delimiter).join(cells) + r"\z"
 
 
@@ -1707,8 +1713,12 @@ def table_values(table: Table) -> list[SparkColumn]:
 
 
 # -- the parser ------------------------------------------------------------------------------------
+def blank_but(delimiter: str) -> str:
+    return "[ ]" if delimiter == "\t" else r"[ \t]"
+
+
 def quoted_field(delimiter: str) -> str:
-    blank = "[ ]" if delimiter == "\t" else r"[ \t]"
+    blank = blank_but(delimiter)
     return rf'{blank}*+"[^"]*+(?:""[^"]*+)*+"{blank}*+'
 
 
@@ -1722,7 +1732,7 @@ def record_pattern(delimiter: str) -> str:
 def closed_pattern(delimiter: str) -> str:
     """A record all of whose quoted fields are closed, with nothing behind their quotes."""
     sign, quoted = re.escape(delimiter), quoted_field(delimiter)
-    one = rf'(?:{quoted}|(?![ \t]*")[^{sign}]*+)'
+    one = rf'(?:{quoted}|(?!{blank_but(delimiter)}*")[^{sign}]*+)'
     return rf"^{one}(?:{sign}{one})*+\z"
 
 
@@ -1748,6 +1758,10 @@ def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
     pattern = by_layout([record_pattern(layout.delimiter) for layout in layouts])
     found = F.regexp_extract_all(F.col("_all"), pattern, F.lit(1))
     records = files.select("_file", "_layout", F.posexplode(found).alias("_mid", "_raw"))
+    back = F.encode(F.translate("_raw", RAW_BYTES, LATIN_1), "ISO-8859-1").cast("string")
+    marked = F.col("_raw").rlike(f"[{RAW_BYTES}]")
+    marked &= ~F.col("_raw").rlike(rf"[^\x00-\x7f{RAW_BYTES}]")  # all of it can go back
+    records = records.withColumn("_raw", F.when(marked, back).otherwise(F.col("_raw")))
     before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
     lines_before = F.sum(F.size(F.split("_raw", LINE_BREAK))).over(before)
     return records.withColumn("_before", F.coalesce(lines_before, F.lit(0))).selectExpr(
@@ -1802,7 +1816,7 @@ def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> D
     cells = cells.when(closed, F.transform(quoted, _unquoted))
     lines = lines.select(*PLACE, "_text", cells.alias("_cells"))
     wide = by_layout([len(layout.names) for layout in layouts])
-    spare = by_layout([int(layout.names[-1] == "") for layout in layouts])  # one field more
+    spare = by_layout([int(layout.spare) for layout in layouts])
     filled = (spare == 1) & (trimmed(F.element_at("_cells", -1)) != "") & (F.size("_cells") == wide)
     further = F.slice(F.split("_text", LINE_BREAK), F.lit(2), F.size(F.split("_text", LINE_BREAK)))
     swallowed = F.exists(further, lambda line: F.size(split_by(line, layouts)) == wide)
@@ -2463,7 +2477,7 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
 
     raw = line_text()
     as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
-    readable = F.when(valid_utf8(raw), F.translate(raw, RAW_BYTES, LATIN_1)).otherwise(as_bytes)
+    readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
     return rows.join(files_frame(resolved.staged), "_file").select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),

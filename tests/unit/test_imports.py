@@ -27,15 +27,25 @@ def modules(root: Path) -> dict[str, ast.Module]:
     return found
 
 
+def absolute(name: str, node: ast.ImportFrom, known: Mapping[str, ast.Module]) -> str:
+    """The module that an import names; one dot is the package of the module that imports."""
+    if node.level == 0:
+        return str(node.module)
+    assert node.level == 1, f"{name}: no imports from above the package"
+    is_package = any(one.startswith(f"{name}.") for one in known)
+    package = name if is_package else name.rpartition(".")[0]
+    return f"{package}.{node.module}" if node.module else package
+
+
 def imports_of(name: str, tree: ast.Module, known: Mapping[str, ast.Module]) -> Iterator[str]:
     """The known modules that a module imports, at its top or inside a function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             wanted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: imports are absolute here"
-            inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            wanted = [one if one in known else str(node.module) for one in inner]
+            module = absolute(name, node, known)
+            inner = [f"{module}.{alias.name}" for alias in node.names]
+            wanted = [one if one in known else module for one in inner]
         else:
             continue
         yield from (one for one in wanted if one in known)
