@@ -15,7 +15,7 @@ from .errors import Refusal, not_here
 from .functions import Signature, fill, signatures, split_types
 from .scope import Scope
 from .types import Type, common
-from .values import iso_zone, zone_of
+from .values import iso_zone
 
 FAMILIES = {
     "number": lambda kind: kind.is_number,
