@@ -41,6 +41,7 @@ from moto.glue.models import FakeCrawler, FakeJob, FakeJobRun
 from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
+from local.athena.results import column_info
 from local.aws import stepfunctions
 from local.aws.stepfunctions import Pace, replace
 from tools.files import load_module
@@ -694,7 +695,7 @@ class _StandIns:
                 [{} if value is None else {"VarCharValue": str(value)} for value in row]
                 for row in [columns, *rows]
             ]
-            info = [{"Name": name, "Label": name, "Type": "varchar"} for name in columns]
+            info = [column_info(name, "varchar") for name in columns]
             return QueryResults(rows=[{"Data": row} for row in data], column_info=info)
 
         def get_query_execution(response: AthenaResponse) -> str:

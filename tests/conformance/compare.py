@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class Question:
 
     kind: str
     number: int
-    recorded: dict[str, Any]
+    recorded: dict[str, Any] = field(compare=False)
 
     @property
     def sql(self) -> str:

