@@ -1723,10 +1723,11 @@ def quoted_field(delimiter: str) -> str:
 
 
 def record_pattern(delimiter: str) -> str:
-    """A record and its line end, quoted fields with line breaks included."""
-    sign, quoted = re.escape(delimiter), quoted_field(delimiter)
-    one = rf"(?:{quoted}(?=[{sign}\r\n]|\z)|[^{sign}\r\n]*+)"
-    return rf"({one}(?:{sign}{one})*+)(?:{LINE_BREAK}|\z)"
+    """A record and its line end: quoted fields may hold line breaks, where all of them are closed;
+    else it is one line."""
+    sign, blank = re.escape(delimiter), blank_but(delimiter)
+    one = rf'(?:{quoted_field(delimiter)}|(?!{blank}*")[^{sign}\r\n]*+)'
+    return rf"({one}(?:{sign}{one})*+(?=[\r\n]|\z)|[^\r\n]*+)(?:{LINE_BREAK}|\z)"
 
 
 def closed_pattern(delimiter: str) -> str:
