@@ -175,9 +175,9 @@ class Pipeline:
             raise QueryFailed(answer)
         return answer
 
-    def _answer(self, sql: str, database: str) -> tuple[list[str], list[list[Any]]]:
+    def _answer(self, sql: str, database: str) -> tuple[Any, ...]:
         result = self.query(sql, database)
-        return result.names, result.text_rows()
+        return result.names, result.text_rows(), result.types
 
     def _crawl(self, database: str, locations: Sequence[str]) -> None:
         failures = self.readers.submit(readers.crawl, self.endpoint, database, locations).result()

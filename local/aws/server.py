@@ -87,14 +87,15 @@ class Runners:
 
     glue_job   (arguments of the run, the job's defaults among them); raises JobFailed
     crawl      (database, paths of the Delta tables); raises CrawlFailed
-    query      (SQL, database) -> column names and rows; raises QueryFailed
+    query      (SQL, database) -> column names, rows as Athena writes them, Athena's types, or no
+               types where all are texts; raises QueryFailed
     functions  function name -> handler(event, context); a function that is not here runs from its
                folder in `lambda/`
     """
 
     glue_job: Callable[[Mapping[str, str]], None] = _no_job
     crawl: Callable[[str, Sequence[str]], None] = _no_crawl
-    query: Callable[[str, str], tuple[list[str], list[list[Any]]]] = _no_query
+    query: Callable[[str, str], tuple[Any, ...]] = _no_query
     functions: dict[str, Function] = field(default_factory=dict)
 
 
@@ -675,10 +676,9 @@ class _StandIns:
 
         def work(backend: AthenaBackend, execution: Any) -> None:
             def answer() -> None:
-                columns, rows = cls.aws.runners.query(
-                    execution.query, (execution.context or {}).get("Database", "")
-                )
-                backend.query_results[execution.id] = results(columns, rows)
+                database = (execution.context or {}).get("Database", "")
+                answer = cls.aws.runners.query(execution.query, database)
+                backend.query_results[execution.id] = results(*answer)
                 backend._store_query_result_in_s3(execution.id)
 
             error = cls._attempt(answer, QueryFailed)
@@ -688,14 +688,17 @@ class _StandIns:
             if execution._status == "RUNNING":  # and not cancelled meanwhile
                 execution._status = "SUCCEEDED" if error is None else "FAILED"
 
-        def results(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> QueryResults:
+        def results(
+            columns: Sequence[str], rows: Sequence[Sequence[Any]], types: Sequence[str] = ()
+        ) -> QueryResults:
             """Athena's shape: all values as text, NULL as a field that is missing, the column names
             as first row."""
             data = [
                 [{} if value is None else {"VarCharValue": str(value)} for value in row]
                 for row in [columns, *rows]
             ]
-            info = [column_info(name, "varchar") for name in columns]
+            kinds = types or ["varchar"] * len(columns)
+            info = [column_info(name, kind) for name, kind in zip(columns, kinds, strict=True)]
             return QueryResults(rows=[{"Data": row} for row in data], column_info=info)
 
         def get_query_execution(response: AthenaResponse) -> str:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.athena.models import AthenaBackend
-from moto.athena.responses import AthenaResponse
-from moto.server import ThreadedMotoServer
 from pyathena import connect
 from pyathena.error import OperationalError
 from sqlalchemy import create_engine, text
 
 from local.athena import Athena, AthenaError
+from local.aws.server import LocalAws, QueryFailed, Runners
 from tests.pipeline import lake
 
 
@@ -28,42 +25,18 @@ def console(tmp_path_factory: pytest.TempPathFactory) -> Athena:
 
 @pytest.fixture(scope="module")
 def endpoint(console: Athena) -> Iterator[str]:
-    """Athena's API on this machine, with the console behind it."""
-    answers: dict[str, Any] = {}
+    """The local AWS, with the console behind its Athena."""
 
-    def start(backend: AthenaBackend, query: str, **rest: Any) -> str:
-        query_id = start_query_execution(backend, query=query, **rest)
-        execution = backend.executions[query_id]
-        execution._transitions = []
+    def query(sql: str, database: str) -> tuple[Any, ...]:
         try:
-            answers[query_id] = console.query(query).result_set()
-            execution._status = "SUCCEEDED"
+            result = console.query(sql)
         except AthenaError as error:
-            answers[query_id] = str(error)
-            execution._status = "FAILED"
-        return query_id
+            raise QueryFailed(str(error)) from None
+        return result.names, result.text_rows(), result.types
 
-    def describe(response: AthenaResponse) -> str:
-        found = json.loads(get_query_execution(response))
-        answer = answers[found["QueryExecution"]["QueryExecutionId"]]
-        if isinstance(answer, str):
-            found["QueryExecution"]["Status"]["StateChangeReason"] = answer
-        return json.dumps(found)
-
-    def results(response: AthenaResponse) -> str:
-        query_id = response._get_param("QueryExecutionId")
-        return json.dumps({"ResultSet": answers[query_id], "UpdateCount": 0})
-
-    start_query_execution = AthenaBackend.start_query_execution
-    get_query_execution = AthenaResponse.get_query_execution
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AthenaBackend, "start_query_execution", start)
-        patch.setattr(AthenaResponse, "get_query_execution", describe)
-        patch.setattr(AthenaResponse, "get_query_results", results)
-        yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    server.stop()
+    aws = LocalAws(Runners(query=query), batching_window=10_000).start()
+    yield aws.endpoint
+    aws.stop()
 
 
 @pytest.fixture
