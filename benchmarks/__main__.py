@@ -217,9 +217,10 @@ def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
     for name, best in bench.figures.items():
         ratio = f"{best['cpu'] / floor:6.2f}x floor (cpu)" if floor else ""
         print(f"{name:58} wall {best['wall']:8.2f} s   cpu {best['cpu']:8.2f} s   {ratio}")
-    many = [best["cpu"] for name, best in bench.figures.items() if "files" in name]
-    if len(many) == 2:
-        print(f"many files: {many[1] / many[0]:.2f}x plain Spark (cpu)")
+    if MANY_FLOOR in bench.figures:
+        ours = next(best for name, best in bench.figures.items() if "files of three rows" in name)
+        ratio = ours["cpu"] / bench.figures[MANY_FLOOR]["cpu"]
+        print(f"many files: {ratio:.2f}x plain Spark (cpu)")
     for name in ("recent", "scattered"):
         pair = [bench.figures.get(f"1 % delivery into {factor}x, {name}") for factor in (1, 10)]
         if all(pair):
