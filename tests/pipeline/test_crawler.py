@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.aws.server import crawler
+from local.aws import crawler
 from tests.pipeline import lake
 
 DATABASE = "delta-lakehouse"
