@@ -2456,7 +2456,8 @@ def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
     if any(staged.counts[raw.id].headers > 1 for raw in staged.loaded.values()):
         nth = F.row_number().over(Window.partitionBy("_file").orderBy("_line"))
         headers = staged.numbered.where(F.col("_kind") == HEADER).withColumn("_nth", nth)
-        again = headers.where("_nth > 1").withColumn("_reasons", F.array(F.lit("repeated_header")))
+        told = {"_reasons": F.array(F.lit("repeated_header")), table.key: F.lit(None)}
+        again = headers.where("_nth > 1").withColumns(told)
         frames.append(reject_rows(again, resolved, run_id, REJECTED))
     if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
         names = table.column_names
