@@ -225,20 +225,18 @@ def _arrow(source: str, target: str) -> str:
 # Queries
 # --------------------------------------------------------------------------------------------------
 QUERIES = {
-    "Revenue and orders by day": "SELECT date, count(*) AS orders, "
-    "round(sum(total_amount), 2) AS revenue,"
-    """
-       approx_percentile(total_amount, 0.5) AS median_amount
+    "Revenue and orders by day": """\
+SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue,
+       round(avg(total_amount), 2) AS average_amount
 FROM clean_orders GROUP BY date ORDER BY date LIMIT 7""",
-    "What is bought again?": "SELECT p.department, count(*) AS items, "
-    "count_if(i.reordered) AS again,"
-    """
+    "What is bought again?": """\
+SELECT p.department, count(*) AS items, count_if(i.reordered) AS again,
        round(100.0 * count_if(i.reordered) / count(*), 1) AS percent
 FROM clean_orders_items i JOIN clean_products p ON p.product_id = i.product_id
 GROUP BY p.department ORDER BY items DESC LIMIT 6""",
-    "Why were rows rejected?": "SELECT reason, count(*) AS rows, "
-    "min_by(file_path || ':' || cast(line AS varchar), line) AS for_example"
-    """
+    "Why were rows rejected?": """\
+SELECT reason, count(*) AS rows,
+       min_by(file_path || ':' || cast(line AS varchar), line) AS for_example
 FROM rejected_records CROSS JOIN UNNEST(reasons) AS t(reason)
 WHERE status = 'rejected' GROUP BY reason ORDER BY rows DESC, reason LIMIT 6""",
 }

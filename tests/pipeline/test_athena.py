@@ -23,6 +23,7 @@ from local.athena import (
 from local.aws.crawler import crawl_tables
 from local.runtime import SetupError
 from tests.pipeline import lake
+from tools import pictures
 
 QUERIES = Path(__file__).with_name("queries.sql")
 
@@ -272,6 +273,11 @@ def test_a_query_sees_the_newest_version(tmp_path: Path) -> None:
         mode="append",
     )
     assert console.query("SELECT count(*) FROM clean_products").rows == [(4,)]
+
+
+@pytest.mark.parametrize("name", pictures.QUERIES)
+def test_the_queries_of_the_pictures_are_answered(athena: Athena, name: str) -> None:
+    assert athena.query(pictures.QUERIES[name]).rows
 
 
 def test_the_result_set_is_that_of_get_query_results(athena: Athena) -> None:
