@@ -24,13 +24,6 @@ class Output:
 
 
 @dataclass
-class Compiled:
-    sql: str
-    columns: list[Output]
-    tables: dict[str, set[str]]
-
-
-@dataclass
 class Compiler(Expressions):
     """`schema_of(name parts, offset)` gives DuckDB's name of a table, its qualifier and its
     columns, or refuses."""

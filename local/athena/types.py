@@ -115,7 +115,7 @@ def zoned(precision: int = 3, zone: str = "UTC") -> Type:
 
 BIGINT, INTEGER, DOUBLE, BOOLEAN = Type("bigint"), Type("integer"), Type("double"), Type("boolean")
 VARCHAR, UNKNOWN, DATE, JSON = Type("varchar"), Type("unknown"), Type("date"), Type("json")
-VARBINARY, TIME = Type("varbinary"), Type("time", numbers=(3,))
+VARBINARY = Type("varbinary")
 DAYS, MONTHS = Type("interval day to second"), Type("interval year to month")
 
 
