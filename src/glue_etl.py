@@ -241,6 +241,7 @@ ORDER_ITEMS = Table(
 )
 TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order of loading: parents first
 
+FILE_COLUMNS = ("file_path", "file_etag", "file_size", "file_modified")  # a file's version
 FILE_DDL = "file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP"
 REJECTED_DDL = (
     "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, "
@@ -269,7 +270,7 @@ LARGE_BYTES = 16 << 20  # a batch with more text is staged in scratch files inst
 BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
 GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
 HEAD_BYTES = 1 << 16  # what is read of a file to find its header
-MAX_RANGES, MAX_DATES = 32, 400  # literals in a condition that prunes files
+MAX_DATES = 400  # literals in a condition that prunes files
 TEXT_LIMIT = 500  # characters of a text in the summary, which the state machine reads whole
 SUMMARY_DAYS = 2_000  # touched days that the summary names
 MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
@@ -401,6 +402,21 @@ def union(frames: Sequence[DataFrame]) -> DataFrame:
 
 def any_of(conditions: Iterable[SparkColumn]) -> SparkColumn:
     return functools.reduce(lambda left, right: left | right, conditions)
+
+
+def all_of(conditions: Iterable[SparkColumn]) -> SparkColumn:
+    return functools.reduce(lambda left, right: left & right, conditions)
+
+
+def text_map(texts: Mapping[str, SparkColumn]) -> SparkColumn:
+    """A MAP of texts by column name."""
+    return F.create_map(*[part for name, text in texts.items() for part in (F.lit(name), text)])
+
+
+def keep_values(rows: DataFrame, table: Table, where: SparkColumn) -> DataFrame:
+    """Rows with their values, `_raw` among them, only where something will be written of them."""
+    names = ("_raw", *table.column_names)
+    return rows.withColumns({name: F.when(where, F.col(name)) for name in names})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -583,8 +599,8 @@ def integer_key(key: SparkColumn) -> SparkColumn:
 
 def same_values(table: Table, left: str, right: str) -> SparkColumn:
     """Whether two rows hold equal values, NULLs included."""
-    equal = (F.col(f"{left}.{n}").eqNullSafe(F.col(f"{right}.{n}")) for n in table.column_names)
-    return functools.reduce(lambda one, other: one & other, equal)
+    names = table.column_names
+    return all_of(F.col(f"{left}.{name}").eqNullSafe(F.col(f"{right}.{name}")) for name in names)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -778,7 +794,7 @@ class DeltaLog:
         if len(versions) > MAX_LOG_COMMITS or versions != list(range(len(versions))):
             return None
         files: dict[str, int | None] = {}
-        for commit in self.commits():
+        for commit in map_concurrently(self.commit, versions):
             files.update(commit.added)
             for path in commit.removed:
                 files.pop(path, None)
@@ -850,11 +866,10 @@ class RawFile:
 
     @property
     def source(self) -> dict[str, Any]:
-        """The file's version, in the columns of FILE_DDL."""
+        """The file's version, in FILE_COLUMNS."""
         one = self.stored
-        names = ("file_path", "file_etag", "file_size", "file_modified")
         values = (one.name, one.etag, one.size, one.modified.isoformat())
-        return dict(zip(names, values, strict=True))
+        return dict(zip(FILE_COLUMNS, values, strict=True))
 
     @property
     def destination(self) -> str:
@@ -1054,7 +1069,7 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
 def _from_header(text: str) -> str:
     """The text from its header on, without blank lines and a line that names the delimiter."""
     text = text.lstrip(BLANKS)
-    while match := re.match(r"([^\r\n]*)(\r\n|\n|\r|\Z)", text):
+    while match := re.match(rf"([^\r\n]*)({LINE_BREAK}|\Z)", text):
         line = match.group(1)
         blank = not line.strip(BLANKS + END_OF_FILE + '",;|')
         if not text or not (blank or re.match(DELIMITER_LINE, line.strip())):
@@ -1105,12 +1120,12 @@ def one_field_more(text: str, layout: Layout) -> bool:
 
 def _seen(text: str, wanted: Sequence[str]) -> str:
     """What stands where the header should be."""
-    line = re.split(r"\r\n|\n|\r", text, maxsplit=1)[0]
+    line = re.split(LINE_BREAK, text, maxsplit=1)[0]
     for sign in ":/~^!*-":
         if set(wanted) <= {name.strip(BLANKS + '"').lower() for name in line.split(sign)}:
             return f"its columns are separated by {sign!r}"
-    long = "a line of more than 64 kB" if len(line) >= HEAD_BYTES // 4 else repr(line[:80])
-    return f"it reads {long}"
+    cut = len(line.encode()) >= HEAD_BYTES
+    return "it reads " + ("a line of more than 64 kB" if cut else repr(line[:80]))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1330,10 +1345,6 @@ class Scratch:
         frame.write.mode("overwrite").option("compression", "lz4_raw").parquet(path)
         return self.spark.read.schema(frame.schema).parquet(path)
 
-    def remove(self) -> None:
-        if self.on_disk:
-            storage(self.path).remove("")
-
 
 @dataclass(frozen=True)
 class Split:
@@ -1397,7 +1408,7 @@ class StagedDataset:
     def valid_rows(self) -> int:
         return sum(one.rows - one.rejected for one in self.counts.values())
 
-    @property
+    @functools.cached_property
     def numbered(self) -> DataFrame:
         """The lines of the files to load, with the file's number and the line in the file."""
         numbers = {name: number for number, name in enumerate(self.files)}
@@ -1418,6 +1429,12 @@ class StagedDataset:
         placed = rows.join(known, ["_file", "_split"]).withColumn("_line", line)
         staged = ["_line", "_raw", "_kind", "_reasons", "_fields", *self.table.column_names]
         return placed.select(F.col("_number").alias("_file"), *staged)
+
+    @functools.cached_property
+    def sources(self) -> DataFrame:
+        """The files to load by their number: _file, FILE_COLUMNS."""
+        rows = [{"_file": number, **raw.source} for number, raw in self.loaded.items()]
+        return F.broadcast(local_frame(self.scratch.spark, rows, f"_file INT, {FILE_DDL}"))
 
     @property
     def valid(self) -> DataFrame:
@@ -1443,8 +1460,6 @@ class Staged:
 def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
     """Read every file to load once; leave out those that changed, or are bad as a whole."""
     large = sum(raw.stored.text_bytes for raw in found.to_load) > LARGE_BYTES
-    if large:
-        storage(arguments.scratch_path).remove("run=")  # what a killed run has left
 
     def stage_table(table: Table) -> StagedDataset:
         path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
@@ -1454,11 +1469,10 @@ def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> St
 
     datasets = map_concurrently(stage_table, TABLES)
     gone = changed_files(storage(arguments.raw_path), found.to_load)
-    judged = {
-        raw.id: _mark_changed(raw) if raw.id in gone else judge_content(raw, dataset, arguments)
-        for dataset in datasets
-        for raw in dataset.files.values()
-    }
+    judged: dict[str, RawFile] = {}
+    for dataset in datasets:
+        judged |= judge_content(dataset, arguments.max_rejected_percent)
+    judged |= {raw.id: _mark_changed(raw) for raw in found.to_load if raw.id in gone}
     left_out = {file for file, raw in judged.items() if raw.outcome != "loaded"}
     files = tuple(judged.get(raw.id, raw) for raw in found.files)
     return Staged(files, {one.table.dataset: leave_out(one, left_out) for one in datasets})
@@ -1471,29 +1485,38 @@ def leave_out(staged: StagedDataset, ids: set[str]) -> StagedDataset:
     return replace(staged, left_out=numbers, counts=counts)
 
 
-def judge_content(raw: RawFile, staged: StagedDataset, arguments: JobArguments) -> RawFile:
-    """A file that was read, or set aside for what is in it."""
-    counts = staged.counts.get(raw.id, RowCounts())
-    if not counts.headers:
-        return unreadable(raw, "not even its header came back when it was read")
-    if counts.other_headers:
-        return set_aside(raw, "mixed_headers")
-    if counts.mostly_rejected(arguments.max_rejected_percent):
-        reasons = ", ".join(f"{reason} {rows}" for reason, rows in most_reasons(raw, staged))
-        return set_aside(
-            raw, "mostly_rejected", f"{counts.rejected} of {counts.rows} rows: {reasons}"
-        )
-    return raw
+def judge_content(staged: StagedDataset, percent: int) -> dict[str, RawFile]:
+    """The files that were read, by id; set aside those that are bad as a whole."""
+    bad = [
+        number
+        for number, raw in staged.loaded.items()
+        if staged.counts[raw.id].mostly_rejected(percent)
+    ]
+    reasons = reasons_by_file(staged, bad) if bad else {}
+    judged = {}
+    for number, raw in staged.loaded.items():
+        counts = staged.counts[raw.id]
+        if not counts.headers:
+            judged[raw.id] = unreadable(raw, "not even its header came back when it was read")
+        elif counts.other_headers:
+            judged[raw.id] = set_aside(raw, "mixed_headers")
+        elif number in reasons:
+            found = f"{counts.rejected} of {counts.rows} rows: {', '.join(reasons[number][:5])}"
+            judged[raw.id] = set_aside(raw, "mostly_rejected", found)
+        else:
+            judged[raw.id] = raw
+    return judged
 
 
-def most_reasons(raw: RawFile, staged: StagedDataset) -> list[tuple[str, int]]:
-    """The commonest reasons in a file."""
-    number = [one.id for one in staged.files.values()].index(raw.id)
-    rows = staged.numbered.where(F.col("_file") == number).select(
-        F.explode("_reasons").alias("one")
-    )
-    groups = rows.groupBy("one").count().orderBy(F.col("count").desc(), "one").limit(5).collect()
-    return [(group["one"], group["count"]) for group in groups]
+def reasons_by_file(staged: StagedDataset, numbers: Sequence[int]) -> dict[int, list[str]]:
+    """The reasons in some files with their rows, the commonest first."""
+    rows = staged.numbered.where(F.col("_file").isin(list(numbers)))
+    reasons = rows.select("_file", F.explode("_reasons").alias("reason"))
+    groups = reasons.groupBy("_file", "reason").count().orderBy(F.col("count").desc(), "reason")
+    found: dict[int, list[str]] = {number: [] for number in numbers}
+    for group in groups.collect():
+        found[group["_file"]].append(f"{group['reason']} {group['count']}")
+    return found
 
 
 def _mark_changed(raw: RawFile) -> RawFile:
@@ -1565,9 +1588,12 @@ def one_of_files(names: set[str]) -> SparkColumn:
     return F.col("_file").isin(sorted(names)) if names else F.lit(False)
 
 
+SCHEME = r"^\w+:/*|^/+"  # and leading slashes: Spark writes them in several ways
+
+
 def bare_path(path: str) -> str:
-    """A path without its scheme and leading slashes, which Spark writes in several ways."""
-    return re.sub(r"^\w+:/*|^/+", "", path)
+    """A path without its scheme and leading slashes."""
+    return re.sub(SCHEME, "", path)
 
 
 def _file_names(raw_path: str, files: Sequence[RawFile], names: set[str]) -> dict[str, RawFile]:
@@ -1619,7 +1645,7 @@ def read_lines(
     ]
     places = F.broadcast(local_frame(spark, of_file, "path STRING, place INT"))
     decoded = F.url_decode(F.replace(F.col("_file"), F.lit("+"), F.lit("%2B")))
-    lines = lines.withColumn("path", F.regexp_replace(decoded, r"^\w+:/*|^/+", ""))
+    lines = lines.withColumn("path", F.regexp_replace(decoded, SCHEME, ""))
     return (
         lines.join(places, "path", how="left").withColumn("_layout", F.col("place")).select(PLACE)
     )
@@ -1790,8 +1816,7 @@ def parse_lines(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Da
     broken = F.col("_broken").isNotNull()
     reasons = F.when(broken, F.array("_broken")).otherwise(reasons_of(checks))
     rows = rows.select("*", F.when(F.col("_kind") == RECORD, reasons).alias("_reasons"))
-    named = [part for name in table.column_names for part in (F.lit(name), written[name])]
-    fields = F.when(~broken & F.col("_reasons").isNotNull(), F.create_map(*named))
+    fields = F.when(~broken & F.col("_reasons").isNotNull(), text_map(written))
     return rows.select(*PLACE, "_kind", "_reasons", fields.alias("_fields"), *table_values(table))
 
 
@@ -1841,8 +1866,8 @@ def kind_of_line(table: Table, layouts: Sequence[Layout]) -> SparkColumn:
     blank = (F.size(said) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
     perhaps = F.lower(text).contains(table.key)  # a cheap sign, before names are compared
     names = F.transform("_cells", lambda cell: F.lower(trimmed(cell)))
-    at_place = [F.lower(trimmed(cell)) == name for name, cell in cell_of(table, layouts).items()]
-    header = functools.reduce(lambda one, other: one & other, at_place)
+    cells = cell_of(table, layouts)
+    header = all_of(F.lower(trimmed(cell)) == name for name, cell in cells.items())
     wanted = F.array(*[F.lit(name) for name in table.column_names])
     other = F.size(F.array_except(wanted, names)) == 0
     return (
@@ -1870,6 +1895,7 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
     returns = F.octet_length(raw) - F.octet_length(F.replace(raw, F.lit("\r"), F.lit("")))
     open_line = (quotes % 2 == 1) | (returns > F.when(raw.endswith("\r"), 1).otherwise(0))
     open_line = F.when(F.col("_kind").isNull(), open_line).otherwise(False)
+    day = f"`{table.partition}`" if table.partition else "CAST(NULL AS DATE)"
     measures = {
         "lines": "count(*)",
         "first_mid": "min(_mid)",
@@ -1879,10 +1905,9 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
         "rejected": f"count_if(_kind = {RECORD} AND _reasons IS NOT NULL)",
         "headers": f"count_if(_kind = {HEADER})",
         "other_headers": f"count_if(_kind = {OTHER_HEADER})",
+        "low_day": f"min({day})",
+        "high_day": f"max({day})",
     }
-    for name in ("low", "high"):
-        day = f"`{table.partition}`" if table.partition else "CAST(NULL AS DATE)"
-        measures[f"{name}_day"] = f"{'min' if name == 'low' else 'max'}({day})"
     numbers = []
     for name in [] if scratch.on_disk else table.key_columns:
         numbers.append(F.when(F.expr(VALID), integer_key(F.col(name))).alias(f"_n_{name}"))
@@ -2007,7 +2032,8 @@ def resolve_dataset(
     if staged.rows is None and late is None:
         return count_outcomes(staged, None, None, None)
     rows = candidates(staged, late)
-    referring, contested = rows, contested_keys(rows, staged)
+    contested = contested_keys(rows, staged)
+    referring = rows  # whose parents are asked for: all, or those of a large batch that are new
     rows = compare(rows, table, existing_rows(staged, rows, target, prune=late is None))
     certain = None
     if staged.large and target.exists:
@@ -2071,7 +2097,7 @@ def late_rows(
     table = staged.table
     if not table.parents or parked is None:
         return None
-    source = F.struct("file_path", "file_etag", "file_size", "file_modified")
+    source = F.struct(*FILE_COLUMNS)
     waiting = parked.where(F.col("dataset") == table.dataset).select(
         F.lit(None).cast("int").alias("_file"),
         F.col("line").alias("_line"),
@@ -2084,7 +2110,7 @@ def late_rows(
             for column in table.columns
         ],
     )
-    arrivals = {table.key: staged.valid.select(table.key)}
+    arrivals = {table.key: staged.valid_values.select(table.key)}
     for parent in table.parents:
         arrivals[parent.column] = done[parent.dataset].accepted.withColumnRenamed(
             "key", parent.column
@@ -2236,7 +2262,7 @@ def mark_beaten(rows: DataFrame, staged: StagedDataset, contested: DataFrame | N
         F.col("_line").desc(),
     ]
     versions = Window.partitionBy(table.key).orderBy(*order)
-    rows = rows.join(files_frame(staged), "_file", how="left")
+    rows = rows.join(staged.sources, "_file", how="left")
     if table.parents:
         better = versions.rowsBetween(Window.unboundedPreceding, -1)
         rows = rows.withColumn("_better", F.collect_set("_lacks").over(better))
@@ -2246,12 +2272,6 @@ def mark_beaten(rows: DataFrame, staged: StagedDataset, contested: DataFrame | N
         rows = rows.withColumn("_beaten", F.row_number().over(versions) > 1)
     rows = rows.select(*kept, "_beaten")
     return rows if apart is None else rows.unionByName(apart)
-
-
-def files_frame(staged: StagedDataset) -> DataFrame:
-    """The files of the batch by number: _file, FILE_DDL."""
-    rows = [{"_file": number, **raw.source} for number, raw in staged.loaded.items()]
-    return F.broadcast(local_frame(staged.scratch.spark, rows, f"_file INT, {FILE_DDL}"))
 
 
 # -- rows against the table ------------------------------------------------------------------------
@@ -2304,9 +2324,8 @@ def set_same_apart(
         rows = rows.join(contested.withColumn("_twice", F.lit(True)), key, how="left")
         certain &= F.col("_twice").isNull()
     rows = rows.withColumn("_certain", certain).drop("_twice")
-    names = ("_raw", *staged.table.column_names)
-    values = {name: F.when(~F.col("_certain"), F.col(name)) for name in names}
-    rows = staged.scratch.materialize(rows.withColumns(values), "compared")
+    rows = keep_values(rows, staged.table, ~F.col("_certain"))
+    rows = staged.scratch.materialize(rows, "compared")
     counts = rows.where("_certain").groupBy("_file").count().collect()
     return rows.where("NOT _certain").drop("_certain"), counts
 
@@ -2323,9 +2342,7 @@ def with_outcome(rows: DataFrame, table: Table) -> DataFrame:
         .otherwise(SUPERSEDED)
     )
     rows = rows.withColumn("_outcome", outcome)
-    written = F.col("_outcome").isin(INSERTED, UPDATED, PARKED)
-    values = {name: F.when(written, F.col(name)) for name in ("_raw", *table.column_names)}
-    return rows.withColumns(values)
+    return keep_values(rows, table, F.col("_outcome").isin(INSERTED, UPDATED, PARKED))
 
 
 # -- counts ----------------------------------------------------------------------------------------
@@ -2460,11 +2477,10 @@ def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
         again = headers.where("_nth > 1").withColumns(told)
         frames.append(reject_rows(again, resolved, run_id, REJECTED))
     if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
-        names = table.column_names
-        named = [part for n in names for part in (F.lit(n), F.col(n).cast("string"))]
+        texts = {name: F.col(name).cast("string") for name in table.column_names}
         waiting = resolved.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
         reasons = F.transform("_lacks", lambda one: F.substring_index(one, ":", 1))
-        waiting = waiting.withColumns({"_fields": F.create_map(*named), "_reasons": reasons})
+        waiting = waiting.withColumns({"_fields": text_map(texts), "_reasons": reasons})
         frames.append(reject_rows(waiting, resolved, run_id, PARKED))
     return frames
 
@@ -2480,7 +2496,7 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
     raw = line_text()
     as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
     readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
-    return rows.join(files_frame(resolved.staged), "_file").select(
+    return rows.join(resolved.staged.sources, "_file").select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),
         F.lit(status).alias("status"),
@@ -2488,7 +2504,7 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
         F.coalesce(F.col(table.key), text_of(table.key)).alias("record_key"),
         text_of("order_id").alias("order_id"),
         text_of("product_id").alias("product_id"),
-        *[F.col(name) for name in ("file_path", "file_etag", "file_size", "file_modified")],
+        *FILE_COLUMNS,
         F.col("_line").alias("line"),
         readable.alias("raw"),
         F.col("_fields").alias("fields"),
@@ -2646,7 +2662,7 @@ def _read_again(staged: Staged, resolved: Mapping[str, Resolved], recorded: Data
     for one in resolved.values():
         if one.table.parents and one.decided is not None:
             again = one.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-            again = again.join(files_frame(one.staged), "_file")
+            again = again.join(one.staged.sources, "_file")
             places = again.select("file_path", F.col("_line").alias("line"))
             rows = rows.join(places, ["file_path", "line"], how="left_anti")
     return rows.select(*ROW_IDENTITY, F.lit(ADMITTED).alias("status"))
@@ -2699,7 +2715,7 @@ def record(
     summary["tables"]["etl_runs"] = lake["etl_runs"].summary()
     changed = (numbers["schema_changed"] for numbers in summary["tables"].values())
     summary["crawl_needed"] = any(changed)
-    return finish(arguments, timed, summary, staged.files, counts)
+    return finish(arguments, summary, staged.files, counts)
 
 
 def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
@@ -2829,7 +2845,6 @@ def summary_of(
 
 def finish(
     arguments: JobArguments,
-    timed: Timings,
     summary: dict[str, Any],
     files: Sequence[RawFile] = (),
     counts: Mapping[str, Counter[str]] = {},
@@ -2839,7 +2854,6 @@ def finish(
     if summary["status"] != "FAILED":
         text = manifest(storage(arguments.raw_path), files, counts)
         runs.write_text(f"{arguments.run_id}/manifest.jsonl", text)
-    summary["timings"] = timed.seconds
     text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
     runs.write_text(f"{arguments.run_id}/summary.json", text)
     return summary
@@ -2865,21 +2879,20 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
         found = discover(arguments, lambda: spark_session(local=arguments.local))
     if not found.anything_new:
         summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")
-        return finish(arguments, timed, summary, found.files)
+        return finish(arguments, summary, found.files)
     with timed("Spark started"):
         text_bytes = sum(raw.stored.text_bytes for raw in found.to_load)
         spark = spark_session(text_bytes, arguments.local)
     with timed("tables opened"):
         lake = open_lake(spark, arguments)
-    with timed("staged"):
-        staged = stage(spark, arguments, found)
     try:
+        with timed("staged"):
+            staged = stage(spark, arguments, found)
         with timed("resolved"):
             resolved = resolve(staged, lake)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
-        for dataset in staged.datasets.values():
-            dataset.scratch.remove()
+        storage(arguments.scratch_path).remove("run=")  # and what a killed run has left
     return record(arguments, staged, resolved, published, lake, timed)
 
 
@@ -2902,7 +2915,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the edge of the job: whatever failed must be in the summary
         cause = cause_of(error)
         LOG.exception("failed: %s", cause)
-        finish(arguments, timed, summary_of(arguments, timed, (), "FAILED", cause))
+        finish(arguments, summary_of(arguments, timed, (), "FAILED", cause))
         print(f"glue_etl.py: the run {arguments.run_id} failed: {cause}", file=sys.stderr)
         return 1
     told = {name: summary[name] for name in ("run_id", "status", "datasets")}

@@ -75,7 +75,7 @@ class Shop:
 
     def orders(self) -> list[str | None]:
         return self.column(
-            "SELECT order_id || ' ' || cast(total_amount AS varchar) FROM clean_orders ORDER BY 1"
+            "SELECT order_id || ' ' || format('%.1f', total_amount) FROM clean_orders ORDER BY 1"
         )
 
 

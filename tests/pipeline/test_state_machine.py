@@ -489,11 +489,9 @@ def test_metrics_that_athena_cannot_tell_fail_no_run(one_file: Pipeline) -> None
 # A storm ------------------------------------------------------------------------------------------
 
 
-# A storm ------------------------------------------------------------------------------------------
-
-
 def test_a_thousand_files_in_a_burst_become_a_few_runs_and_each_is_archived_once() -> None:
-    pipeline = deploy(batching_window=15)  # a quarter of the deployed one
+    window = 15  # a quarter of the deployed one
+    pipeline = deploy(batching_window=window)
     sqs, queue = pipeline.aws.client("sqs"), pipeline.aws.name("UploadQueue")
     rng = random.Random(7)
     names = [f"orders/{number:04}.csv" for number in range(1000)]
@@ -509,13 +507,14 @@ def test_a_thousand_files_in_a_burst_become_a_few_runs_and_each_is_archived_once
                 event = {"detail": {"object": {"key": rng.choice(names)}}}
                 sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(event))
 
+        began = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(upload, names))
+        windows = int((time.monotonic() - began) / window)  # a slow machine uploads for longer
         executions = pipeline.aws.wait_until_idle(240)
         assert {execution["status"] for execution in executions} == {"SUCCEEDED"}
         assert pipeline.aws.describe(first)["status"] == "SUCCEEDED"
-        # how many depends on how fast this machine uploads; a few, and not one for each file
-        assert len(pipeline.job.runs) <= 50, (
+        assert len(pipeline.job.runs) <= max(5, windows + 3), (
             f"{len(pipeline.job.runs)} Glue runs in {len(executions)} executions"
         )
         everything = sorted(["orders/first.csv", *names])

@@ -7,7 +7,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -422,7 +422,7 @@ def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: P
     delivered(tmp_path, {b"products/caf\xe9.csv": PRODUCTS})
     files = job.discover(arguments, no_session).files
     timed = job.Timings(NOW)
-    job.finish(arguments, timed, job.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
+    job.finish(arguments, job.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
     lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == ["unusable_path"]
     summary = json.loads((tmp_path / "runs" / "run-1" / "summary.json").read_text("utf-8"))
@@ -449,21 +449,25 @@ def test_a_file_is_mostly_rejected_by_more_than_a_share_of_twenty_rows(
     assert load_job().RowCounts(rows, rejected).mostly_rejected(percent) is bad
 
 
+def judged_alone(raw: Any, counts: Mapping[str, Any]) -> Any:
+    """What becomes of a file of which that much was read."""
+    job = load_job()
+    scratch = job.Scratch(None, "", on_disk=False)
+    staged = job.StagedDataset(job.PRODUCTS, scratch, files={"name": raw}, counts=counts)
+    return job.judge_content(staged, 50)[raw.id]
+
+
 @pytest.mark.parametrize("rows", [0, 7])
-def test_a_file_of_which_no_header_came_back_is_never_loaded(tmp_path: Path, rows: int) -> None:
+def test_a_file_of_which_no_header_came_back_is_never_loaded(rows: int) -> None:
     job, raw = load_job(), looked_at(PRODUCTS)
-    read = job.StagedDataset(job.PRODUCTS, None, counts={raw.id: job.RowCounts(rows=rows)})
-    for staged in (read, job.StagedDataset(job.PRODUCTS, None)):
-        judged = job.judge_content(raw, staged, arguments_of(tmp_path))
-        assert judged.outcome != "loaded" and judged.destination != "archive"
-        assert raw.stored.path in judged.detail
+    judged = judged_alone(raw, {raw.id: job.RowCounts(rows=rows)})
+    assert judged.outcome != "loaded" and judged.destination != "archive"
+    assert raw.stored.path in judged.detail
 
 
-def test_a_file_with_two_orders_of_columns_is_set_aside(tmp_path: Path) -> None:
+def test_a_file_with_two_orders_of_columns_is_set_aside() -> None:
     job, raw = load_job(), looked_at(PRODUCTS)
-    counts = {raw.id: job.RowCounts(rows=2, headers=1, other_headers=1)}
-    staged = job.StagedDataset(job.PRODUCTS, None, counts=counts)
-    judged = job.judge_content(raw, staged, arguments_of(tmp_path))
+    judged = judged_alone(raw, {raw.id: job.RowCounts(rows=2, headers=1, other_headers=1)})
     assert (judged.outcome, judged.reason) == ("set_aside", "mixed_headers")
 
 
