@@ -371,11 +371,11 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
         return ""
     said = ", ".join(
         f"{_int(counts.get(k)):,} {k.replace('_', ' ')}"
-        for k in ("listed", "loaded", "duplicate", "set_aside", "changed")
+        for k in ("listed", "loaded", "duplicate", "set_aside", "changed", "unreadable")
     )
-    rank = {"set_aside": 0, "changed": 1, "duplicate": 2, "loaded": 3}
+    rank = {"unreadable": 0, "set_aside": 1, "changed": 2, "duplicate": 3, "loaded": 4}
     body = ""
-    for line in sorted(manifest, key=lambda entry: rank.get(str(entry.get("outcome")), 4))[
+    for line in sorted(manifest, key=lambda entry: rank.get(str(entry.get("outcome")), 5))[
         :FILES_SHOWN
     ]:
         result = escape(str(line.get("outcome", "")).replace("_", " "))
@@ -407,7 +407,7 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
     )
     return _section(
         "Files",
-        f"<p>{escape(said + more)}.</p>"
+        f"<p>{escape(said + more)}.</p>{_unreadable(_int(counts.get('unreadable')))}"
         + (
             f"<details{' open' if len(manifest) <= 12 else ''}><summary>Each file"
             f"</summary>{table}</details>"
@@ -417,27 +417,49 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
     )
 
 
+def _unreadable(files: int) -> str:
+    """What to do about files whose bytes S3 does not give out."""
+    if not files:
+        return ""
+    return (
+        f'<p class="error" role="alert">{files:,} unreadable, still in the raw zone: restore what '
+        "lies in Glacier, give the job's role the right to the object and its key, or delete it. "
+        "The next run loads what can be read by then; this is told once.</p>"
+    )
+
+
 def _tables(tables: Mapping[str, Mapping[str, Any]]) -> str:
     body = ""
     for name, table in tables.items():
         version = "" if table.get("version") is None else str(table["version"])
-        dates = [str(d) for d in table.get("dates") or []]
-        span = (
-            dates[0]
-            if len(dates) == 1
-            else f"{len(dates)} days, {min(dates)} to {max(dates)}"
-            if dates
-            else ""
-        )
+        days = _days_touched(table.get("dates") or [])
         files = f"+{_int(table.get('files_added')):,} / -{_int(table.get('files_removed')):,}"
         rows = "" if table.get("rows") is None else f"{_int(table['rows']):,}"
         changed = "new or changed" if table.get("schema_changed") else ""
         body += _row(
-            [f"<code>{escape(name)}</code>", escape(version), rows, files, changed, escape(span)],
+            [f"<code>{escape(name)}</code>", escape(version), rows, files, changed, escape(days)],
             [1, 2, 3],
         )
     names = ["table", "Delta version", "rows", "files", "schema", "days touched"]
     return _section("Tables after the run", _table(names, body, "", [1, 2, 3])) if body else ""
+
+
+def _days_touched(spans: Sequence[Sequence[Any]]) -> str:
+    """Spans of days, [first, last] each, in words: how many days, from when to when."""
+    days = [[_date(day) for day in span] for span in spans]
+    known = [(span[0], span[1]) for span in days if len(span) == 2 and span[0] and span[1]]
+    if not known:
+        return ""
+    first, last = min(first for first, _ in known), max(last for _, last in known)
+    count = sum((b - a).days + 1 for a, b in known)
+    return f"{first}" if first == last else f"{count:,} days, {first} to {last}"
+
+
+def _date(text: Any) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(str(text))
+    except ValueError:
+        return None
 
 
 def _timings(timings: Mapping[str, Any]) -> str:

@@ -131,7 +131,8 @@ class FakeJob:
             }
             for name in TABLES
         }
-        tables["clean_orders"]["dates"] = ["2025-04-01", "2025-04-03"] if rows else []
+        spans = [["2025-04-01", "2025-04-01"], ["2025-04-03", "2025-04-04"]]
+        tables["clean_orders"]["dates"] = spans if rows else []
         return {
             "schema_version": 1,
             "run_id": run_id,
@@ -143,7 +144,7 @@ class FakeJob:
                 "set_aside_by_reason": {},
                 **{
                     name: outcomes.count(name)
-                    for name in ("loaded", "duplicate", "set_aside", "changed")
+                    for name in ("loaded", "duplicate", "set_aside", "changed", "unreadable")
                 },
             },
             "manifest_entries": len(lines),

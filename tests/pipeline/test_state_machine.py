@@ -44,6 +44,7 @@ HAPPY_PATH = [
     "CheckViolations",
     "CountCost",
     "ComposeMessage",
+    "AnyUnreadable",
     "HandleValidationSuccess",
     "WriteRunReport",
     "CheckCrawlOwed",
@@ -65,6 +66,22 @@ class Pipeline:
         """One execution by the sweep, and the messages that it sent."""
         execution = self.aws.wait_for(self.aws.sweep(), seconds)
         return execution, self.aws.messages()
+
+    def start(self, given: Any, seconds: float = 60) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """One execution with an input, and the messages that it sent."""
+        started = self.aws.client("stepfunctions").start_execution(
+            stateMachineArn=self.aws.name("StateMachine"), input=json.dumps(given)
+        )
+        return self.aws.wait_for(started["executionArn"], seconds), self.aws.messages()
+
+    def freeze(self, path: str, storage: str) -> None:
+        """Puts a file of another storage class into the raw zone."""
+        self.aws.client("s3").put_object(
+            Bucket=self.aws.name("RawBucket"),
+            Key=f"land-folder/Data/{path}",
+            Body=b"x",
+            StorageClass=storage,
+        )
 
     def assert_failed(self, subject: str, *words: str) -> dict[str, Any]:
         """Runs once; the execution has failed, and one message names the cause."""
@@ -169,16 +186,67 @@ def test_without_new_files_no_glue_run_is_paid_for_and_nobody_is_mailed(pipeline
     assert pipeline.states(execution) == ["PrepareRun", "FindNewFiles", "AnyNewFiles", "NothingNew"]
 
 
-def test_the_empty_object_of_a_console_folder_is_no_new_file(pipeline: Pipeline) -> None:
-    pipeline.aws.upload("", b"")
-    assert "NothingNew" in pipeline.states(pipeline.run()[0])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [""],
+        ["orders/", "orders/2025/", "products/"],
+        ["_SUCCESS", "orders/_SUCCESS", "orders/.x.csv.crc", "orders_$folder$"],
+    ],
+)
+def test_folders_and_markers_start_no_glue_run(pipeline: Pipeline, keys: list[str]) -> None:
+    for key in keys:
+        pipeline.aws.upload(key, b"")
+    assert "NothingNew" in pipeline.states(pipeline.run()[0]) and pipeline.job.runs == []
+
+
+@pytest.mark.parametrize("name", ["orders/empty.csv", "stock.txt", "orders/_SUCCESS.csv"])
+def test_a_file_behind_folders_is_seen_though_it_may_be_empty(
+    pipeline: Pipeline, name: str
+) -> None:
+    for key in ("orders/", "orders/.a/", "products/", name):
+        pipeline.aws.upload(key, b"")
+    pipeline.run()
+    assert len(pipeline.job.runs) == 1
+
+
+def test_more_markers_than_are_looked_at_start_the_job(pipeline: Pipeline) -> None:
+    for number in range(51):
+        pipeline.aws.upload(f"{number:03}/", b"")
+    execution, _ = pipeline.run()
+    assert len(pipeline.job.runs) == 1 and pipeline.states(execution).count("PassOver") == 50
+
+
+@pytest.mark.parametrize("storage", ["GLACIER", "DEEP_ARCHIVE"])
+def test_a_frozen_file_is_told_by_its_upload_and_passed_over_by_the_sweep(
+    pipeline: Pipeline, storage: str
+) -> None:
+    pipeline.freeze("orders/old.csv", storage)
+    assert "NothingNew" in pipeline.states(pipeline.run()[0]) and pipeline.job.runs == []
+    pipeline.start([{"startedBy": "upload"}])
+    assert len(pipeline.job.runs) == 1
+    pipeline.freeze("orders/ir.csv", "GLACIER_IR")
+    pipeline.run()
+    assert len(pipeline.job.runs) == 2, "that class is read at once"
+
+
+def test_files_that_cannot_be_read_are_counted_in_the_message_with_what_to_do(
+    one_file: Pipeline,
+) -> None:
+    assert "Glacier" not in one_file.run()[1][0]["message"]
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+    one_file.job.change_summary = lambda summary: summary["files"].update(unreadable=3)
+    (message,) = one_file.run()[1]
+    assert "went on, 3 unreadable; 1 archived" in message["message"]
+    assert "3 files cannot be read and stay in the raw zone" in message["message"]
 
 
 def test_the_checks_are_limited_to_the_partitions_that_the_run_touched(one_file: Pipeline) -> None:
     one_file.run()
     (orders,) = [sql for sql in one_file.queries.asked if "FROM clean_orders WHERE" in sql]
-    assert "date BETWEEN DATE '2025-04-01' AND DATE '2025-04-03'" in orders
-    assert "2025-04-01" in orders.partition("STRPOS")[2]
+    assert "date BETWEEN DATE '2025-04-01' AND DATE '2025-04-04'" in orders
+    spans = orders.partition("JSON_PARSE('")[2].partition("')")[0]
+    assert json.loads(spans) == [["2025-04-01", "2025-04-01"], ["2025-04-03", "2025-04-04"]]
     assert len([sql for sql in one_file.queries.asked if "violations" in sql]) == 3, (
         "no order item was touched"
     )

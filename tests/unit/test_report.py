@@ -85,7 +85,7 @@ SUMMARY: dict[str, Any] = {
             "schema_changed": True,
             "files_added": 3,
             "files_removed": 0,
-            "dates": ["2025-04-01", "2025-04-02", "2025-04-05"],
+            "dates": [["2025-04-01", "2025-04-02"], ["2025-04-05", "2025-04-05"]],
         },
         "rejected_records": {
             "version": None,
@@ -312,6 +312,18 @@ def test_text_of_files_and_errors_is_never_html() -> None:
         ),
     ):
         assert "<script" not in text
+
+
+def test_the_days_that_a_run_touched_are_counted_over_all_spans() -> None:
+    assert "3 days, 2025-04-01 to 2025-04-05" in page()
+    one = {"clean_orders": {"version": 1, "dates": [["2025-04-01", "2025-04-01"]]}}
+    assert "<td>2025-04-01</td>" in page(tables=one)
+
+
+def test_files_that_cannot_be_read_are_counted_with_what_to_do() -> None:
+    text = page(files={**SUMMARY["files"], "unreadable": 2})
+    assert "2 unreadable" in text and "restore what lies in Glacier" in text
+    assert "Glacier" not in page()
 
 
 @pytest.mark.parametrize(
