@@ -109,10 +109,12 @@ def render(
     """
     runs = run_graph.runs_of(history)
     run_id = str(summary.get("run_id", "unknown"))
+    datasets = _datasets(summary)
     sections = [
-        _rows(summary.get("datasets") or {}),
-        _rejects(summary.get("datasets") or {}, reject_examples or []),
-        _files(summary.get("files") or {}, manifest),
+        _operation(summary.get("operation") or {}),
+        _rows(datasets),
+        _rejects(datasets, reject_examples or [], run_id),
+        _files({} if summary.get("operation") else summary.get("files") or {}, manifest),
         _tables(summary.get("tables") or {}),
         _timings(summary.get("timings") or {}),
         _cost(spent),
@@ -147,31 +149,90 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
         else []
     )
     error = f'<p class="error" role="alert">{escape(chr(10).join(causes))}</p>' if causes else ""
-    datasets = (summary.get("datasets") or {}).values()
+    if "HandleValidationFailure" in runs:
+        error += _offer("To take this run back, look first:", f"rollback --undo {run_id} --dry-run")
+    operation = summary.get("operation") or {}
+    datasets = _datasets(summary).values()
     totals = {
         k: sum(_int(d.get(k)) for d in datasets) for k in ("rows_read", "admitted", *OUTCOMES)
     }
-    figures = _figure("files", _int((summary.get("files") or {}).get("listed"))) + _figure(
-        "rows read", totals["rows_read"]
-    )
+    files = _int((summary.get("files") or {}).get("listed"))
+    figures = "" if operation else _figure("files", files)
+    figures += _figure("rows read", totals["rows_read"])
     figures += "".join(_figure(k, totals[k], k) for k in OUTCOMES)
     figures += _figure("admitted from parking", totals["admitted"]) if totals["admitted"] else ""
     figures = f'<dl class="figures">{figures}</dl>' if datasets else ""
     return (
-        f'<header><p class="soft">Run of the lakehouse</p><h1>{escape(run_id)}</h1>'
+        f'<header><p class="soft">{escape(_kind(operation))}</p><h1>{escape(run_id)}</h1>'
         f'<p><span class="badge {kind}">{escape(text)}</span> <span '
         f'class="soft">{escape(times)}</span></p>'
         f"{error}{figures}</header>"
     )
 
 
+def _kind(operation: Mapping[str, Any]) -> str:
+    """What the run was: a load, or who asked for which operation."""
+    if not operation:
+        return "Run of the lakehouse"
+    only = ", a dry run: nothing was changed" if operation.get("dry_run") is True else ""
+    return f"Operation {operation.get('name')}, by {operation.get('author')}{only}"
+
+
+def _datasets(summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of a load or a replay; no other operation reads any."""
+    name = (summary.get("operation") or {}).get("name")
+    return {} if name not in (None, "replay") else summary.get("datasets") or {}
+
+
+def _offer(what: str, words: str) -> str:
+    """An operation that may help, as it is typed on AWS and on one machine."""
+    environment = os.environ.get("ENVIRONMENT", "prod")
+    typed = f'make operate ENV={environment} ARGS="{words}"\npython -m local {words}'
+    return f"<p>{escape(what)}</p><pre>{escape(typed)}</pre>"
+
+
+def _operation(operation: Mapping[str, Any]) -> str:
+    """What an operation says of itself, and its plan and effect."""
+    if not operation:
+        return ""
+    parts = [
+        f"<h3>{name}</h3>{_object(operation[name])}"
+        for name in ("plan", "effect")
+        if isinstance(operation.get(name), Mapping) and operation[name]
+    ]
+    return _section("The operation", f"<p>{escape(str(operation.get('text')))}</p>{''.join(parts)}")
+
+
+def _object(value: Mapping[str, Any]) -> str:
+    """Objects by name (one a table, say) as rows of a table, all else by name and value."""
+    rows = {name: inner for name, inner in value.items() if isinstance(inner, Mapping) and inner}
+    plain = {name: inner for name, inner in value.items() if name not in rows}
+    names = list(dict.fromkeys(str(name) for row in rows.values() for name in row))
+    body = "".join(
+        _row([f"<code>{escape(name)}</code>", *(_value(row.get(column)) for column in names)], [])
+        for name, row in rows.items()
+    )
+    simple = "".join(_row([escape(name), _value(inner)], []) for name, inner in plain.items())
+    return (_table(["", ""], simple, "", []) if simple else "") + (
+        _table(["", *(name.replace("_", " ") for name in names)], body, "", []) if body else ""
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return f'<span class="path">{escape(text)}</span>'
+
+
 def outcome(summary: Mapping[str, Any], runs: Mapping[str, run_graph.StateRun]) -> tuple[str, str]:
     """Words and colour for how the run ended: of the execution where it is known, of the job
     otherwise."""
+    job = "the operation" if summary.get("operation") else "the job"
     handlers = [name for name in runs if name.startswith("Handle") and name.endswith("Failure")]
     if handlers:
         step = {
-            "HandleGlueJobFailure": "the job",
+            "HandleGlueJobFailure": job,
             "HandleArchiveFailure": "the archive",
             "HandleCrawlerFailure": "the crawler",
             "HandleValidationFailure": "the validation",
@@ -180,7 +241,7 @@ def outcome(summary: Mapping[str, Any], runs: Mapping[str, run_graph.StateRun]) 
     words = {
         "SUCCEEDED": ("Succeeded", "good"),
         "NOTHING_NEW": ("Nothing new", "calm"),
-        "FAILED": ("Failed: the job", "bad"),
+        "FAILED": (f"Failed: {job}", "bad"),
     }
     return words.get(str(summary.get("status")), (f"Unknown: {summary.get('status')}", "bad"))
 
@@ -312,7 +373,7 @@ def _draw_flow(
 
 
 def _rejects(
-    datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mapping[str, Any]], run_id: str
 ) -> str:
     counts = [
         (n, code, _int(rows))
@@ -342,7 +403,9 @@ def _rejects(
         if body
         else ""
     )
-    return _section("Why rows were rejected", table + _examples(examples))
+    told = "Once a rule was too strict and is mended, take these rows in:"
+    offer = _offer(told, f"replay --run {run_id}") if counts else ""
+    return _section("Why rows were rejected", table + _examples(examples) + offer)
 
 
 def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
