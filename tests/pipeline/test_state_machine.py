@@ -20,6 +20,7 @@ from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 FAST = Pace(waits=0.01, retries=0.01, poll=0.05)
 HAPPY_PATH = [
     "PrepareRun",
+    "IsOperation",
     "FindNewFiles",
     "AnyNewFiles",
     "RunGlueJob",
@@ -44,7 +45,10 @@ HAPPY_PATH = [
     "CheckViolations",
     "CountCost",
     "ComposeMessage",
+    "WhichMessage",
     "AnyUnreadable",
+    "AnyRejects",
+    "OfferReplay",
     "HandleValidationSuccess",
     "WriteRunReport",
     "CheckCrawlOwed",
@@ -183,7 +187,13 @@ def test_an_upload_alone_goes_the_whole_way() -> None:
 def test_without_new_files_no_glue_run_is_paid_for_and_nobody_is_mailed(pipeline: Pipeline) -> None:
     execution, messages = pipeline.run()
     assert execution["status"] == "SUCCEEDED" and messages == [] and pipeline.job.runs == []
-    assert pipeline.states(execution) == ["PrepareRun", "FindNewFiles", "AnyNewFiles", "NothingNew"]
+    assert pipeline.states(execution) == [
+        "PrepareRun",
+        "IsOperation",
+        "FindNewFiles",
+        "AnyNewFiles",
+        "NothingNew",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -310,6 +320,96 @@ def test_a_file_overwritten_while_the_job_runs_waits_for_the_next_run(one_file: 
         one_file.aws.keys("RawBucket") == []
         and one_file.job.loaded == ["orders/2025-04-01.csv"] * 2
     )
+
+
+# Operations ---------------------------------------------------------------------------------------
+
+
+def test_an_operation_runs_its_script_as_the_same_job_and_tells_what_it_did(
+    one_file: Pipeline,
+) -> None:
+    one_file.run()
+    asked = {"operation": "rollback", "to": "run-1", "author": "Ann"}
+    execution, (message,) = one_file.start(asked)
+    assert execution["status"] == "SUCCEEDED"
+    (arguments,) = one_file.job.asked
+    assert json.loads(arguments["--OPERATION"]) == asked
+    assert arguments["--RUN_ID"] == execution["name"]
+    assert arguments["--scriptLocation"].endswith("glue_operations.py")
+    assert "glue_etl.py" in arguments["--extra-py-files"]
+    assert arguments["--ARCHIVE_PATH"] == f"s3://{one_file.aws.name('ArchiveBucket')}/archived/"
+    states = one_file.states(execution)
+    assert "FindNewFiles" not in states
+    assert {"ArchiveProcessedFiles", "Parallel Athena Queries", "WriteRunReport"} < set(states)
+    assert message["subject"] == "Delta Lake Operation Succeed"
+    assert message["message"].startswith("The rollback is done.\n")
+    assert "clean_orders: version 1, 1 rows, 1 files written, 0 taken out" in message["message"]
+    assert "cost: $0.05" in message["message"] and "rows read" not in message["message"]
+
+
+def test_a_replay_tells_the_account_of_its_rows(one_file: Pipeline) -> None:
+    one_file.run()
+    _, (message,) = one_file.start({"operation": "replay", "reasons": ["invalid_date"]})
+    assert "orders: 2 rows read, 0 admitted from parking = 0 inserted" in message["message"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"operation": "history"},
+        {"operation": "vacuum", "dry_run": True},
+        {"operation": "sql", "sql": "SELECT * FROM clean_orders VERSION AS OF 3"},
+        {"operation": "sql", "sql": "WITH t AS (SELECT 1) SELECT * FROM t"},
+    ],
+)
+def test_what_only_reads_is_answered_and_nobody_is_mailed(
+    one_file: Pipeline, asked: dict[str, Any]
+) -> None:
+    execution, messages = one_file.start(asked)
+    assert execution["status"] == "SUCCEEDED" and messages == []
+    states = one_file.states(execution)
+    assert "WriteRunReport" in states and "ArchiveProcessedFiles" not in states
+
+
+def test_a_refused_operation_is_told_in_its_own_words(one_file: Pipeline) -> None:
+    one_file.job.failures = [JobFailed("order 7 would stand twice in clean_orders")]
+    execution, (message,) = one_file.start({"operation": "sql", "sql": "INSERT INTO x"})
+    assert execution["status"] == "FAILED" and "order 7 would stand twice" in execution["cause"]
+    assert message["subject"] == "Operation Failure Alert"
+    assert "the operation was refused" in message["message"]
+    assert "order 7 would stand twice" in message["message"]
+    assert "did not load" not in message["message"]
+
+
+def test_a_refused_question_fails_without_a_mail(one_file: Pipeline) -> None:
+    one_file.job.failures = [JobFailed("there is no table clean_order")]
+    execution, messages = one_file.start({"operation": "sql", "sql": "SELECT * FROM clean_order"})
+    assert execution["status"] == "FAILED" and "no table clean_order" in execution["cause"]
+    assert messages == []
+
+
+def test_an_operation_waits_for_a_load_and_is_done_then(one_file: Pipeline) -> None:
+    one_file.job.seconds = 2
+    load = one_file.aws.sweep()
+    time.sleep(0.7)
+    execution, _ = one_file.start({"operation": "optimize"})
+    assert execution["status"] == "SUCCEEDED"
+    assert "WaitForGlueJob" in one_file.states(execution) and len(one_file.job.asked) == 1
+    assert one_file.aws.wait_for(load)["status"] == "SUCCEEDED"
+
+
+def test_rejected_rows_and_failed_checks_come_with_the_operation_that_helps(
+    one_file: Pipeline,
+) -> None:
+    execution, (message,) = one_file.run()
+    words = f"replay --run {execution['name']}"
+    assert message["message"].endswith(f"python -m local {words})")
+    assert f'make operate ENV=prod ARGS="{words}"' in message["message"]
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+    one_file.queries.violations = {"rows lost": 1}
+    execution, (message,) = one_file.run()
+    words = f"rollback --undo {execution['name']} --dry-run"
+    assert f'make operate ENV=prod ARGS="{words}"' in message["message"]
 
 
 # Faults -------------------------------------------------------------------------------------------
