@@ -15,6 +15,7 @@ import pytest
 
 from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
 from local.aws.stepfunctions import Pace
+from local.commands import operate
 from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 
 FAST = Pace(waits=0.01, retries=0.01, poll=0.05)
@@ -345,6 +346,17 @@ def test_an_operation_runs_its_script_as_the_same_job_and_tells_what_it_did(
     assert message["message"].startswith("The rollback is done.\n")
     assert "clean_orders: version 1, 1 rows, 1 files written, 0 taken out" in message["message"]
     assert "cost: $0.05" in message["message"] and "rows read" not in message["message"]
+
+
+def test_a_command_starts_an_operation_waits_and_shows_its_result(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["history", "--order", "7", "--endpoint", pipeline.aws.endpoint]
+    assert operate.main(words) == 0
+    assert "The history is done." in (told := capsys.readouterr().out) and "run-1" in told
+    pipeline.job.failures = [JobFailed("there is no run run-9")]
+    assert operate.main(["rollback", "--to", "run-9", *words[3:]]) == 1
+    assert "there is no run run-9" in capsys.readouterr().err
 
 
 def test_a_replay_tells_the_account_of_its_rows(one_file: Pipeline) -> None:
