@@ -232,7 +232,8 @@ def outcome(summary: Mapping[str, Any], runs: Mapping[str, run_graph.StateRun]) 
     handlers = [name for name in runs if name.startswith("Handle") and name.endswith("Failure")]
     if handlers:
         step = {
-            "HandleGlueJobFailure": job,
+            "HandleGlueJobFailure": "the job",
+            "HandleOperationFailure": "the operation",
             "HandleArchiveFailure": "the archive",
             "HandleCrawlerFailure": "the crawler",
             "HandleValidationFailure": "the validation",

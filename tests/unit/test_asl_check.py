@@ -32,6 +32,8 @@ NAMED_STATES = [
     "HandleValidationFailure",
 ]
 SUBJECTS = {
+    "HandleOperationFailure": "Operation Failure Alert",
+    "HandleOperationSuccess": "Delta Lake Operation Succeed",
     "HandleValidationSuccess": "Delta Lake Run Succeed",
     "HandleGlueJobFailure": "ETL Job Failure Alert",
     "HandleArchiveFailure": "Archive Failure Alert",
