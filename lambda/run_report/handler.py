@@ -188,7 +188,7 @@ def _offer(what: str, words: str) -> str:
     """An operation that may help, as it is typed on AWS and on one machine."""
     environment = os.environ.get("ENVIRONMENT", "prod")
     typed = f'make operate ENV={environment} ARGS="{words}"\npython -m local {words}'
-    return f"<p>{escape(what)}</p><pre>{escape(typed)}</pre>"
+    return f"<h3>{escape(what)}</h3><pre>{escape(typed)}</pre>"
 
 
 def _operation(operation: Mapping[str, Any]) -> str:
@@ -221,7 +221,9 @@ def _object(value: Mapping[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    several = isinstance(value, list) and all(isinstance(one, (str, int)) for one in value)
+    words = ", ".join(map(str, value)) if several else value
+    text = "" if words is None else words if isinstance(words, str) else json.dumps(words)
     return f'<span class="path">{escape(text)}</span>'
 
 

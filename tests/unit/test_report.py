@@ -272,6 +272,44 @@ def test_a_row_that_is_not_accounted_for_is_shown() -> None:
     assert "✗ +5 rows not accounted for" in page(datasets=datasets)
 
 
+OPERATION = {
+    "name": "rollback",
+    "author": "Ann",
+    "dry_run": False,
+    "text": "The tables went back to run-3.",
+    "plan": {"runs": ["run-4", "run-5"], "clean_orders": {"from": 7, "to": 5, "rows": 1200}},
+    "effect": {},
+}
+
+
+def test_the_page_of_an_operation_has_its_text_and_its_plan_and_no_rows() -> None:
+    text = page(operation=OPERATION)
+    assert "Operation rollback, by Ann" in text and "The tables went back to run-3." in text
+    assert "run-4, run-5" in text and "1,200" in text
+    assert "Where every row went" not in text and "rows read" not in text
+    assert "Tables after the run" in text
+    assert "nothing was changed" in page(operation={**OPERATION, "dry_run": True})
+
+
+def test_the_page_of_a_replay_has_the_account_of_its_rows() -> None:
+    assert "Where every row went" in page(operation={**OPERATION, "name": "replay"})
+
+
+def test_a_refused_operation_is_no_failure_of_the_job() -> None:
+    failed = {**SUMMARY, "operation": OPERATION, "status": "FAILED", "error": "twin key 7"}
+    text = report.render(failed, [], history(["RunOperation", "HandleOperationFailure"]), ASL, None)
+    assert "Failed: the operation" in text and "twin key 7" in text
+    assert "Failed: the operation" in report.render(failed, [], None, None, None)
+
+
+def test_rejected_rows_and_a_failed_check_come_with_the_operation_that_helps() -> None:
+    run_id = SUMMARY["run_id"]
+    assert f"make operate ENV=prod ARGS=&quot;replay --run {run_id}&quot;" in page()
+    assert "rollback --undo" not in page()
+    text = report.render(SUMMARY, [], history([*GOOD[:-1], "HandleValidationFailure"]), ASL, None)
+    assert f"python -m local rollback --undo {run_id} --dry-run" in text
+
+
 def test_text_of_files_and_errors_is_never_html() -> None:
     text = page(run_id="<b>x</b>", error="bad <img src=x onerror=alert(1)>", status="FAILED")
     assert "<script" not in text and "&lt;script&gt;alert(1)" in text
@@ -309,6 +347,21 @@ def test_text_of_files_and_errors_is_never_html() -> None:
                     "raw": hostile,
                 }
             ],
+        ),
+        report.render(
+            {
+                "operation": {
+                    "name": hostile,
+                    "author": hostile,
+                    "text": hostile,
+                    "plan": {hostile: {hostile: hostile}},
+                    "effect": {hostile: [hostile], "x": [{hostile: 1}]},
+                },
+            },
+            [],
+            None,
+            None,
+            None,
         ),
     ):
         assert "<script" not in text
