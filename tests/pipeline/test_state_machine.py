@@ -323,6 +323,18 @@ def test_a_file_overwritten_while_the_job_runs_waits_for_the_next_run(one_file: 
     )
 
 
+def test_a_file_that_stays_unreadable_is_told_once(one_file: Pipeline) -> None:
+    counts = {"loaded": 0, "duplicate": 0, "set_aside": 0, "unreadable": 1}
+
+    def known(summary: dict[str, Any]) -> None:
+        summary.update(status="NOTHING_NEW", tables={}, files={**summary["files"], **counts})
+
+    one_file.job.change_summary = known
+    execution, messages = one_file.run()
+    assert "NothingNew" in one_file.states(execution) and messages == []
+    assert len(one_file.job.runs) == 1
+
+
 # Operations ---------------------------------------------------------------------------------------
 
 
