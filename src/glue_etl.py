@@ -273,7 +273,7 @@ GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
 HEAD_BYTES = 1 << 16  # what is read of a file to find its header
 MAX_DATES = 400  # literals in a condition that prunes files
 TEXT_LIMIT = 500  # characters of a text in the summary, which the state machine reads whole
-SUMMARY_DAYS = 2_000  # touched days that the summary names
+SUMMARY_SPANS = 500  # spans of touched days that the summary names
 MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
 
 
@@ -1277,10 +1277,24 @@ class LakeTable:
         return sum(count or 0 for count in rows)
 
 
-def _days(files: Iterable[str]) -> list[str]:
-    """The days of data files, ascending; of very many the first and the last."""
-    days = sorted({one.split("/")[0].removeprefix("date=") for one in files if "date=" in one})
-    return days if len(days) <= SUMMARY_DAYS else [days[0], days[-1]]
+def _days(files: Iterable[str]) -> list[list[str]]:
+    """The days of data files as spans [first, last], ascending; of very many spans one over all."""
+    found = {one.split("/")[0].removeprefix("date=") for one in files if one.startswith("date=")}
+    spans: list[list[str]] = []
+    for day in sorted(found):
+        if spans and day == _day_after(spans[-1][1]):
+            spans[-1][1] = day
+        else:
+            spans.append([day, day])
+    return spans if len(spans) <= SUMMARY_SPANS else [[spans[0][0], spans[-1][1]]]
+
+
+def _day_after(day: str) -> str | None:
+    """None after the last day of all, and where a partition is named by no day."""
+    try:
+        return (dt.date.fromisoformat(day) + dt.timedelta(days=1)).isoformat()
+    except (OverflowError, ValueError):
+        return None
 
 
 Lake = Mapping[str, LakeTable]
@@ -2848,7 +2862,7 @@ def summary_of(
 ) -> dict[str, Any]:
     """The run in numbers, as far as files tell it; the README explains each name."""
     outcomes = Counter(raw.outcome for raw in files)
-    reasons = Counter(raw.reason for raw in files if raw.reason)
+    reasons = Counter(raw.reason for raw in files if raw.outcome == "set_aside" and raw.reason)
     zero = {"rows_read": 0, "admitted": 0, **dict.fromkeys(OUTCOMES, 0), "rejected_by_reason": {}}
     return {
         "schema_version": SCHEMA_VERSION,

@@ -376,6 +376,13 @@ def test_what_was_unreadable_once_may_be_read_later() -> None:
     assert closed.id != opened.id
 
 
+def test_what_stays_unreadable_is_news_once() -> None:
+    job = load_job()
+    raw = job.inspect(ClosedStore(), stored("products/x.csv"))
+    assert job.Discovered((job._judge(raw, False, False),)).anything_new
+    assert not job.Discovered((job._judge(raw, True, False),)).anything_new
+
+
 # ---- a whole raw zone
 def arguments_of(folder: Path) -> Any:
     names = {
