@@ -10,7 +10,8 @@ state's input. And no JSONPath is read that may be missing: on AWS that is a Sta
 no Catch sees. What is present is followed from state to state; a path below a value that came from
 outside (a file, a service) counts as present only behind an IsPresent, or behind the schema_version
 of a contract: `summary.schema.json` beside the machine, a JSON Schema of which `required`,
-`properties`, `const`, `$defs` and one `if` with `then` are understood.
+`properties`, `const`, `$defs` and one `if` with `then` are understood; a `not` in that `if` is left
+to the machine's own rules.
 """
 
 from __future__ import annotations

@@ -47,6 +47,15 @@ def test_the_job_that_stands_in_for_the_real_one_keeps_the_contract() -> None:
     CONTRACT.validate(summary(status="NOTHING_NEW", tables={}))
 
 
+def test_an_operation_that_changed_nothing_names_no_tables() -> None:
+    told = {"name": "history", "author": "Ann", "dry_run": False, "text": "", "plan": {}}
+    CONTRACT.validate(summary(operation={**told, "effect": {}}, tables={}))
+    with pytest.raises(ValidationError):
+        CONTRACT.validate(summary(operation=told))
+    with pytest.raises(ValidationError):
+        CONTRACT.validate(summary(tables={}))
+
+
 def test_a_field_more_is_no_breach() -> None:
     CONTRACT.validate(summary(later="added"))
 
