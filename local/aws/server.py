@@ -43,6 +43,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.athena.results import column_info
 from local.aws import stepfunctions
+from local.aws.kept import Kept
 from local.aws.stepfunctions import Pace, replace
 from tools.files import load_module
 from tools.template import REGION, ROOT, Template
@@ -117,7 +118,11 @@ class LocalAws:
         pace: Pace | None = None,
         batching_window: float | None = None,
         change_definition: Callable[[dict[str, Any]], None] | None = None,
+        keep: Path | None = None,
     ) -> None:
+        """`keep`: a folder from which the state of the last time is taken, and into which `save`
+        and the end write it."""
+        self.kept = Kept(self, keep) if keep else None
         self.runners = runners or Runners()
         self.pace = pace
         self.port = port
@@ -165,9 +170,17 @@ class LocalAws:
             parameters=self.parameters, region=self.region, endpoint=self.endpoint
         )
         Deployment(self).create()
+        restored = self.kept is not None and self.kept.restore()
         self.pipe = Pipe(self)
         self.pipe.start()
+        if restored and self.keys("RawBucket"):  # files whose events went with the last time
+            self.sweep()
         return self
+
+    def save(self) -> None:
+        """Writes what is held into the folder that keeps it, where there is one."""
+        if self.kept:
+            self.kept.save()
 
     def stop(self) -> None:
         """Stops taking events, then the server; the process's environment is as before."""
@@ -178,6 +191,7 @@ class LocalAws:
                     self.client("stepfunctions").stop_execution(
                         executionArn=execution["executionArn"]
                     )
+            self.save()
         if self._server is not None:
             self._server.stop()
         for name, value in self._environment.items():
