@@ -14,8 +14,8 @@ from console.pages import file, home, key, rejects, run, runs, sql, tables
 STYLE = Path(__file__).parent / "style.css"
 HOST = "127.0.0.1"
 ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="4" '
-    'fill="#0b62c4"/><path d="M4 4h4v8H4z" fill="#fff"/></svg>'
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    '<rect width="16" height="16" rx="4" fill="#0b62c4"/><path d="M4 4h4v8H4z" fill="#fff"/></svg>'
 )
 
 

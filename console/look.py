@@ -10,7 +10,7 @@ import datetime as dt
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -31,7 +31,11 @@ NAVIGATION = (
     ("/sql", "SQL", "terminal"),
     ("/tables", "Tables", "table_chart"),
 )
-THEMES = {None: ("contrast", "as the system"), False: ("light_mode", "light"), True: ("dark_mode", "dark")}
+THEMES = {
+    None: ("contrast", "as the system"),
+    False: ("light_mode", "light"),
+    True: ("dark_mode", "dark"),
+}
 STATUS = {
     "SUCCEEDED": ("succeeded", "good"),
     "RUNNING": ("running", "live"),
@@ -184,7 +188,10 @@ def pager(page: str, offset: int, shown: int, size: int, total: int | None, **qu
         return
     with tag("nav", "pager", aria_label="Pages"):
         if offset:
-            anchor("← newer" if total is None else "← before", address(page, **query, offset=max(offset - size, 0)))
+            anchor(
+                "← newer" if total is None else "← before",
+                address(page, **query, offset=max(offset - size, 0)),
+            )
         of = f" of {total:,}" if total is not None else ""
         span(f"{offset + 1:,}–{offset + shown:,}{of}", "soft")
         if more:
@@ -204,7 +211,7 @@ def frame(console: Console, title: str, active: str = "") -> Iterator[None]:
         with tag("header", "side"):
             anchor("Skip to the content", "/" + "#main", "skip").on(
                 "click",
-                js_handler="(e) => { e.preventDefault(); document.getElementById('main').focus(); }",
+                js_handler="(e) => {e.preventDefault(); document.getElementById('main').focus()}",
             )
             with tag("a", "brand", href="/"):
                 span("◧", "mark", aria_hidden="true")
@@ -242,7 +249,9 @@ def heading(title: str, note: str = "", kind: str = "") -> None:
             tag("p", "soft", note)
 
 
-def later(work: Callable[[], Value], show: Callable[[Value], Any], wait: str = "Reading …") -> Element:
+def later(
+    work: Callable[[], Value], show: Callable[[Value], Any], wait: str = "Reading …"
+) -> Element:
     """Shows what `work` finds, as soon as it is found; `work` runs beside the page."""
     holder = div("later", aria_busy="true")
     with holder:
@@ -252,7 +261,8 @@ def later(work: Callable[[], Value], show: Callable[[Value], Any], wait: str = "
         try:
             value = await run.io_bound(work)
         except (QueryError, Refused, ClientError, BotoCoreError) as error:
-            _fill(holder, lambda: problem(str(error)))
+            told = str(error)
+            _fill(holder, lambda: problem(told))
         else:
             _fill(holder, lambda: show(value))
 
@@ -314,7 +324,11 @@ def size(byte_count: Any) -> str:
 def short(run_id: str) -> str:
     """A run's id as far as a list needs it."""
     head, _, tail = run_id.partition("-")
-    return run_id[:8] if len(head) == 8 and len(run_id) == 36 else run_id[:22] + ("…" if len(run_id) > 22 else "")
+    return (
+        run_id[:8]
+        if len(head) == 8 and len(run_id) == 36
+        else run_id[:22] + ("…" if len(run_id) > 22 else "")
+    )
 
 
 def run_link(run_id: str, classes: str = "mono") -> Element:

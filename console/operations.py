@@ -130,4 +130,3 @@ class Operator:
                 raise Refused(f"{run_id} is still running: look at its page")
             time.sleep(0.3 if self.lake.place.local else 2)
         return found
-

@@ -92,7 +92,9 @@ def _upload(console: look.Console) -> None:
             word = "file" if len(staged) == 1 else "files"
             text = f"Upload {len(staged)} {word} to the raw zone"
             with div("acts"):
-                look.button(text, lambda: _send(console, staged, listed.refresh), "upload", "main-act")
+                look.button(
+                    text, lambda: _send(console, staged, listed.refresh), "upload", "main-act"
+                )
                 look.button("Clear", lambda: (staged.clear(), listed.refresh()))
 
     async def came(event: events.MultiUploadEventArguments) -> None:
@@ -208,7 +210,9 @@ def _bars(runs: Sequence[Run]) -> None:
 
 
 def _bar(one: Run, most: int) -> None:
-    words = f"{look.short(one.run_id)}, {one.operation}, {look.clock(one.started)}: {look.told(one)}"
+    words = (
+        f"{look.short(one.run_id)}, {one.operation}, {look.clock(one.started)}: {look.told(one)}"
+    )
     href = look.address("/run", run=one.run_id)
     with look.anchor("", href, aria_label=words, title=words):
         rows = sum(one.total(name) for name in OUTCOMES)
@@ -268,7 +272,12 @@ def _attention(found: Sequence[Attention]) -> None:
                     )
                 )
             )
-        heads = [Head("", "nowrap"), Head("what", "path"), Head("rows", "n"), Head("oldest", "nowrap")]
+        heads = [
+            Head("", "nowrap"),
+            Head("what", "path"),
+            Head("rows", "n"),
+            Head("oldest", "nowrap"),
+        ]
         look.table(heads, rows, "What needs attention")
 
 

@@ -1,0 +1,236 @@
+"""Rejects: rows that are in no table, why, and what can be done about them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nicegui import events, ui
+
+from console import look
+from console.data import PAGE, Filters, column_of, meaning_of
+from console.look import Head, Row, div, span, tag
+from console.pages import dialogs
+
+EMPTY_CHOICE = "any"
+OPEN = ("rejected", "parked")
+
+
+@dataclass(frozen=True)
+class Listed:
+    rows: Sequence[dict[str, Any]]
+    total: int
+    choices: Mapping[str, Mapping[str, int]]
+
+
+def show(console: look.Console, filters: Filters, offset: int) -> None:
+    lake = console.lake
+
+    def read() -> Listed:
+        return Listed(
+            lake.rejects(filters, offset), lake.count_rejects(filters), lake.reject_choices()
+        )
+
+    with look.frame(console, "Rejects", "/rejects"):
+        look.heading("Rejects", "Rows that are in no table: their raw text, place and all reasons.")
+        look.later(read, lambda found: _page(console, filters, offset, found))
+
+
+def _page(console: look.Console, filters: Filters, offset: int, found: Listed) -> None:
+    _filters(filters, found.choices)
+    chosen: set[int] = set()
+    with look.card(f"{found.total:,} rows", classes="rejects"):
+        if filters.reason:
+            tag("p", "soft", meaning_of(filters.reason))
+        if not found.rows:
+            look.empty("No row is like this.")
+            return
+        _acts(console, filters, found, chosen)
+        for at, one in enumerate(found.rows):
+            _reject(one, at, chosen)
+        query = dataclasses.asdict(filters)
+        look.pager("/rejects", offset, len(found.rows), PAGE, found.total, **query)
+
+
+# --------------------------------------------------------------------------------------------------
+# Filters
+# --------------------------------------------------------------------------------------------------
+def _filters(filters: Filters, choices: Mapping[str, Mapping[str, int]]) -> None:
+    def go(**changed: str) -> None:
+        ui.navigate.to(look.address("/rejects", **{**dataclasses.asdict(filters), **changed}))
+
+    with tag("form", "filters", role="search", aria_label="Which rows").on(
+        "submit.prevent", lambda: go(**{name: str(one.value or "") for name, one in texts.items()})
+    ):
+        for name in ("dataset", "status", "reason"):
+            _choice(name, getattr(filters, name), choices.get(name, {}), go)
+        texts = {name: _text(name, getattr(filters, name)) for name in ("run", "file", "text")}
+        made = ui.button("Filter").props("no-caps unelevated dense type=submit").classes("act")
+        made.props["aria-label"] = "Filter"
+        look.anchor("clear", "/rejects")
+
+
+def _choice(name: str, value: str, counts: Mapping[str, int], go: Any) -> None:
+    known = {**counts, **({value: 0} if value and value not in counts else {})}
+    ordered = sorted(known.items(), key=lambda item: -item[1])
+    options = {"": EMPTY_CHOICE} | {text: f"{text} ({rows:,})" for text, rows in ordered}
+
+    def picked(event: events.ValueChangeEventArguments) -> None:
+        go(**{name: str(event.value or "")})
+
+    made = ui.select(options, value=value, label=name, on_change=picked)
+    made.props("dense outlined options-dense")
+
+
+def _text(name: str, value: str) -> ui.input:
+    labels = {"run": "run id", "file": "file", "text": "text in the row, or a key"}
+    made = ui.input(labels[name], value=value).props("dense outlined clearable")
+    return made.classes("grow") if name == "text" else made
+
+
+# --------------------------------------------------------------------------------------------------
+# What can be done
+# --------------------------------------------------------------------------------------------------
+def _acts(console: look.Console, filters: Filters, found: Listed, chosen: set[int]) -> None:
+    def rows() -> dict[str, Any]:
+        """The rows ticked, or all that the filters name."""
+        if chosen:
+            names = ("file_path", "file_etag", "line")
+            return {
+                "rows": [
+                    {
+                        **{name: found.rows[at][name] for name in names},
+                        "file_size": int(found.rows[at]["file_size"] or 0),
+                    }
+                    for at in sorted(chosen)
+                ]
+            }
+        return filters.request()
+
+    why = console.operator.why_not("replay")
+
+    def start(discard: str = "") -> None:
+        if not chosen and filters.text:
+            ui.notify("Tick the rows: a text is no choice that a replay knows.", type="warning")
+            return
+        words = f"{len(chosen)} rows" if chosen else f"all {found.total:,} rows of the filter"
+        verb = "Close" if discard else "Replay"
+        asked = {"operation": "replay", **rows()}
+        if discard:
+            asked |= {"discard": True, "why": discard}
+        dialogs.operation(console, asked, f"{verb} {words}", lambda _: ui.navigate.reload())
+
+    with div("acts"):
+        look.button("Replay", lambda: start(), "replay", why_not=why)
+        look.button("Discard", lambda: _ask_why(start), "block", "danger", why)
+        span("the rows that are ticked; where none is, all that the filters name", "soft")
+
+
+def _ask_why(start: Any) -> None:
+    """Rejects are closed for good with a reason, which is kept."""
+    with ui.dialog() as dialog, ui.card().classes("plan"):
+        tag("h2", "", "Close rejected rows for good")
+        tag(
+            "p",
+            "soft",
+            "They stay readable, with your name and this reason, and are never replayed.",
+        )
+        why = ui.input("Why").props("outlined dense autofocus").classes("full")
+
+        def go() -> None:
+            if str(why.value or "").strip():
+                dialog.close()
+                start(str(why.value).strip())
+
+        with div("acts"):
+            look.button("Show the plan", go, "", "main-act")
+            look.button("Cancel", dialog.close)
+    dialog.open()
+
+
+# --------------------------------------------------------------------------------------------------
+# A row
+# --------------------------------------------------------------------------------------------------
+def _reject(one: Mapping[str, Any], at: int, chosen: set[int]) -> None:
+    with tag("article", "reject", aria_label=f"{one['file_path']} line {one['line']}"):
+        with div("head-line"):
+            if one["status"] in OPEN:
+                tick = ui.checkbox(
+                    on_change=lambda event: (chosen.add if event.value else chosen.discard)(at)
+                ).props("dense size=sm")
+                tick.props["aria-label"] = f"Choose {one['file_path']} line {one['line']}"
+            look.status(str(one["status"]))
+            for reason in one["reasons"]:
+                chip = span(reason, "chip bad" if one["status"] == "rejected" else "chip")
+                chip.props["title"] = meaning_of(reason)
+            look.anchor(
+                f"{one['file_path']}:{one['line']}",
+                look.address("/file", path=one["file_path"], line=one["line"]),
+                "mono",
+            )
+            if one["record_key"]:
+                href = look.address("/key", dataset=one["dataset"], key=one["record_key"])
+                look.anchor(f"key {one['record_key']}", href)
+            look.run_link(str(one["run_id"]))
+            if one["resolved_run_id"]:
+                span("settled by", "soft")
+                look.run_link(str(one["resolved_run_id"]))
+        for reason in one["reasons"]:
+            tag("p", "soft rule", f"{reason}: {meaning_of(reason)}")
+        raw(one)
+
+
+def raw(one: Mapping[str, Any]) -> None:
+    """The raw text with the header's names above its values, the broken ones marked; as it came
+    where it has not the header's fields."""
+    broken = {column_of(reason) for reason in one["reasons"]}
+    if one["fields"]:
+        with div("fields", tabindex="0", role="group", aria_label="The row by column"):
+            for name, value in one["fields"].items():
+                with div("broken" if name in broken else ""):
+                    span(name, "name")
+                    span("" if value is None else str(value), "value")
+    tag("pre", "raw", one["raw"] or "")
+
+
+def examples(found: Sequence[Mapping[str, Any]], column: str | None) -> None:
+    """Rows as a summary quotes them: file, line and raw text."""
+    for one in found:
+        place = f"{one.get('file_path')}:{one.get('line')}"
+        with div("head-line"):
+            look.anchor(place, look.address("/file", path=one.get("file_path")), "mono")
+            if column:
+                span(column, "chip bad")
+        tag("pre", "raw", str(one.get("raw") or ""))
+
+
+def listing(found: Sequence[Mapping[str, Any]], caption: str) -> None:
+    """Rejected rows as a short table."""
+    heads = [
+        Head("", "nowrap"),
+        Head("reasons", "path"),
+        Head("place", "path"),
+        Head("raw", "raw"),
+        Head("settled by", "nowrap"),
+    ]
+    rows = [
+        Row(
+            (
+                lambda one=one: look.status(str(one["status"])),
+                ", ".join(one["reasons"]),
+                lambda one=one: look.anchor(
+                    f"{one['file_path']}:{one['line']}",
+                    look.address("/file", path=one["file_path"]),
+                    "mono",
+                ),
+                str(one["raw"] or ""),
+                lambda one=one: (
+                    look.run_link(one["resolved_run_id"]) if one["resolved_run_id"] else span("")
+                ),
+            )
+        )
+        for one in found
+    ]
+    look.table(heads, rows, caption)
