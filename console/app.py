@@ -8,7 +8,7 @@ from pathlib import Path
 from nicegui import app, ui
 
 from console import guard, look
-from console.data import job
+from console.data import OPEN, job
 from console.pages import file, home, key, rejects, run, runs, sql, tables
 
 STYLE = Path(__file__).parent / "style.css"
@@ -38,7 +38,7 @@ def register(console: look.Console) -> None:
     @ui.page("/rejects")
     def _rejects(
         dataset: str = "",
-        status: str = "",
+        status: str = OPEN,
         reason: str = "",
         run: str = "",
         file: str = "",

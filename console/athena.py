@@ -17,6 +17,7 @@ from console.places import Place
 OWN = "/* console */ "  # begins the console's own queries, which its history leaves out
 PAGE = 1000  # rows that GetQueryResults gives at most
 PATIENCE = 120.0  # seconds
+LOOKED_BACK = 2000  # queries among which the newest of a person are looked for
 ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 Value = TypeVar("Value")
 
@@ -74,6 +75,7 @@ class Athena:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.client = place.clients["athena"]
+        self.own: set[str] = set()  # the ids of the console's own queries
 
     def ask(self, sql: str, limit: int = PAGE) -> Answer:
         """The answer to one of the console's own queries. Raises QueryError."""
@@ -82,6 +84,8 @@ class Athena:
     def run(self, sql: str, limit: int = PAGE) -> Answer:
         """The first `limit` rows of the answer to a statement. Raises QueryError."""
         query_id = self.start(sql)
+        if sql.startswith(OWN):
+            self.own.add(query_id)
         try:
             told = self._wait(query_id)
         except QueryError:
@@ -135,6 +139,27 @@ class Athena:
         scanned = statistics.get("DataScannedInBytes", 0)
         shown = tuple(rows[:limit])
         return Answer(names, types, shown, query_id, milliseconds / 1000, scanned, more)
+
+    def past(self, limit: int) -> list[str]:
+        """The statements asked before, newest first, without the console's own."""
+        found: list[str] = []
+        pages = self.client.get_paginator("list_query_executions").paginate(
+            WorkGroup=self.place.workgroup
+        )
+        ids = [one for page in pages for one in page["QueryExecutionIds"]][:LOOKED_BACK]
+        if self.place.local:  # moto lists the oldest first
+            ids.reverse()
+        for query_id in ids:
+            if query_id in self.own:
+                continue
+            told = self.client.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]
+            if told["Query"].startswith(OWN.strip()):
+                self.own.add(query_id)
+            elif told["Query"] not in found:
+                found.append(told["Query"])
+            if len(found) == limit:
+                break
+        return found
 
     def _pages(self, query_id: str) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}

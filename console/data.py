@@ -37,6 +37,7 @@ PREVIEW_BYTES = 256 << 10
 EVENTS = 5000
 MISSING = ("NoSuchKey", "404", "NoSuchBucket", "NotFound", "403", "AccessDenied")
 STAMP_SECONDS = 0.5
+OPEN, ANY = "open", "any"  # words for a status: rejected or parked; whichever
 REJECT_COLUMNS = (
     "run_id, dataset, status, json_format(CAST(reasons AS JSON)) AS reasons, record_key, order_id, "
     "product_id, file_path, file_etag, file_size, CAST(file_modified AS varchar) AS file_modified, "
@@ -109,7 +110,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which rows of rejected_records are asked for; an empty text asks for all."""
+    """Which rows of rejected_records are asked for; an empty text asks for all, the status OPEN for
+    rejected and parked rows."""
 
     dataset: str = ""
     status: str = ""
@@ -121,7 +123,12 @@ class Filters:
     def where(self) -> str:
         """The condition in SQL."""
         named = {"dataset": self.dataset, "status": self.status, "run_id": self.run}
-        parts = [f"{name} = {literal(value)}" for name, value in named.items() if value]
+        words = ("", OPEN, ANY)
+        parts = [
+            f"{name} = {literal(value)}" for name, value in named.items() if value not in words
+        ]
+        if self.status == OPEN:
+            parts.append("status IN ('rejected', 'parked')")
         if self.file:
             parts.append(f"file_path = {literal(self.file)}")
         if self.reason:
@@ -139,7 +146,7 @@ class Filters:
             "runs": self.run,
             "files": self.file,
         }
-        return {name: [value] for name, value in named.items() if value}
+        return {name: [value] for name, value in named.items() if value not in ("", OPEN, ANY)}
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,8 @@ def button(
     text: str, act: Callable[[], Any], icon: str = "", kind: str = "", why_not: str = ""
 ) -> ui.button:
     """A button; where it may not be pressed it says why."""
-    made = ui.button(text, icon=icon or None, on_click=act).props("no-caps unelevated dense")
+    made = ui.button(text, icon=icon or None, on_click=act, color=None)
+    made.props("no-caps unelevated dense")
     made.classes(f"act {kind}")
     if why_not:
         made.disable()
@@ -223,8 +224,9 @@ def frame(console: Console, title: str, active: str = "") -> Iterator[None]:
                         ui.icon(icon).props["aria-hidden"] = "true"
                         span(text)
             with div("place"):
-                span("this machine" if place.local else place.name, "env")
-                span("can change data" if console.operator.allowed else "read only", "mode")
+                with div():
+                    div("env", "this machine" if place.local else place.name)
+                    div("mode", "may change data" if console.operator.allowed else "reads only")
                 _theme(console)
         with tag("main", "main", id="main", tabindex="-1"):
             yield
@@ -238,7 +240,7 @@ def _theme(console: Console) -> None:
         console.dark = order[(order.index(console.dark) + 1) % len(order)]
         ui.navigate.reload()
 
-    made = ui.button(icon=icon, on_click=turn).props("flat round dense size=sm")
+    made = ui.button(icon=icon, on_click=turn, color=None).props("flat round dense size=sm")
     made.props["aria-label"] = f"Theme: {word}. Change it"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from nicegui import ui
 
 from console import look
-from console.data import OUTCOMES, PAGE, meaning_of
+from console.data import ANY, OUTCOMES, PAGE, meaning_of
 from console.look import Head, Row, div, span, tag
 
 LINES = 200  # shown of a file
@@ -47,7 +47,7 @@ def _find(text: str, outcome: str) -> None:
         field.classes("grow")
         picked = ui.select(choices, value=outcome if outcome in choices else "", label="outcome")
         picked.props("dense outlined options-dense")
-        ui.button("Find").props("no-caps unelevated dense type=submit").classes("act")
+        ui.button("Find", color=None).props("no-caps unelevated dense type=submit").classes("act")
 
     def go() -> None:
         ui.navigate.to(look.address("/files", text=field.value or "", outcome=picked.value or ""))
@@ -126,7 +126,7 @@ def _life(life: Life, path: str) -> None:
     if life.lines:
         note = f"line {1:,} to {min(len(life.lines), LINES):,}; rows not taken are marked"
         with look.card("What is in it", note):
-            look.anchor("all its rejected rows", look.address("/rejects", file=path))
+            look.anchor("all its rejected rows", look.address("/rejects", file=path, status=ANY))
             _lines(life)
 
 

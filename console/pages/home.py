@@ -16,7 +16,7 @@ from console.operations import Refused, dataset_of
 
 BARS = 20
 LOOK_AGAIN = 2.0  # seconds
-NEEDS = {"failed": "bad", "set_aside": "warn", "rejected": "bad", "parked": "warn"}
+NEEDS = {"failed": 4, "set_aside": 4, "rejected": 8, "parked": 4}  # so many of each are shown
 
 
 @dataclass
@@ -128,7 +128,7 @@ def _staged_row(one: Staged, staged: list[Staged], changed: Any) -> None:
 
         field.on_value_change(renamed)
         span(look.size(one.file.size()), "soft size")
-        gone = ui.button(icon="close", on_click=lambda: (staged.remove(one), changed()))
+        gone = ui.button(icon="close", on_click=lambda: (staged.remove(one), changed()), color=None)
         gone.props("flat round dense size=sm")
         gone.props["aria-label"] = f"Leave {one.file.name} out"
 
@@ -258,8 +258,9 @@ def _attention(found: Sequence[Attention]) -> None:
         if not found:
             look.empty("Nothing. Every row that came is in its table.")
             return
+        shown = [one for kind in NEEDS for one in _first(found, kind)]
         rows = []
-        for one in found:
+        for one in shown:
             query = {name: value for name, value in one.link.items() if name != "page"}
             href = look.address(one.link["page"], **query)
             rows.append(
@@ -279,6 +280,12 @@ def _attention(found: Sequence[Attention]) -> None:
             Head("oldest", "nowrap"),
         ]
         look.table(heads, rows, "What needs attention")
+        if len(shown) < len(found):
+            look.anchor(f"{len(found) - len(shown)} more reasons", "/rejects")
+
+
+def _first(found: Sequence[Attention], kind: str) -> Sequence[Attention]:
+    return [one for one in found if one.kind == kind][: NEEDS[kind]]
 
 
 def _age(since: dt.datetime | None) -> str:

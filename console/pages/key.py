@@ -39,7 +39,7 @@ def _ask(dataset: str, key: str) -> None:
         kind = ui.select(list(DATASETS), value=dataset, label="dataset")
         kind.props("dense outlined options-dense")
         field = ui.input("key", value=key).props("dense outlined clearable").classes("grow")
-        ui.button("Find").props("no-caps unelevated dense type=submit").classes("act")
+        ui.button("Find", color=None).props("no-caps unelevated dense type=submit").classes("act")
     form.on(
         "submit.prevent",
         lambda: ui.navigate.to(look.address("/key", dataset=kind.value, key=field.value or "")),

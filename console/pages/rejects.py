@@ -10,12 +10,12 @@ from typing import Any
 from nicegui import events, ui
 
 from console import look
-from console.data import PAGE, Filters, column_of, meaning_of
+from console.data import ANY, OPEN, Filters, column_of, meaning_of, table_of
 from console.look import Head, Row, div, span, tag
 from console.pages import dialogs
 
-EMPTY_CHOICE = "any"
-OPEN = ("rejected", "parked")
+PAGE = 25
+OPEN_STATUS = ("rejected", "parked")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def show(console: look.Console, filters: Filters, offset: int) -> None:
 
     def read() -> Listed:
         return Listed(
-            lake.rejects(filters, offset), lake.count_rejects(filters), lake.reject_choices()
+            lake.rejects(filters, offset, PAGE), lake.count_rejects(filters), lake.reject_choices()
         )
 
     with look.frame(console, "Rejects", "/rejects"):
@@ -67,15 +67,20 @@ def _filters(filters: Filters, choices: Mapping[str, Mapping[str, int]]) -> None
         for name in ("dataset", "status", "reason"):
             _choice(name, getattr(filters, name), choices.get(name, {}), go)
         texts = {name: _text(name, getattr(filters, name)) for name in ("run", "file", "text")}
-        made = ui.button("Filter").props("no-caps unelevated dense type=submit").classes("act")
+        made = (
+            ui.button("Filter", color=None)
+            .props("no-caps unelevated dense type=submit")
+            .classes("act")
+        )
         made.props["aria-label"] = "Filter"
         look.anchor("clear", "/rejects")
 
 
 def _choice(name: str, value: str, counts: Mapping[str, int], go: Any) -> None:
-    known = {**counts, **({value: 0} if value and value not in counts else {})}
+    words = {OPEN: "open", ANY: "any"} if name == "status" else {"": "any"}
+    known = {**counts, **({value: 0} if value not in words and value not in counts else {})}
     ordered = sorted(known.items(), key=lambda item: -item[1])
-    options = {"": EMPTY_CHOICE} | {text: f"{text} ({rows:,})" for text, rows in ordered}
+    options = words | {text: f"{text} ({rows:,})" for text, rows in ordered}
 
     def picked(event: events.ValueChangeEventArguments) -> None:
         go(**{name: str(event.value or "")})
@@ -154,45 +159,45 @@ def _ask_why(start: Any) -> None:
 # A row
 # --------------------------------------------------------------------------------------------------
 def _reject(one: Mapping[str, Any], at: int, chosen: set[int]) -> None:
-    with tag("article", "reject", aria_label=f"{one['file_path']} line {one['line']}"):
+    place = f"{one['file_path']}:{one['line']}"
+    with tag("article", "reject", aria_label=place):
         with div("head-line"):
-            if one["status"] in OPEN:
+            if one["status"] in OPEN_STATUS:
                 tick = ui.checkbox(
                     on_change=lambda event: (chosen.add if event.value else chosen.discard)(at)
                 ).props("dense size=sm")
-                tick.props["aria-label"] = f"Choose {one['file_path']} line {one['line']}"
+                tick.props["aria-label"] = f"Choose {place}"
             look.status(str(one["status"]))
-            for reason in one["reasons"]:
-                chip = span(reason, "chip bad" if one["status"] == "rejected" else "chip")
-                chip.props["title"] = meaning_of(reason)
-            look.anchor(
-                f"{one['file_path']}:{one['line']}",
-                look.address("/file", path=one["file_path"], line=one["line"]),
-                "mono",
-            )
-            if one["record_key"]:
-                href = look.address("/key", dataset=one["dataset"], key=one["record_key"])
-                look.anchor(f"key {one['record_key']}", href)
-            look.run_link(str(one["run_id"]))
-            if one["resolved_run_id"]:
-                span("settled by", "soft")
-                look.run_link(str(one["resolved_run_id"]))
+            with div("place-of"):
+                look.anchor(place, look.address("/file", path=one["file_path"]), "mono")
+                if one["record_key"]:
+                    href = look.address("/key", dataset=one["dataset"], key=one["record_key"])
+                    look.anchor(f"key {one['record_key']}", href)
+                look.run_link(str(one["run_id"]))
+                if one["resolved_run_id"]:
+                    span("settled by", "soft")
+                    look.run_link(str(one["resolved_run_id"]))
         for reason in one["reasons"]:
-            tag("p", "soft rule", f"{reason}: {meaning_of(reason)}")
+            with div("rules"):
+                span(reason, "chip bad" if one["status"] == "rejected" else "chip")
+                span(meaning_of(reason))
         raw(one)
 
 
 def raw(one: Mapping[str, Any]) -> None:
-    """The raw text with the header's names above its values, the broken ones marked; as it came
-    where it has not the header's fields."""
+    """The raw text below the header's names and values, the broken ones marked; the text alone
+    where the row has not the header's fields."""
     broken = {column_of(reason) for reason in one["reasons"]}
-    if one["fields"]:
+    fields = one["fields"] or {}
+    order = table_of(one["dataset"]).column_names if fields else []
+    names = [name for name in order if name in fields] + [n for n in fields if n not in order]
+    if names:
         with div("fields", tabindex="0", role="group", aria_label="The row by column"):
-            for name, value in one["fields"].items():
+            for name in names:
                 with div("broken" if name in broken else ""):
                     span(name, "name")
-                    span("" if value is None else str(value), "value")
-    tag("pre", "raw", one["raw"] or "")
+                    span("" if fields[name] is None else str(fields[name]), "value")
+    tag("pre", "raw" if names else "raw alone", one["raw"] or "", tabindex="0")
 
 
 def examples(found: Sequence[Mapping[str, Any]], column: str | None) -> None:

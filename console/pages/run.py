@@ -12,6 +12,7 @@ from nicegui import background_tasks, run, ui
 
 from console import look
 from console.data import (
+    ANY,
     DATASETS,
     OUTCOMES,
     PAGE,
@@ -235,25 +236,29 @@ def _cause(picture: Picture, one: Run) -> None:
 def _body(console: look.Console, picture: Picture, one: Run, asked: Asked) -> None:
     if one.summary:
         _equation(one)
+    if picture.manifest:
+        _files(picture, asked)
     with div("grid2"):
         with div():
+            if one.running:
+                _graph(console, picture)
             if picture.examples:
                 _reasons(one, picture.examples)
-            if picture.manifest:
-                _files(picture, asked)
-            _graph(console, picture)
-        with div():
-            _steps(picture)
-            if picture.lines:
-                _log(picture.lines)
             if one.summary:
                 _tables(one)
-                _timings(one)
-            if picture.cost:
-                _cost(picture.cost)
             for message in messages(picture.history):
                 with look.card(message["subject"], "the message to the operators"):
                     div("log", message["message"])
+        with div():
+            if picture.lines:
+                _log(picture.lines)
+            _steps(picture)
+            if one.summary:
+                _timings(one)
+            if picture.cost:
+                _cost(picture.cost)
+    if not one.running:
+        _graph(console, picture)
 
 
 def _equation(one: Run) -> None:
@@ -298,7 +303,7 @@ def _equation_row(one: Run, dataset: str) -> Row:
 def _rows_of(run_id: str, dataset: str, name: str, path: str = "") -> str:
     """Where the rows behind a number are."""
     if name in ("rejected", "parked"):
-        return look.address("/rejects", dataset=dataset, run=run_id, file=path, status=name)
+        return look.address("/rejects", dataset=dataset, run=run_id, file=path, status=ANY)
     if name == "admitted":
         return look.address("/rejects", dataset=dataset, status="admitted")
     if path:
@@ -311,7 +316,9 @@ def _reasons(one: Run, found: Sequence[dict[str, Any]]) -> None:
         for dataset in DATASETS:
             reasons = one.summary["datasets"].get(dataset, {}).get("rejected_by_reason", {})
             for reason, rows in sorted(reasons.items(), key=lambda item: -int(item[1])):
-                href = look.address("/rejects", dataset=dataset, run=one.run_id, reason=reason)
+                href = look.address(
+                    "/rejects", dataset=dataset, run=one.run_id, reason=reason, status=ANY
+                )
                 with div("reason"):
                     with div("head-line"):
                         look.anchor(f"{dataset}: {reason}", href)
@@ -349,7 +356,7 @@ def _file_row(run_id: str, one: Mapping[str, Any], counts: Mapping[str, str | No
     def name() -> None:
         look.anchor(path, look.address("/file", path=path))
         if one.get("detail"):
-            tag("p", "soft", str(one["detail"]))
+            span(str(one["detail"]).removeprefix(f"{path}: "), "file-note")
 
     def number(outcome: str) -> Any:
         value = int(counts.get(outcome) or 0)

@@ -13,7 +13,7 @@ from typing import Any
 from nicegui import run, ui
 
 from console import look
-from console.athena import OWN, Answer, QueryError
+from console.athena import Answer, QueryError
 from console.look import div, span, tag
 from console.operations import changes_data
 from console.pages import dialogs, tables
@@ -135,7 +135,7 @@ class _Editor:
             for title, sql in examples():
                 self._past(title, sql)
         with look.card("Asked before"):
-            look.later(lambda: past(self.console), self._history)
+            look.later(lambda: self.console.lake.athena.past(PAST), self._history)
 
     def _history(self, found: Sequence[str]) -> None:
         if not found:
@@ -201,30 +201,6 @@ def as_csv(answer: Answer) -> bytes:
     writer.writerow(answer.names)
     writer.writerows(answer.rows)
     return stream.getvalue().encode()
-
-
-def past(console: look.Console) -> list[str]:
-    """The statements that were asked before, newest first, without the console's own."""
-    client, place = console.lake.athena.client, console.lake.place
-    told = client.list_query_executions(WorkGroup=place.workgroup)["QueryExecutionIds"]
-    newest = list(reversed(told)) if place.local else told  # moto lists the oldest first
-    found: list[str] = []
-    for start in range(0, min(len(newest), 400), 50):
-        page = (
-            [client.get_query_execution(QueryExecutionId=one) for one in newest[start : start + 50]]
-            if place.local
-            else []
-        )
-        if not place.local:
-            answer = client.batch_get_query_execution(QueryExecutionIds=newest[start : start + 50])
-            page = [{"QueryExecution": one} for one in answer["QueryExecutions"]]
-        for one in page:
-            sql = one["QueryExecution"]["Query"]
-            if not sql.startswith(OWN.strip()) and sql not in found:
-                found.append(sql)
-        if len(found) >= PAST:
-            break
-    return found[:PAST]
 
 
 @functools.cache

@@ -211,7 +211,7 @@ class Kept:
                 "id": query.id,
                 "query": query.query,
                 "context": query.context,
-                "workgroup": getattr(query.workgroup, "name", query.workgroup),
+                "workgroup": query.workgroup.name if query.workgroup else "",
                 "status": query.status,
                 "reason": getattr(query, "reason", ""),
                 "start": query.start_time,
@@ -222,7 +222,8 @@ class Kept:
 
     def _restore_query(self, told: dict[str, Any]) -> None:
         backend = athena_backends[self.aws.template.account][self.aws.region]
-        query: Any = Query(told["query"], told["context"], {}, told["workgroup"], None)
+        group = backend.work_groups.get(told["workgroup"])
+        query: Any = Query(told["query"], told["context"], {}, group, None)
         query.id, query.start_time, query.end_time = told["id"], told["start"], told["end"]
         query._transitions = []
         query._status = told["status"] if told["status"] in ENDED | {"CANCELLED"} else "CANCELLED"
