@@ -5,10 +5,11 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up images test test-fast test-glue51 conformance lint bench validate bootstrap deploy destroy smoke clean
+.PHONY: help run up console test-console images test test-fast test-glue51 conformance lint bench validate bootstrap deploy destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
-	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
+	@echo "make up      the same, kept running, with the console in a browser (PORT=5000, FRESH=1 begins empty)"
+	@echo "make console the console for a deployed environment (ENV=prod; OPERATE=1 lets it change data)"
 	@echo "make test    lint and all tests"
 	@echo "make lint    flake8, ruff's rules and format, mypy"
 	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
@@ -29,20 +30,35 @@ $(VENV)/.ready: requirements.txt
 run: $(VENV)/.ready
 	@$(PY) -m local run
 
+# The console's packages are few, and a user of the job alone needs none of them
+$(VENV)/.console-ready: $(VENV)/.ready requirements-console.txt
+	@echo "Setting up the console's packages (once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-console.txt
+	@touch $@
+
 PORT ?= 5000
-up: $(VENV)/.ready
-	@$(PY) -m local up --port $(PORT)
+CONSOLE_PORT ?= 8080
+up: $(VENV)/.console-ready
+	@$(PY) -m local up --port $(PORT) --console-port $(CONSOLE_PORT) $(if $(FRESH),--fresh)
+
+console: $(VENV)/.console-ready
+	@$(PY) -m console --env $(ENV) --port $(CONSOLE_PORT) $(if $(OPERATE),--operate)
+
+# In Chromium, where there is one; they are part of `make test` as soon as these packages are there
+test-console: $(VENV)/.console-ready requirements-console-test.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-console-test.txt
+	@$(PY) -m pytest tests/console
 
 images: $(VENV)/.ready
 	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
-	@$(PY) -m flake8 src lambda local deploy tools tests benchmarks && echo "flake8: clean"
+	@$(PY) -m flake8 src lambda local console deploy tools tests benchmarks && echo "flake8: clean"
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
 # Two processes: one holds the Spark of tests/spark, the other takes the rest
-PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance
+PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance tests/console
 test: lint
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST)

@@ -6,6 +6,7 @@ element; no page writes HTML.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
-from nicegui import background_tasks, run, ui
+from nicegui import background_tasks, ui
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
@@ -261,7 +262,7 @@ def later(
 
     async def load() -> None:
         try:
-            value = await run.io_bound(work)
+            value = await asyncio.to_thread(work)
         except (QueryError, Refused, ClientError, BotoCoreError) as error:
             told = str(error)
             _fill(holder, lambda: problem(told))

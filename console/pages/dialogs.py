@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from nicegui import background_tasks, run, ui
+from nicegui import background_tasks, ui
 from nicegui.element import Element
 
 from console import look
@@ -77,10 +78,10 @@ async def _run(
             span(f"{words} …")
         link = div()
     try:
-        run_id = await run.io_bound(console.operator.start, request, dry_run)
+        run_id = await asyncio.to_thread(console.operator.start, request, dry_run)
         with link:
             look.anchor("Watch the execution", look.address("/run", run=run_id))
-        outcome = await run.io_bound(console.operator.wait, run_id)
+        outcome = await asyncio.to_thread(console.operator.wait, run_id)
     except (Refused, ClientError, BotoCoreError) as error:
         body.clear()
         with body:

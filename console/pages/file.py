@@ -142,20 +142,21 @@ def _versions(versions: Sequence[Mapping[str, str | None]]) -> None:
         *(Head(name, "n") for name in OUTCOMES),
         Head("reason", "path"),
     ]
-    rows = [
-        Row(
-            (
-                (one["ingested_at"] or "")[:19],
-                lambda one=one: look.run_link(str(one["run_id"])),
-                lambda one=one: look.status(str(one["outcome"])),
-                int(one["rows_read"] or 0),
-                *(int(one[name] or 0) for name in OUTCOMES),
-                f"{one['reason']}: {meaning_of(one['reason'])}" if one["reason"] else "",
-            )
-        )
-        for one in versions
-    ]
+    rows = [_version_row(one) for one in versions]
     look.table(heads, rows, "The versions of this file, newest first")
+
+
+def _version_row(one: Mapping[str, str | None]) -> Row:
+    return Row(
+        (
+            (one["ingested_at"] or "")[:19],
+            lambda: look.run_link(str(one["run_id"])),
+            lambda: look.status(str(one["outcome"])),
+            int(one["rows_read"] or 0),
+            *(int(one[name] or 0) for name in OUTCOMES),
+            f"{one['reason']}: {meaning_of(one['reason'])}" if one["reason"] else "",
+        )
+    )
 
 
 def _places(places: Sequence[Mapping[str, Any]]) -> None:
@@ -168,18 +169,19 @@ def _places(places: Sequence[Mapping[str, Any]]) -> None:
         Head("size", "n"),
         Head("modified", "nowrap"),
     ]
-    rows = [
-        Row(
-            (
-                lambda one=one: look.status(one["kind"]),
-                f"s3://{one['bucket']}/{one['key']}",
-                look.size(one["size"]),
-                look.clock(one["modified"]),
-            )
-        )
-        for one in places
-    ]
+    rows = [_place_row(one) for one in places]
     look.table(heads, rows, "Where the file is")
+
+
+def _place_row(one: Mapping[str, Any]) -> Row:
+    return Row(
+        (
+            lambda: look.status(one["kind"]),
+            f"s3://{one['bucket']}/{one['key']}",
+            look.size(one["size"]),
+            look.clock(one["modified"]),
+        )
+    )
 
 
 def _lines(life: Life) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import asyncio
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from nicegui import events, run, ui
+from nicegui import events, ui
 
 from console import look
 from console.data import OUTCOMES, Attention, Run
@@ -56,9 +58,11 @@ def show(console: look.Console) -> None:
                 look.later(read, _state)
 
         async def look_again() -> None:
-            if "stamp" in seen and await run.io_bound(lake.stamp) != seen["stamp"]:
-                seen.pop("stamp")
-                state = await run.io_bound(read)
+            if "stamp" not in seen or await asyncio.to_thread(lake.stamp) == seen["stamp"]:
+                return
+            del seen["stamp"]
+            state = await asyncio.to_thread(read)
+            if not holder.is_deleted:
                 holder.clear()
                 with holder:
                     _state(state)
@@ -95,12 +99,16 @@ def _upload(console: look.Console) -> None:
                 look.button(
                     text, lambda: _send(console, staged, listed.refresh), "upload", "main-act"
                 )
-                look.button("Clear", lambda: (staged.clear(), listed.refresh()))
+                look.button("Clear", clear)
+
+    def clear() -> None:
+        staged.clear()
+        listed.refresh()
 
     async def came(event: events.MultiUploadEventArguments) -> None:
         staged.extend(Staged(file.name, file) for file in event.files)
         listed.refresh()
-        event.sender.reset()
+        made.reset()
 
     with look.card(classes="drop"):
         made = ui.upload(
@@ -128,7 +136,12 @@ def _staged_row(one: Staged, staged: list[Staged], changed: Any) -> None:
 
         field.on_value_change(renamed)
         span(look.size(one.file.size()), "soft size")
-        gone = ui.button(icon="close", on_click=lambda: (staged.remove(one), changed()), color=None)
+
+        def leave_out() -> None:
+            staged.remove(one)
+            changed()
+
+        gone = ui.button(icon="close", on_click=leave_out, color=None)
         gone.props("flat round dense size=sm")
         gone.props["aria-label"] = f"Leave {one.file.name} out"
 
@@ -156,9 +169,6 @@ async def _send(console: look.Console, staged: list[Staged], changed: Any) -> No
 
 
 async def _send_one(console: look.Console, one: Staged) -> None:
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "upload"
         await one.file.save(path)
@@ -167,7 +177,7 @@ async def _send_one(console: look.Console, one: Staged) -> None:
             with path.open("rb") as stream:
                 console.operator.upload(one.path, stream)
 
-        await run.io_bound(work)
+        await asyncio.to_thread(work)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -235,19 +245,7 @@ def _runs(runs: Sequence[Run]) -> None:
             Head("took", "n"),
             Head("outcome"),
         ]
-        rows = [
-            Row(
-                (
-                    lambda one=one: look.run_link(one.run_id),
-                    lambda one=one: look.status(one.status),
-                    one.operation,
-                    look.ago(one.started),
-                    look.lasting(one.seconds),
-                    look.told(one),
-                )
-            )
-            for one in runs[:8]
-        ]
+        rows = [_run_row(one) for one in runs[:8]]
         if rows:
             look.table(heads, rows, "The newest runs")
         look.anchor("All runs", "/runs")
@@ -259,20 +257,7 @@ def _attention(found: Sequence[Attention]) -> None:
             look.empty("Nothing. Every row that came is in its table.")
             return
         shown = [one for kind in NEEDS for one in _first(found, kind)]
-        rows = []
-        for one in shown:
-            query = {name: value for name, value in one.link.items() if name != "page"}
-            href = look.address(one.link["page"], **query)
-            rows.append(
-                Row(
-                    (
-                        lambda one=one: look.status("FAILED" if one.kind == "failed" else one.kind),
-                        lambda one=one, href=href: look.anchor(one.title, href),
-                        one.count,
-                        _age(one.since),
-                    )
-                )
-            )
+        rows = [_attention_row(one) for one in shown]
         heads = [
             Head("", "nowrap"),
             Head("what", "path"),
@@ -288,5 +273,26 @@ def _first(found: Sequence[Attention], kind: str) -> Sequence[Attention]:
     return [one for one in found if one.kind == kind][: NEEDS[kind]]
 
 
-def _age(since: dt.datetime | None) -> str:
-    return look.ago(since)
+def _attention_row(one: Attention) -> Row:
+    query = {name: value for name, value in one.link.items() if name != "page"}
+    return Row(
+        (
+            lambda: look.status("FAILED" if one.kind == "failed" else one.kind),
+            lambda: look.anchor(one.title, look.address(one.link["page"], **query)),
+            one.count,
+            look.ago(one.since),
+        )
+    )
+
+
+def _run_row(one: Run) -> Row:
+    return Row(
+        (
+            lambda: look.run_link(one.run_id),
+            lambda: look.status(one.status),
+            one.operation,
+            look.ago(one.started),
+            look.lasting(one.seconds),
+            look.told(one),
+        )
+    )

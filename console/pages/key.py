@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nicegui import background_tasks, run, ui
+from nicegui import background_tasks, ui
 
 from console import look
 from console.data import DATASETS, table_of
@@ -81,8 +82,8 @@ def _history(console: look.Console, table: str, key: str) -> None:
             )
         asked = {"operation": "history", "table": table, "key": key}
         try:
-            run_id = await run.io_bound(console.operator.start, asked, False)
-            outcome = await run.io_bound(console.operator.wait, run_id)
+            run_id = await asyncio.to_thread(console.operator.start, asked, False)
+            outcome = await asyncio.to_thread(console.operator.wait, run_id)
         except Refused as error:
             holder.clear()
             with holder:

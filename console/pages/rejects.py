@@ -61,12 +61,17 @@ def _filters(filters: Filters, choices: Mapping[str, Mapping[str, int]]) -> None
     def go(**changed: str) -> None:
         ui.navigate.to(look.address("/rejects", **{**dataclasses.asdict(filters), **changed}))
 
-    with tag("form", "filters", role="search", aria_label="Which rows").on(
-        "submit.prevent", lambda: go(**{name: str(one.value or "") for name, one in texts.items()})
-    ):
+    texts: dict[str, ui.input] = {}
+
+    def filter_texts() -> None:
+        go(**{name: str(one.value or "") for name, one in texts.items()})
+
+    form = tag("form", "filters", role="search", aria_label="Which rows")
+    with form.on("submit.prevent", filter_texts):
         for name in ("dataset", "status", "reason"):
             _choice(name, getattr(filters, name), choices.get(name, {}), go)
-        texts = {name: _text(name, getattr(filters, name)) for name in ("run", "file", "text")}
+        for name in ("run", "file", "text"):
+            texts[name] = _text(name, getattr(filters, name))
         made = (
             ui.button("Filter", color=None)
             .props("no-caps unelevated dense type=submit")
@@ -220,22 +225,21 @@ def listing(found: Sequence[Mapping[str, Any]], caption: str) -> None:
         Head("raw", "raw"),
         Head("settled by", "nowrap"),
     ]
-    rows = [
-        Row(
-            (
-                lambda one=one: look.status(str(one["status"])),
-                ", ".join(one["reasons"]),
-                lambda one=one: look.anchor(
-                    f"{one['file_path']}:{one['line']}",
-                    look.address("/file", path=one["file_path"]),
-                    "mono",
-                ),
-                str(one["raw"] or ""),
-                lambda one=one: (
-                    look.run_link(one["resolved_run_id"]) if one["resolved_run_id"] else span("")
-                ),
-            )
-        )
-        for one in found
-    ]
+    rows = [_short_row(one) for one in found]
     look.table(heads, rows, caption)
+
+
+def _short_row(one: Mapping[str, Any]) -> Row:
+    return Row(
+        (
+            lambda: look.status(str(one["status"])),
+            ", ".join(one["reasons"]),
+            lambda: look.anchor(
+                f"{one['file_path']}:{one['line']}",
+                look.address("/file", path=one["file_path"]),
+                "mono",
+            ),
+            str(one["raw"] or ""),
+            lambda: look.run_link(one["resolved_run_id"]) if one["resolved_run_id"] else span(""),
+        )
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nicegui import background_tasks, run, ui
+from nicegui import background_tasks, ui
 
 from console import look
 from console.data import (
@@ -101,14 +102,14 @@ class _Page:
         background_tasks.create(self._first(), context=self.live)
 
     async def _first(self) -> None:
-        picture = await run.io_bound(read, self.console, self.asked)
+        picture = await asyncio.to_thread(read, self.console, self.asked)
         self._draw(picture)
         if picture.run is not None and picture.run.running:
             with self.live.parent_slot.parent:  # type: ignore[union-attr]
                 self.timer = ui.timer(LOOK_AGAIN, self._again)
 
     async def _again(self) -> None:
-        picture = await run.io_bound(read, self.console, self.asked)
+        picture = await asyncio.to_thread(read, self.console, self.asked)
         self._draw(picture)
         if self.timer and not (picture.run and picture.run.running):
             self.timer.deactivate()
@@ -430,21 +431,22 @@ def _tables(one: Run) -> None:
         Head("files +", "n"),
         Head("−", "n"),
     ]
-    rows = [
-        Row(
-            (
-                lambda name=name: look.anchor(name, look.address("/tables", table=name)),
-                "" if state.get("version") is None else str(state["version"]),
-                int(state.get("rows") or 0),
-                int(state.get("files_added") or 0),
-                int(state.get("files_removed") or 0),
-            )
-        )
-        for name, state in one.summary.get("tables", {}).items()
-    ]
+    rows = [_table_row(name, state) for name, state in one.summary.get("tables", {}).items()]
     if rows:
         with look.card("Tables after it"):
             look.table(heads, rows, "The tables after this run")
+
+
+def _table_row(name: str, state: Mapping[str, Any]) -> Row:
+    return Row(
+        (
+            lambda: look.anchor(name, look.address("/tables", table=name)),
+            "" if state.get("version") is None else str(state["version"]),
+            int(state.get("rows") or 0),
+            int(state.get("files_added") or 0),
+            int(state.get("files_removed") or 0),
+        )
+    )
 
 
 def _timings(one: Run) -> None:

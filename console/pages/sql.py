@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import functools
 import io
@@ -10,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from nicegui import run, ui
+from nicegui import ui
 
 from console import look
 from console.athena import Answer, QueryError
@@ -94,7 +95,7 @@ class _Editor:
         with self.result:
             span("Asking …", "soft", role="status")
         try:
-            answer = await run.io_bound(self.console.lake.athena.run, sql, ROWS)
+            answer = await asyncio.to_thread(self.console.lake.athena.run, sql, ROWS)
         except QueryError as error:
             self.result.clear()
             with self.result:

@@ -51,26 +51,28 @@ def _columns(dataset: str) -> None:
         Head("meaning", "path"),
         Head("rule", "path"),
     ]
-    rows = []
-    for column in table.columns:
-        rules = ["the key"] if column.name == table.key else []
-        rules += ["not blank"] if column.required else []
-        rules += ["partition"] if column.name == table.partition else []
-        rules += ["the newest wins"] if column.name == table.version else []
-        if column.name in parents:
-            rules.append(f"refers to {table_of(parents[column.name].dataset).name}")
-        rows.append(
-            Row(
-                (
-                    lambda column=column: span(column.name, "mono"),
-                    column.type.lower(),
-                    column.meaning,
-                    ", ".join(rules),
-                )
-            )
-        )
+    rows = [_column_row(table, column, parents.get(column.name)) for column in table.columns]
     with look.card("Columns", f"fed by files of {dataset}; as the job declares them"):
         look.table(heads, rows, "The columns of the table")
+
+
+def _column_row(table: Any, column: Any, parent: Any) -> Row:
+    rules = {
+        "the key": column.name == table.key,
+        "not blank": column.required,
+        "partition": column.name == table.partition,
+        "the newest wins": column.name == table.version,
+    }
+    words = [word for word, holds in rules.items() if holds]
+    words += [f"refers to {table_of(parent.dataset).name}"] if parent else []
+    return Row(
+        (
+            lambda: span(column.name, "mono"),
+            column.type.lower(),
+            column.meaning,
+            ", ".join(words),
+        )
+    )
 
 
 def _versions(found: Sequence[Mapping[str, Any]]) -> None:
@@ -87,22 +89,23 @@ def _versions(found: Sequence[Mapping[str, Any]]) -> None:
         Head("−", "n"),
         Head("days touched", "n"),
     ]
-    rows = [
-        Row(
-            (
-                "" if one["version"] is None else str(one["version"]),
-                lambda one=one: look.run_link(one["run"].run_id),
-                one["run"].operation,
-                look.clock(one["run"].ended),
-                int(one["rows"]),
-                int(one["files_added"]),
-                int(one["files_removed"]),
-                len(one["dates"]),
-            )
-        )
-        for one in found
-    ]
+    rows = [_version_row(one) for one in found]
     look.table(heads, rows, "Versions of the table, newest first")
+
+
+def _version_row(one: Mapping[str, Any]) -> Row:
+    return Row(
+        (
+            "" if one["version"] is None else str(one["version"]),
+            lambda: look.run_link(one["run"].run_id),
+            one["run"].operation,
+            look.clock(one["run"].ended),
+            int(one["rows"]),
+            int(one["files_added"]),
+            int(one["files_removed"]),
+            len(one["dates"]),
+        )
+    )
 
 
 def _partitions(found: Sequence[Mapping[str, Any]]) -> None:

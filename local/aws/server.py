@@ -49,6 +49,7 @@ from tools.files import load_module
 from tools.template import REGION, ROOT, Template
 
 WORKER_DPUS = {"G.1X": 1.0, "G.2X": 2.0, "G.4X": 4.0}
+STOPPING = 5.0  # seconds that executions have to end before what is held is written
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 Function = Callable[[Mapping[str, Any], Any], Any]
 
@@ -191,6 +192,9 @@ class LocalAws:
                     self.client("stepfunctions").stop_execution(
                         executionArn=execution["executionArn"]
                     )
+            end = time.monotonic() + STOPPING
+            while self.kept and self.executions("RUNNING") and time.monotonic() < end:
+                time.sleep(0.05)
             self.save()
         if self._server is not None:
             self._server.stop()
@@ -587,7 +591,9 @@ class _StandIns:
             return run_id
 
         def work(run: Any) -> None:
-            error = cls._attempt(lambda: cls.aws.runners.glue_job(run.arguments), JobFailed)
+            # Glue tells the script the id of its run, by which its log is named
+            arguments = {**run.arguments, "--JOB_RUN_ID": run.job_run_id}
+            error = cls._attempt(lambda: cls.aws.runners.glue_job(arguments), JobFailed)
             if error is not None:
                 run.error_message = str(error)
             run.completed_on = utcnow()
