@@ -53,8 +53,8 @@ def register(console: look.Console) -> None:
         file.show_list(console, text, outcome, max(offset, 0))
 
     @ui.page("/file")
-    def _file(path: str = "") -> None:
-        file.show(console, path)
+    def _file(path: str = "", line: int = 1) -> None:
+        file.show(console, path, line)
 
     @ui.page("/key")
     def _key(dataset: str = "orders", key: str = "") -> None:

@@ -74,6 +74,31 @@ def column_of(reason: str) -> str | None:
     return parents.get(reason) or (column if kind in ("missing", "invalid", "ambiguous") else None)
 
 
+def names_and_columns() -> dict[str, list[tuple[str, str]]]:
+    """Each table that can be queried with its columns and their types."""
+    found = {
+        table.name: [(column.name, column.type.lower()) for column in table.columns]
+        for table in job().TABLES
+    }
+    declared = (job().REJECTED_DDL, job().LEDGER_DDL, job().RUNS_DDL)
+    for name, ddl in zip(job().RECORD_TABLES, declared, strict=True):
+        found[name] = columns_of(ddl)
+    return found
+
+
+def columns_of(ddl: str) -> list[tuple[str, str]]:
+    """Name and type of each column of a declaration, commas within `<>` being part of a type."""
+    parts, depth = [""], 0
+    for character in ddl:
+        depth += {"<": 1, ">": -1}.get(character, 0)
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    pairs = [part.strip().partition(" ") for part in parts]
+    return [(name, kind.lower()) for name, _, kind in pairs]
+
+
 @dataclass(frozen=True)
 class Run:
     """An execution and what its job has recorded. `summary` is empty where there is none (yet)."""

@@ -13,6 +13,7 @@ from console.data import ANY, OUTCOMES, PAGE, meaning_of
 from console.look import Head, Row, div, span, tag
 
 LINES = 200  # shown of a file
+CONTEXT = 20  # of them before the line that is asked for
 LONG = 400  # characters shown of a line
 RUN_IDS = 5  # of the newest versions, whose copies are looked for
 
@@ -96,7 +97,7 @@ def _listed_row(one: Mapping[str, Any]) -> Row:
 # --------------------------------------------------------------------------------------------------
 # One file
 # --------------------------------------------------------------------------------------------------
-def show(console: look.Console, path: str) -> None:
+def show(console: look.Console, path: str, line: int = 1) -> None:
     lake = console.lake
 
     def read() -> Life:
@@ -111,10 +112,10 @@ def show(console: look.Console, path: str) -> None:
 
     with look.frame(console, path or "File", "/files"):
         look.heading(path or "File", "", "mono")
-        look.later(read, lambda life: _life(life, path))
+        look.later(read, lambda life: _life(life, path, line))
 
 
-def _life(life: Life, path: str) -> None:
+def _life(life: Life, path: str, line: int) -> None:
     if not life.versions and not life.places:
         look.empty("No run has taken a file of this path, and none lies in the raw zone.")
         return
@@ -124,10 +125,12 @@ def _life(life: Life, path: str) -> None:
         with look.card("Where it is now"):
             _places(life.places)
     if life.lines:
-        note = f"line {1:,} to {min(len(life.lines), LINES):,}; rows not taken are marked"
+        first = max(min(line - CONTEXT, len(life.lines) - LINES), 1)
+        last = min(first + LINES - 1, len(life.lines))
+        note = f"lines {first:,} to {last:,}; rows that were not taken are marked"
         with look.card("What is in it", note):
             look.anchor("all its rejected rows", look.address("/rejects", file=path, status=ANY))
-            _lines(life)
+            _lines(life, first, last)
 
 
 def _versions(versions: Sequence[Mapping[str, str | None]]) -> None:
@@ -184,12 +187,12 @@ def _place_row(one: Mapping[str, Any]) -> Row:
     )
 
 
-def _lines(life: Life) -> None:
+def _lines(life: Life, first: int, last: int) -> None:
     with div("lines", tabindex="0", role="region", aria_label="The lines of the file"):
-        for at, line in enumerate(life.lines[:LINES], 1):
-            reasons = life.reasons.get(at, ())
+        for at in range(first, last + 1):
+            line, reasons = life.lines[at - 1], life.reasons.get(at, ())
             with div("out" if reasons else ""):
-                span(str(at), "no")
+                span(f"{at}", "no")
                 span(line[:LONG] + ("…" if len(line) > LONG else "") or "\u00a0")
                 if reasons:
                     span(", ".join(reasons), "why")

@@ -15,9 +15,10 @@ from nicegui import ui
 
 from console import look
 from console.athena import Answer, QueryError
+from console.data import names_and_columns
 from console.look import div, span, tag
 from console.operations import changes_data
-from console.pages import dialogs, tables
+from console.pages import dialogs
 from tools.files import ROOT
 
 FIRST = """SELECT date, count(*) AS orders, sum(total_amount) AS revenue
@@ -124,7 +125,7 @@ class _Editor:
 
     def side(self) -> None:
         with look.card("Tables"):
-            for name, columns in tables.names_and_columns().items():
+            for name, columns in names_and_columns().items():
                 with tag("details", "names"):
                     tag("summary", "", name)
                     with tag("ul"):
@@ -219,7 +220,7 @@ def completions() -> str:
     """The names of tables and columns, as CodeMirror takes them."""
     options: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for table, columns in tables.names_and_columns().items():
+    for table, columns in names_and_columns().items():
         options.append({"label": table, "type": "class", "detail": "table", "boost": 5})
         for name, kind in columns:
             if name not in seen:

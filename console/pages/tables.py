@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from console import look
-from console.data import DATASETS, job, table_of
+from console.data import DATASETS, table_of
 from console.look import Head, Row, div, span, tag
 from console.pages import dialogs
 
@@ -140,28 +140,3 @@ def _partitions(found: Sequence[Mapping[str, Any]]) -> None:
 
 def _fragmented(one: Mapping[str, Any]) -> bool:
     return one["files"] >= SMALL_FILES and one["bytes"] / one["files"] < SMALL
-
-
-def names_and_columns() -> dict[str, list[tuple[str, str]]]:
-    """Each table that can be queried with its columns and their types."""
-    found = {
-        table.name: [(column.name, column.type.lower()) for column in table.columns]
-        for table in job().TABLES
-    }
-    declared = (job().REJECTED_DDL, job().LEDGER_DDL, job().RUNS_DDL)
-    for name, ddl in zip(job().RECORD_TABLES, declared, strict=True):
-        found[name] = columns_of(ddl)
-    return found
-
-
-def columns_of(ddl: str) -> list[tuple[str, str]]:
-    """Name and type of each column of a declaration, commas within `<>` being part of a type."""
-    parts, depth = [""], 0
-    for character in ddl:
-        depth += {"<": 1, ">": -1}.get(character, 0)
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    pairs = [part.strip().partition(" ") for part in parts]
-    return [(name, kind.lower()) for name, _, kind in pairs]
