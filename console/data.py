@@ -706,8 +706,19 @@ def causes(run: Run, history: Sequence[Mapping[str, Any]]) -> list[str]:
     found = [str(run.summary["error"])] if run.summary.get("error") else []
     for name, state in graph.runs_of(history).items():
         if state.error and not any(one in state.error for one in found):
-            found.append(f"{name}: {state.error}")
+            found.append(f"{name}: {in_words(state.error)}")
     return found
+
+
+def in_words(error: str) -> str:
+    """An error without the description of the Glue run in which it comes."""
+    head, brace, rest = error.partition("{")
+    try:
+        told = json.loads(brace + rest)
+    except ValueError:
+        return error
+    message = told.get("ErrorMessage") if isinstance(told, dict) else None
+    return head + str(message) if message else error
 
 
 def job_run_of(event: Mapping[str, Any]) -> str | None:

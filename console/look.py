@@ -229,7 +229,7 @@ def frame(console: Console, title: str, active: str = "") -> Iterator[None]:
                     div("env", "this machine" if place.local else place.name)
                     div("mode", "may change data" if console.operator.allowed else "reads only")
                 _theme(console)
-        with tag("main", "main", id="main", tabindex="-1"):
+        with div("main", id="main", tabindex="-1"):
             yield
 
 

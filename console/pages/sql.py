@@ -25,7 +25,9 @@ FIRST = """SELECT date, count(*) AS orders, sum(total_amount) AS revenue
 FROM clean_orders GROUP BY date ORDER BY date DESC LIMIT 30"""
 ROWS = 1000  # shown of an answer
 PAST = 20
-COMPLETION = """
+# Completes names, and colours the text by the page's own variables: a theme of the editor knows
+# either light or dark
+EDITOR = """
 (async () => {
   const CM = await import("nicegui-codemirror");
   const words = %s;
@@ -34,7 +36,7 @@ COMPLETION = """
     if (!word || (word.from === word.to && !context.explicit)) return null;
     return {from: word.from, options: words, validFor: /^\\w*$/};
   };
-  const found = await new Promise((resolve) => {
+  const editor = await new Promise((resolve) => {
     const look = (left) => {
       const element = getElement(%d);
       if (element && element.editor) resolve(element.editor);
@@ -42,10 +44,13 @@ COMPLETION = """
     };
     look(200);
   });
-  found.dispatch({effects: CM.StateEffect.appendConfig.of(
-    CM.EditorState.languageData.of(() => [{autocomplete: source}]))});
-  const content = found.contentDOM;
-  content.setAttribute("aria-label", "SQL statement");
+  const colours = {"#708": "superseded", "#a11": "ok", "#164": "accent", "#940": "soft"};
+  const style = CM.HighlightStyle.define(CM.defaultHighlightStyle.specs.map((one) =>
+    ({...one, color: `var(--${colours[one.color] || "ink"}) !important`})));
+  editor.dispatch({effects: CM.StateEffect.appendConfig.of([
+    CM.Prec.highest(CM.syntaxHighlighting(style)),
+    CM.EditorState.languageData.of(() => [{autocomplete: source}])])});
+  editor.contentDOM.setAttribute("aria-label", "SQL statement");
 })()
 """
 
@@ -72,15 +77,13 @@ class _Editor:
             self.editor = ui.codemirror(
                 query, language="SQL", line_wrapping=True, keymap={"Mod-Enter": self.go}
             )
-            dark = console.dark
-            self.editor.theme = "githubDark" if dark else "githubLight"
             with div("acts"):
                 look.button("Run", self.go, "play_arrow", "main-act")
                 self.csv = look.button("CSV", self.download, "download")
                 self.csv.set_visibility(False)
                 span("Ctrl+Enter runs · Ctrl+Space completes", "soft")
         self.result = div("result", aria_live="polite")
-        ui.run_javascript(COMPLETION % (completions(), self.editor.id))
+        ui.run_javascript(EDITOR % (completions(), self.editor.id))
 
     async def go(self) -> None:
         sql = str(self.editor.value or "").strip().rstrip(";").rstrip()

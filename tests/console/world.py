@@ -246,14 +246,14 @@ class Shop:
         return counts
 
     def record(
-        self, run_id: str, operation: str, numbers: Row, reasons: Row, listed: int, **more: Any
+        self, run_id: str, kind: str, numbers: Row, reasons: Row, listed: int, **more: Any
     ) -> None:
         summary = self.summary(run_id, numbers, "SUCCEEDED", None, reasons, listed, **more)
         now = dt.datetime.now(dt.UTC)
         self.rows["etl_runs"].append(
             {
                 "run_id": run_id,
-                "operation": operation,
+                "operation": kind,
                 "status": "SUCCEEDED",
                 "started_at": now,
                 "finished_at": now,
