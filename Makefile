@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up console test-console images test test-fast test-glue51 conformance lint bench validate bootstrap deploy destroy smoke clean
+.PHONY: help run up console test-console bench-console images test test-fast test-glue51 conformance lint bench validate bootstrap deploy destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running, with the console in a browser (PORT=5000, FRESH=1 begins empty)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    flake8, ruff's rules and format, mypy"
 	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
+	@echo "make test-console  the tests of the console, in Chromium; make bench-console  how long its pages take"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make test-glue51  the tests on Glue 5.1's Spark 3.5, Delta 3.3 and Python 3.11"
 	@echo "make conformance  ask a real Trino the queries of tests/conformance again, and record its answers (820 MB once)"
@@ -45,11 +46,16 @@ console: $(VENV)/.console-ready
 	@$(PY) -m console --env $(ENV) --port $(CONSOLE_PORT) $(if $(OPERATE),--operate)
 
 # In Chromium, where there is one; they are part of `make test` as soon as these packages are there
-test-console: $(VENV)/.console-ready requirements-console-test.txt
+$(VENV)/.console-test-ready: $(VENV)/.console-ready requirements-console-test.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-console-test.txt
+	@touch $@
+
+AXE := axe-core@4.12.1
+test-console: $(VENV)/.console-test-ready
+	@command -v npm >/dev/null && npm install --silent --no-fund --no-audit --prefix .local/axe $(AXE) || echo "npm is not here: axe-core is left out"
 	@$(PY) -m pytest tests/console
 
-images: $(VENV)/.ready
+images: $(VENV)/.console-test-ready
 	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
@@ -73,6 +79,12 @@ conformance: $(VENV)/.ready
 ITEMS ?= 2000000
 bench: $(VENV)/.ready
 	@$(PY) -m benchmarks --items $(ITEMS)
+
+# Each page of the console on a large lake
+RUNS ?= 1000
+REJECTS ?= 100000
+bench-console: $(VENV)/.console-test-ready
+	@$(PY) -m benchmarks.console --runs $(RUNS) --rejects $(REJECTS)
 
 # Glue 5.1's versions need an environment of their own
 PYTHON311 ?= python3.11
