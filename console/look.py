@@ -122,7 +122,8 @@ def button(
 
 @contextmanager
 def card(title: str = "", note: str = "", classes: str = "") -> Iterator[Element]:
-    with tag("section", f"card {classes}", aria_label=title or "section") as section:
+    named = {"aria_label": title} if title else {}
+    with tag("section" if title else "div", f"card {classes}", **named) as section:
         if title:
             with div("card-head"):
                 tag("h2", "", title)
@@ -167,7 +168,8 @@ def table(heads: Sequence[Head], rows: Sequence[Row], caption: str, classes: str
             tag("caption", "hidden", caption)
             with tag("thead"), tag("tr"):
                 for head in heads:
-                    tag("th", head.kind, head.text or "\u00a0", scope="col")
+                    with tag("th", head.kind, scope="col"):
+                        span(head.text) if head.text else span("state", "hidden")
             with tag("tbody"):
                 for row in rows:
                     with tag("tr", row.classes):
@@ -188,7 +190,7 @@ def pager(page: str, offset: int, shown: int, size: int, total: int | None, **qu
     more = offset + shown < total if total is not None else shown == size
     if offset == 0 and not more:
         return
-    with tag("nav", "pager", aria_label="Pages"):
+    with tag("nav", "pager", aria_label="Pages of the list"):
         if offset:
             anchor(
                 "← newer" if total is None else "← before",

@@ -112,12 +112,13 @@ def _upload(console: look.Console) -> None:
 
     with look.card(classes="drop"):
         made = ui.upload(
-            label="Drop CSV files here, or choose them with +",
+            label="Drop CSV files here",
             multiple=True,
             auto_upload=True,
             on_multi_upload=came,
         ).props("flat")
-        made.props["aria-label"] = "CSV files"
+        pick = look.button("Choose files", lambda: None, "add")
+        pick.on("click", js_handler=f"() => getElement({made.id}).$refs.qRef.pickFiles()")
         listed()
 
 

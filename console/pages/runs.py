@@ -59,7 +59,7 @@ def _listed(found: Listed, view: str, offset: int) -> None:
     ]
     look.table(heads, [_row(one) for one in found.runs], "Runs, newest first")
     if found.token:
-        with tag("nav", "pager", aria_label="Pages"):
+        with tag("nav", "pager", aria_label="Pages of the list"):
             look.anchor("older →", look.address("/runs", view=view, token=found.token))
     elif not view:
         look.pager("/runs", offset, len(found.runs), PAGE, found.total)

@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from local.commands.run import play
 from local.commands.up import console_server
@@ -18,7 +18,7 @@ from tools import SetupError
 from tools.browser import browser
 from tools.pictures import ASL_FILE, IMAGES, drawings, executed_svg, out_of_date, queries_png
 
-VIEW = {"width": 1360, "height": 860}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 PATIENCE = 120_000  # milliseconds
 CONSOLE_PAGES = {
     "home": "/",
@@ -98,8 +98,9 @@ def console_pngs(endpoint: str, run_id: str, out: Path) -> None:
     with console_server(endpoint, 0) as told, sync_playwright() as started:
         url = told.rpartition(" ")[2]
         program = started.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
-        for scheme in ("light", "dark"):
-            page = program.new_page(viewport=VIEW, color_scheme=scheme)
+        for scheme in SCHEMES:
+            page = program.new_page(viewport={"width": 1360, "height": 860})
+            page.emulate_media(color_scheme=scheme)
             page.set_default_timeout(PATIENCE)
             wait_for_server(url)
             for name, address in CONSOLE_PAGES.items():

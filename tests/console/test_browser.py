@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,11 +220,12 @@ def test_names_and_cells_that_hold_html_are_shown_as_text(
     for address in ("/", "/runs?view=all", "/rejects?status=any", "/files"):
         go(page, address)
     (row,) = lake.rejects(Filters(file=HOSTILE_FILE, status="any"))
-    for address in (f"/run?run={row['run_id']}", f"/rejects?file={HOSTILE_FILE}&status=any"):
+    file = urllib.parse.quote(HOSTILE_FILE)
+    for address in (f"/run?run={row['run_id']}", f"/rejects?file={file}&status=any"):
         go(page, address)
         expect(page.locator("#main")).to_contain_text(HOSTILE)
         expect(page.locator("#main")).to_contain_text(HOSTILE_CELL)
-    go(page, f"/file?path={HOSTILE_FILE}")
+    go(page, f"/file?path={file}")
     expect(page.locator("h1")).to_have_text(HOSTILE_FILE)
     expect(page.locator(".lines")).to_contain_text(HOSTILE_CELL)
     assert page.locator("#main img:not([src^=data])").count() == 0

@@ -216,7 +216,13 @@ class Shop:
             s3.delete_object(Bucket=raw, Key=key)
             manifest.append({"path": path, **told, "rows_read": line["rows_read"], "detail": None})
         self.put(run_id, "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in manifest))
-        self.record(run_id, "load", numbers, reasons, len(manifest))
+        examples = [
+            {"reason": "invalid_total_amount"}
+            | {name: one[name] for name in ("dataset", "file_path", "line", "raw")}
+            for one in self.rows["rejected_records"]
+            if one["run_id"] == run_id
+        ]
+        self.record(run_id, "load", numbers, reasons, len(manifest), reject_examples=examples)
 
     def take(self, run_id: str, dataset: str, file: Row, body: bytes) -> dict[str, int]:
         """The rows of a file of orders, each into the table or among the rejected ones."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,8 +112,6 @@ def test_files_that_no_run_has_taken_are_swept_at_the_next_start(tmp_path: Path)
 
 
 def test_an_execution_that_was_cut_off_is_kept_as_aborted(tmp_path: Path) -> None:
-    import threading
-
     hold = threading.Event()
 
     def job(arguments: Mapping[str, str]) -> None:
@@ -120,7 +120,7 @@ def test_an_execution_that_was_cut_off_is_kept_as_aborted(tmp_path: Path) -> Non
     with start(tmp_path, job) as aws:
         arn = aws.sweep()
         while not aws.states(arn):
-            pass
+            time.sleep(0.05)
     hold.set()
     with start(tmp_path) as aws:
         assert aws.describe(arn)["status"] == "ABORTED"
