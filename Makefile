@@ -66,11 +66,11 @@ lint: $(VENV)/.ready
 
 # Two processes: one holds the Spark of tests/spark, the other takes the rest
 PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance tests/console
-test: lint
+test: lint $(VENV)/.console-ready
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST)
 
-test-fast: lint
+test-fast: lint $(VENV)/.console-ready
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST) -m "not slow"
 

@@ -133,9 +133,14 @@ def test_a_save_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> None:
         before = objects(aws, "LakeBucket")
         aws.client("s3").put_object(Bucket=aws.name("LakeBucket"), Key="later", Body=b"x")
         assert aws.kept
-        aws.kept._write = lambda name, value: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
-        with pytest.raises(KeyboardInterrupt):
-            aws.save()
+
+        def killed(name: str, value: object) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aws.kept, "_write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                aws.save()
         aws.kept = None
     with start(tmp_path) as aws:
         assert objects(aws, "LakeBucket") == before
