@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from local.aws.job import job_arguments
 from tests.model import RawFile
 from tests.spark.conftest import Lake
-from tools.files import ROOT, load_module
+from tools.files import load_operations
 
 RESTORED = (
     "clean_products",
@@ -21,12 +20,6 @@ RESTORED = (
     "rejected_records",
     "ingested_files",
 )
-
-
-def load_operations() -> ModuleType:
-    """The second script; it imports the job, which must be loaded."""
-    path = ROOT / "src" / "glue_operations.py"
-    return sys.modules.get("glue_operations") or load_module("glue_operations", path)
 
 
 class OperatedLake(Lake):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.model import RawFile
-from tests.spark.conftest import csv_file
+from tests.spark.conftest import check_equation, csv_file
 from tests.spark.operations import OperatedLake
 from tests.spark.test_guarantees import ITEMS, ORDERS, PRODUCTS, item, order
 
@@ -46,9 +46,15 @@ def test_a_rollback_to_each_earlier_run_is_the_state_of_that_time_and_replay_bri
     for files in deliveries():
         lake.load(files)
         states.append(lake.state())
-    for number in (9, 7, 3, 1):
+    for number in range(9, 0, -1):
         lake.operate("rollback", to=f"run-{number}")
         assert lake.state() == states[number - 1], number
+    summary = lake.operate("replay", archived={})
+    assert lake.state() == states[-1]
+    check_equation(summary)
+    assert summary["operation"]["plan"]["files"] == 11
+    again = lake.operate("replay", archived={"paths": ["orders/*"]})
+    assert again["operation"]["plan"]["files"] == 0
 
 
 def test_a_dry_run_says_what_a_rollback_would_do_and_writes_nothing(lake: OperatedLake) -> None:
@@ -66,3 +72,136 @@ def test_a_dry_run_says_what_a_rollback_would_do_and_writes_nothing(lake: Operat
         "1 file can be replayed from the archive."
     )
     assert (told["author"], told["dry_run"], told["effect"]) == ("ann", True, {})
+
+
+def first_load(lake: OperatedLake) -> None:
+    lake.load(deliveries()[0])
+
+
+CUSTOMERS_INSERT = """
+INSERT INTO clean_orders (order_num, order_id, user_id, order_timestamp, total_amount, date)
+SELECT * FROM (VALUES
+  ('1', 'n1', 'u1', TIMESTAMP '2025-05-02 10:00:00', 10.5, DATE '2025-05-02'),
+  ('2', 'n2', 'u2', TIMESTAMP '2025-05-02 11:00:00', 20.0, DATE '2025-05-02'),
+  ('3', 'n3', 'u3', TIMESTAMP '2025-05-03 12:00:00', 30.25, DATE '2025-05-03')
+) AS new (order_num, order_id, user_id, order_timestamp, total_amount, date)
+WHERE NOT EXISTS (SELECT 1 FROM clean_orders o WHERE o.order_id = new.order_id)
+"""
+
+
+def test_the_customers_insert_where_not_exists_inserts_three_orders_once(
+    lake: OperatedLake,
+) -> None:
+    first_load(lake)
+    summary = lake.operate("sql", sql=CUSTOMERS_INSERT, author="ann")
+    told = summary["operation"]
+    assert told["text"] == "clean_orders: rows: 3 inserted."
+    assert told["effect"]["tables"]["clean_orders"]["inserted"] == 3
+    rows = {row[1]: row[4] for row in lake.rows("clean_orders")}
+    assert rows == {"o1": 5.0, "n1": 10.5, "n2": 20.0, "n3": 30.25}
+    before = lake.versions()
+    again = lake.operate("sql", sql=CUSTOMERS_INSERT, author="ann")
+    assert again["operation"]["text"] == "clean_orders: no row changes."
+    after = lake.versions()
+    assert after == before | {"etl_runs": before["etl_runs"] + 1}
+    kept = lake.frame("corrections").orderBy("record_key").collect()
+    assert [(row.record_key, row.operation, row.author) for row in kept] == [
+        ("n1", "insert", "ann"),
+        ("n2", "insert", "ann"),
+        ("n3", "insert", "ann"),
+    ]
+    assert kept[0].before is None and kept[0].after["total_amount"] == "10.5"
+    assert kept[0].statement == CUSTOMERS_INSERT
+    runs = {row.run_id: row.operation for row in lake.frame("etl_runs").collect()}
+    assert runs == {"run-1": "load", "op-1": "sql", "op-2": "sql"}
+
+
+REFUSED = {
+    "INSERT INTO clean_products VALUES ('p1', '1', 'Books', 'Twin')": (
+        "product_id 'p1' would stand twice in clean_products"
+    ),
+    "UPDATE clean_products SET product_id = 'p1' WHERE product_id = 'p2'": (
+        "product_id 'p1' would stand twice in clean_products"
+    ),
+    "UPDATE clean_orders_items SET order_id = 'o9' WHERE id = 'i1'": (
+        "clean_orders_items.order_id 'o9' is not in clean_orders"
+    ),
+    "DELETE FROM clean_orders WHERE order_id = 'o1'": (
+        "clean_orders_items refers to order_id 'o1', which would go from clean_orders"
+    ),
+    "UPDATE clean_orders SET total_amount = 'abc'": "'abc'",
+    "UPDATE clean_orders_items SET add_to_cart_order = 3.7": (
+        "clean_orders_items.add_to_cart_order is INT, but its value is DECIMAL(2,1)"
+    ),
+    "UPDATE clean_orders SET order_id = NULL": "order_id is NULL in clean_orders",
+    "UPDATE clean_orders SET date = DATE '2025-04-09'": "date_mismatch in clean_orders",
+    "UPDATE etl_runs SET status = 'x'": "only clean_products, clean_orders and clean_orders_items",
+    "DROP TABLE clean_orders": "give one statement",
+    "SELECT 1; SELECT 2": "give one statement",
+    "SELECT * FROM nothing": "there is no table 'nothing'",
+    "SELECT reflect('java.lang.System', 'exit')": "reflect is not allowed",
+    "SELECT nonsense FROM clean_orders": "nonsense",
+}
+
+
+def test_a_correction_that_breaks_a_rule_is_refused_by_name_and_nothing_is_written(
+    lake: OperatedLake,
+) -> None:
+    first_load(lake)
+    for statement, reason in REFUSED.items():
+        assert reason in lake.refusal("sql", sql=statement), statement
+    assert lake.versions()["corrections"] == -1
+    assert not list(lake.folder.glob("glue-temp/*"))
+
+
+def test_corrections_are_read_again_and_undone(lake: OperatedLake) -> None:
+    first_load(lake)
+    state = lake.state()
+    merge = (
+        "MERGE INTO clean_products p USING (SELECT 'p1' AS id, 'Nib' AS name UNION ALL "
+        "SELECT 'p7', 'Glue') n ON p.product_id = n.id "
+        "WHEN MATCHED THEN UPDATE SET product_name = n.name "
+        "WHEN NOT MATCHED THEN INSERT (product_id, department_id, department, product_name) "
+        "VALUES (n.id, '1', 'Books', n.name)"
+    )
+    dry = lake.operate("sql", sql=merge, dry_run=True)
+    assert dry["operation"]["plan"]["tables"]["clean_products"] == {
+        "inserted": 1, "updated": 1, "deleted": 0,
+    }  # fmt: skip
+    assert lake.state() == state
+    lake.operate("sql", sql=merge)
+    found = lake.operate("sql", sql="SELECT product_name FROM clean_products ORDER BY product_id")
+    assert found["tables"] == {}
+    names = [row["product_name"] for row in lake.result("op-3")["rows"]]
+    assert names == ["Nib", "Ink", "Glue"]
+    then = "SELECT product_name FROM clean_products FOR VERSION AS OF 0 ORDER BY product_id"
+    lake.operate("sql", sql=then)
+    assert [row["product_name"] for row in lake.result("op-4")["rows"]] == ["Pen", "Ink"]
+    lake.operate("rollback", undo="op-2")
+    assert lake.state() == state
+
+
+def test_what_wins_against_a_correction_is_the_newer_timestamp_then_the_later_delivery(
+    lake: OperatedLake,
+) -> None:
+    first_load(lake)
+    lake.operate("sql", sql="UPDATE clean_orders SET total_amount = 99 WHERE order_id = 'o1'")
+    older = ORDERS + order("o1", "2025-04-01T09:00:00", "1")
+    lake.load([csv_file("orders/old.csv", older, 100)])
+    assert lake.rows("clean_orders")[0][4] == 99.0
+    lake.load([csv_file("orders/tie.csv", ORDERS + order("o1", amount="2"), 101)])
+    assert lake.rows("clean_orders")[0][4] == 2.0
+
+
+def test_a_correction_brings_a_parent_and_the_parked_row_is_admitted_by_replay(
+    lake: OperatedLake,
+) -> None:
+    first_load(lake)
+    insert = CUSTOMERS_INSERT.replace("'n1'", "'o9'")
+    lake.operate("sql", sql=insert)
+    summary = lake.operate("replay", statuses=["parked"])
+    check_equation(summary)
+    assert summary["datasets"]["order_items"]["inserted"] == 1
+    assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i3"}
+    record = next(row for row in lake.records() if row.record_key == "i3")
+    assert (record.status, record.resolved_run_id) == ("admitted", "op-2")
