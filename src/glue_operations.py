@@ -1994,8 +1994,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         request = Request.from_json(arguments.operation)
         summary = run(arguments, request, timed)
     except Exception as error:  # the edge of the job: whatever failed must be in the summary
-        cause = str(error) if isinstance(error, JobError) else etl.cause_of(error)
-        etl.LOG.exception("failed: %s", cause)
+        refused = isinstance(error, JobError)
+        cause = str(error) if refused else etl.cause_of(error)
+        etl.LOG.error("failed: %s", cause, exc_info=not refused)
         failed(arguments, request, timed, cause)
         print(f"glue_operations.py: the run {run_id} failed: {cause}", file=sys.stderr)
         return 1

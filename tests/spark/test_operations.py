@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -205,3 +206,90 @@ def test_a_correction_brings_a_parent_and_the_parked_row_is_admitted_by_replay(
     assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i3"}
     record = next(row for row in lake.records() if row.record_key == "i3")
     assert (record.status, record.resolved_run_id) == ("admitted", "op-2")
+
+
+def strict(lake: OperatedLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule too much: no order may be a refund."""
+    rule = lake.job.Rule("refund_as_order", lambda text, value: value("total_amount") < 0)
+    orders = replace(lake.job.ORDERS, rules=(*lake.job.ORDERS.rules, rule))
+    monkeypatch.setattr(lake.job, "TABLES", (lake.job.PRODUCTS, orders, lake.job.ORDER_ITEMS))
+
+
+def test_a_relaxed_rule_admits_exactly_its_rows_and_a_second_replay_none(
+    lake: OperatedLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        strict(lake, patch)
+        rows = order("o1", amount="-5") + order("o2") + order("o3", "bad", "-1") + "1,o4\n"
+        lake.load(
+            [
+                csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1),
+                csv_file("orders/1.csv", ORDERS + rows, 2),
+                csv_file("order_items/1.csv", ITEMS + item("i1", "o1"), 3),
+            ]
+        )
+    dry = lake.operate("replay", reasons=["refund_as_order"], dry_run=True)
+    assert dry["operation"]["plan"]["datasets"]["orders"]["inserted"] == 1
+    summary = lake.operate("replay", reasons=["refund_as_order"], author="ann")
+    check_equation(summary)
+    numbers = summary["datasets"]["orders"]
+    assert (numbers["rows_read"], numbers["inserted"], numbers["rejected"]) == (2, 1, 1)
+    assert summary["datasets"]["order_items"]["admitted"] == 1
+    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {"o1": -5.0, "o2": 5.0}
+    records = {row.line: row for row in lake.records() if row.dataset == "orders"}
+    assert (records[2].status, records[2].resolved_run_id) == ("admitted", "op-2")
+    assert (records[4].status, records[4].reasons) == ("rejected", ["invalid_order_timestamp"])
+    before = lake.versions()
+    again = lake.operate("replay")
+    check_equation(again)
+    assert again["datasets"]["orders"]["rejected"] == 2  # one of them needs its file's header
+    assert lake.versions() == before | {"etl_runs": before["etl_runs"] + 1}
+
+
+def test_a_replayed_row_keeps_its_place_in_the_order_of_deliveries(
+    lake: OperatedLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        strict(lake, patch)
+        lake.load([csv_file("orders/1.csv", ORDERS + order("k1", amount="1"), 5)])
+        refunds = "".join(order(key, amount="-5") for key in ("k1", "k2", "k3"))
+        late = refunds + order("k3", amount="8")
+        lake.load([csv_file("orders/2.csv", ORDERS + late, 10)])
+        lake.load([csv_file("orders/3.csv", ORDERS + order("k2", amount="7"), 20)])
+    summary = lake.operate("replay", statuses=["rejected"])
+    check_equation(summary)
+    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {
+        "k1": -5.0,
+        "k2": 7.0,
+        "k3": 8.0,
+    }
+    statuses = {row.record_key: row.status for row in lake.records()}
+    assert statuses == {"k1": "admitted", "k2": "superseded", "k3": "superseded"}
+
+
+def test_discarded_rows_are_closed_for_good_with_author_and_why(lake: OperatedLake) -> None:
+    first_load(lake)
+    lake.operate("replay", statuses=["rejected"], discard=True, why="a test shop", author="ann")
+    record = next(row for row in lake.records() if row.status == "discarded")
+    assert (record.author, record.why, record.resolved_run_id) == ("ann", "a test shop", "op-1")
+    assert lake.operate("replay", statuses=["rejected"])["datasets"]["orders"]["rows_read"] == 0
+    lake.load(deliveries()[5])  # a load still writes and settles rows beside the new columns
+    assert {row.record_key: row.status for row in lake.records()} == {
+        None: "discarded",
+        "i3": "admitted",
+    }
+
+
+def test_files_replayed_after_a_later_load_lose_their_ties_against_it(lake: OperatedLake) -> None:
+    first_load(lake)
+    lake.load(deliveries()[1])
+    lake.operate("rollback", to="run-1")
+    lake.load([csv_file("orders/3.csv", ORDERS + order("o1", amount="9"), 31)])
+    summary = lake.operate("replay", archived={"runs": ["run-2"]})
+    check_equation(summary)
+    assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {"o1": 9.0, "o2": 5.0}
+    assert summary["datasets"]["orders"]["superseded"] == 1
+    ledger = [row.file_path for row in lake.frame("ingested_files").collect()]
+    assert sorted(ledger) == sorted(
+        ["products.csv", "orders/1.csv", "order_items/1.csv", "orders/3.csv", "orders/2.csv"]
+    )
