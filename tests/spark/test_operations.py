@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -293,3 +295,98 @@ def test_files_replayed_after_a_later_load_lose_their_ties_against_it(lake: Oper
     assert sorted(ledger) == sorted(
         ["products.csv", "orders/1.csv", "order_items/1.csv", "orders/3.csv", "orders/2.csv"]
     )
+
+
+def partitions_of(lake: OperatedLake, table: str) -> list[int]:
+    """How many data files each partition of a table has."""
+    files = lake.frame(table).inputFiles()
+    return list(Counter(file.rpartition("/")[0] for file in files).values())
+
+
+def test_after_many_small_deliveries_optimize_leaves_two_files_a_partition_at_most(
+    lake: OperatedLake,
+) -> None:
+    first_load(lake)
+    lake.job.SparkSession.getActiveSession().conf.set(
+        "spark.databricks.delta.autoCompact.enabled", "false"
+    )
+    for number in range(6):
+        text = ORDERS + order(f"n{number}")
+        lake.load([csv_file(f"orders/n{number}.csv", text, 100 + number)])
+    lake.job.SparkSession.getActiveSession().conf.unset(
+        "spark.databricks.delta.autoCompact.enabled"
+    )
+    state = lake.state()
+    assert max(partitions_of(lake, "clean_orders")) > 2
+    summary = lake.operate("optimize", tables=["clean_orders", "ingested_files"], min_files=3)
+    assert max(partitions_of(lake, "clean_orders")) <= 2
+    told = summary["operation"]
+    assert told["effect"]["tables"]["clean_orders"]["files"] == 1
+    assert told["plan"]["tables"]["clean_orders"]["files"] == 7
+    assert lake.state() == state
+    assert lake.run_on(lake.folder / "raw-1", "again")["status"] == "NOTHING_NEW"
+    lake.operate("rollback", to="run-3")
+    assert len(lake.rows("clean_orders")) == 3
+
+
+def age(lake: OperatedLake, days: int) -> None:
+    """Make the lake that much older: its data files, and the times of its runs."""
+    for file in lake.folder.rglob("*.parquet"):
+        past = file.stat().st_mtime - days * 86400
+        os.utime(file, (past, past))
+
+
+def test_vacuum_removes_old_files_but_none_that_an_offered_rollback_needs(
+    lake: OperatedLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_load(lake)
+    lake.load(deliveries()[1])
+    state = lake.state()
+    lake.load([csv_file("orders/3.csv", ORDERS + order("o1", amount="11"), 31)])
+    assert "7 days at least" in lake.refusal("vacuum", days=6)
+    age(lake, 40)
+    kept = lake.operate("vacuum", days=7)["operation"]
+    assert "reaches back to run-1" in kept["text"]
+    lake.operate("rollback", to="run-2")
+    assert lake.state() == state
+
+    def much_later(work: Any, since: Any) -> list[Any]:
+        return list(work.runs[-1:])
+
+    monkeypatch.setattr(lake.operations, "offered_runs", much_later)
+    lake.operate("vacuum", days=7)
+    assert lake.state() == state
+    monkeypatch.undo()
+    refused = lake.refusal("rollback", to="run-3")
+    assert "VACUUM has removed" in refused and "the oldest run that can be reached is" in refused
+
+
+def test_history_tells_runs_files_and_each_version_of_a_key(lake: OperatedLake) -> None:
+    first_load(lake)
+    older = ORDERS + order("o1", "2025-03-31T10:00:00", "1") + order("o1", amount="7")
+    lake.load([csv_file("orders/2.csv", older, 11)])
+    lake.operate("sql", sql="UPDATE clean_orders SET total_amount = 9", author="ann")
+    before = lake.versions()
+    lake.operate("history")
+    runs = lake.result("op-2")["rows"]
+    assert [(run["run_id"], run["operation"], run["author"]) for run in runs] == [
+        ("op-1", "sql", "ann"),
+        ("run-2", "load", None),
+        ("run-1", "load", None),
+    ]
+    lake.operate("history", table="clean_orders", key="o1")
+    rows = lake.result("op-3")["rows"]
+    versions = [row for row in rows if "version" in row]
+    assert [(row["run_id"], row["row"]["total_amount"]) for row in versions] == [
+        ("run-1", 5.0),
+        ("run-2", 7.0),
+        ("op-1", 9.0),
+    ]
+    assert (versions[1]["file"], versions[1]["line"]) == ("orders/2.csv", 3)
+    assert versions[2]["why"].startswith("sql by ann")
+    lost = next(row for row in rows if "superseded" in row)
+    assert lost["line"] == 2 and "older" in lost["why"]
+    lake.operate("history", file="orders/2.csv")
+    assert lake.result("op-4")["text"].startswith("orders/2.csv: loaded by run-2; it lies at ")
+    assert "no run has seen" in lake.refusal("history", file="orders/nothing.csv")
+    assert lake.versions() == before
