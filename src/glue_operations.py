@@ -539,29 +539,32 @@ class Statement:
 
         tree, target = self.tree, self.tree.this
         if isinstance(tree, exp.Insert) and self.target is not None:
-            listed_ = isinstance(target, exp.Schema)
-            names = [one.name for one in target.expressions] if listed_ else []
+            names = [one.name for one in target.expressions]
             return [(names or self.target.column_names, tree.expression)]
         if isinstance(tree, exp.Update):
             return [_assigned(tree.expressions, exp.select().from_(target.copy()))]
-        if not isinstance(tree, exp.Merge):
-            return []
-        source = (
-            exp.select().from_(target.copy()).join(tree.args["using"].copy(), join_type="cross")
-        )
-        found = []
-        for then in (when.args["then"] for when in tree.args["whens"].expressions):
-            if isinstance(then, exp.Update) and then.expressions:
-                found.append(_assigned(then.expressions, source.copy()))
-            elif isinstance(then, exp.Insert) and isinstance(then.expression, exp.Tuple):
-                names = [one.name for one in then.this.expressions]
-                found.append((names, source.copy().select(*then.expression.expressions)))
-        return found
+        return _merged(tree) if isinstance(tree, exp.Merge) else []
 
 
 def _assigned(pairs: Sequence[exp.Expr], source: exp.Select) -> tuple[list[str], exp.Expr]:
     """`SET column = value, ...` as the columns and a query of the values."""
     return [one.this.name for one in pairs], source.select(*[one.expression for one in pairs])
+
+
+def _merged(tree: exp.Merge) -> list[tuple[list[str], exp.Expr]]:
+    """The columns and values of a MERGE; not of `*`, which takes columns of the same name."""
+    from sqlglot import exp
+
+    using = tree.args["using"].copy()
+    source = exp.select().from_(tree.this.copy()).join(using, join_type="cross")
+    found = []
+    for then in (when.args["then"] for when in tree.args["whens"].expressions):
+        if isinstance(then, exp.Update) and then.expressions:
+            found.append(_assigned(then.expressions, source.copy()))
+        elif isinstance(then, exp.Insert) and isinstance(then.expression, exp.Tuple):
+            names = [one.name for one in then.this.expressions]
+            found.append((names, source.copy().select(*then.expression.expressions)))
+    return found
 
 
 def table_nodes(tree: exp.Expr) -> list[exp.Table]:
@@ -588,17 +591,24 @@ def parse_statement(text: str, lake: Lake) -> Statement:
     if len(trees) != 1 or not isinstance(trees[0], kinds):
         raise JobError("sql: give one statement: INSERT, UPDATE, DELETE, MERGE or SELECT")
     tree = trees[0]
+    check_names(tree, lake)
+    return Statement(tree, None if isinstance(tree, exp.Query) else changed_table(tree))
+
+
+def check_names(tree: exp.Expr, lake: Lake) -> None:
+    """Raise where a statement names a table that is not there, or a function of Java's."""
+    from sqlglot import exp
+
     called = {one.name.lower() for one in tree.find_all(exp.Anonymous)}
-    if called & set(FORBIDDEN_FUNCTIONS):
-        raise JobError(f"sql: {listed(sorted(called & set(FORBIDDEN_FUNCTIONS)))} is not allowed")
+    forbidden = sorted(called & set(FORBIDDEN_FUNCTIONS))
+    if forbidden:
+        raise JobError(f"sql: {listed(forbidden)} is not allowed")
+    there = [name for name, table in lake.items() if table.exists]
     for node in table_nodes(tree):
-        name = node.name.lower()
-        if name not in lake or not lake[name].exists:
-            there = listed(sorted(one for one, table in lake.items() if table.exists))
-            raise JobError(f"sql: there is no table {node.name!r}; there are {there}")
-    if isinstance(tree, exp.Query):
-        return Statement(tree, None)
-    return Statement(tree, changed_table(tree))
+        if node.name.lower() not in there:
+            raise JobError(
+                f"sql: there is no table {node.name!r}; there are {listed(sorted(there))}"
+            )
 
 
 def changed_table(tree: exp.Expr) -> Table:
@@ -1419,39 +1429,66 @@ def reasons_left(resolved: Mapping[str, etl.Resolved]) -> dict[str, dict[str, in
 
 
 # -- whole files -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class FoundFiles:
+    """Chosen archived files: by where they lie the new ones, those the ledger knows, those lost."""
+
+    new: Mapping[str, Sequence[etl.RawFile]]
+    known: int
+    lost: int
+
+    @property
+    def paths(self) -> list[str]:
+        return [raw.stored.name for raws in self.new.values() for raw in raws]
+
+
 def replay_files(work: Work) -> Result:
     """Archived files as if they were delivered now for the first time, but in their old place in
     the order of deliveries. Files that the ledger knows are left out."""
-    archive = archive_root(work, "whole files are replayed from the archive")
-    roots = {"archive": archive, "rejected": f"{work.job.rejected_path}files/"}
-    chosen = [
-        one for one in archived_files(work.job) if is_chosen(one, work.request.options["archived"])
-    ]
-    found: dict[str, list[etl.RawFile]] = {name: [] for name in roots}
-    lost = 0
-    for name, root in roots.items():
-        files = [one for one in chosen if one.destination == name]
-        looked_at = etl.map_concurrently(functools.partial(look_at, etl.storage(root)), files)
-        found[name] = [raw for raw in looked_at if raw is not None]
-        lost += len(files) - len(found[name])
-    ids = {raw.id for raws in found.values() for raw in raws}
-    known = etl.known_files(work.job, lambda: work.spark, ids) if ids else set()
-    new = {name: [raw for raw in raws if raw.id not in known] for name, raws in found.items()}
-    paths = [raw.stored.name for raws in new.values() for raw in raws]
-    plan = {"files": len(paths), "known": len(known), "not_there": lost, "paths": paths[:50]}
-    would = "would be" if work.request.dry_run else "are"
-    text = f"{plural(len(paths), 'archived file')} {would} replayed"
-    text += f"; {plural(len(known), 'file')} the ledger knows" * bool(known)
-    text += f"; {plural(lost, 'file')} could not be found in the archive" * bool(lost)
+    found = find_files(work)
+    text, paths = files_text(work, found), found.paths
+    plan = {"files": len(paths), "known": found.known, "not_there": found.lost, "paths": paths[:50]}
     if work.request.dry_run or not paths:
-        return Result(f"{text}.", plan)
+        return Result(text, plan)
     begin(work)
     datasets: dict[str, dict[str, Any]] = {}
-    for name, raws in new.items():
+    for root, raws in found.new.items():
         if raws:
-            add_numbers(datasets, replay_batch(work, roots[name], raws))
-    told = replay_text(work, datasets)
-    return Result(f"{text}. {told}", plan, replay_plan(datasets), datasets)
+            add_numbers(datasets, replay_batch(work, root, raws))
+    told = f"{text} {replay_text(work, datasets)}"
+    return Result(told, plan, replay_plan(datasets), datasets)
+
+
+def find_files(work: Work) -> FoundFiles:
+    """The files that the request names, in the archive and among those set aside."""
+    archive = archive_root(work, "whole files are replayed from the archive")
+    roots = {"archive": archive, "rejected": f"{work.job.rejected_path}files/"}
+    wanted = work.request.options["archived"]
+    chosen = [one for one in archived_files(work.job) if is_chosen(one, wanted)]
+    found = {
+        root: headed(root, [one for one in chosen if one.destination == destination])
+        for destination, root in roots.items()
+    }
+    ids = {raw.id for raws in found.values() for raw in raws}
+    known = etl.known_files(work.job, lambda: work.spark, ids) if ids else set()
+    new = {root: [raw for raw in raws if raw.id not in known] for root, raws in found.items()}
+    return FoundFiles(new, len(known), len(chosen) - len(ids))
+
+
+def headed(root: str, files: Sequence[Archived]) -> list[etl.RawFile]:
+    """Archived files with their headers, without those that are not there any more."""
+    looked_at = etl.map_concurrently(functools.partial(look_at, etl.storage(root)), files)
+    return [raw for raw in looked_at if raw is not None]
+
+
+def files_text(work: Work, found: FoundFiles) -> str:
+    would = "would be" if work.request.dry_run else "are"
+    text = f"{plural(len(found.paths), 'archived file')} {would} replayed"
+    if found.known:
+        text += f"; {plural(found.known, 'file')} the ledger knows"
+    if found.lost:
+        text += f"; {plural(found.lost, 'file')} could not be found in the archive"
+    return f"{text}."
 
 
 def is_chosen(one: Archived, wanted: Mapping[str, Any]) -> bool:
@@ -1775,27 +1812,13 @@ def history_of_key(work: Work, name: str, key: str) -> Result:
 
 def versions_of_key(work: Work, table: Table, key: str) -> list[dict[str, Any]]:
     """What the table held for a key, version by version, as far as its log and files go back."""
-    target = work.lake[table.name]
-    frame, commits = work.frame(table.name), target.log.commits()
-    stored = stored_files(target)
-    added = {path: urllib.parse.unquote(path) for commit in commits for path in commit.added}
-    paths = [f"{target.path}/{name}" for name in added.values() if name in stored]
-    if not paths:
-        return []
-    reader = work.spark.read.schema(frame.schema).option("basePath", target.path)
-    rows = reader.parquet(*paths).where(F.col(table.key) == key)
-    root = etl.bare_path(target.path) + "/"
-    held: dict[str, dict[str, Any]] = {}
-    for row in rows.select(
-        F.col("_metadata.file_path").alias("_place"), *table.column_names
-    ).collect():
-        values = row.asDict()
-        place = etl.bare_path(urllib.parse.unquote(values.pop("_place"))).removeprefix(root)
-        held[place] = values
-    changes, live, last = [], set[str](), None
-    for commit in commits:
+    held = rows_of_key(work, table, key)
+    changes: list[dict[str, Any]] = []
+    live: set[str] = set()
+    last: Mapping[str, Any] | None = None
+    for commit in work.lake[table.name].log.commits():
         live = (live - set(commit.removed)) | set(commit.added)
-        now = next((held[added[path]] for path in live if added.get(path) in held), None)
+        now = next((held[path] for path in live if path in held), None)
         if now != last:
             what = "deleted" if now is None else "inserted" if last is None else "updated"
             run_id = commit.stamp.get("run_id", "")
@@ -1804,6 +1827,27 @@ def versions_of_key(work: Work, table: Table, key: str) -> list[dict[str, Any]]:
             )
             last = now
     return changes
+
+
+def rows_of_key(work: Work, table: Table, key: str) -> dict[str, dict[str, Any]]:
+    """The row of a key in each data file that has it and is still there, by the log's path."""
+    target, frame = work.lake[table.name], work.frame(table.name)
+    stored = stored_files(target)
+    added = {path for commit in target.log.commits() for path in commit.added}
+    names = {urllib.parse.unquote(path): path for path in added}
+    paths = [f"{target.path}/{name}" for name in names if name in stored]
+    if not paths:
+        return {}
+    reader = work.spark.read.schema(frame.schema).option("basePath", target.path)
+    rows = reader.parquet(*paths).where(F.col(table.key) == key)
+    place = F.col("_metadata.file_path").alias("_place")
+    root = etl.bare_path(target.path) + "/"
+    held = {}
+    for row in rows.select(place, *table.column_names).collect():
+        values = row.asDict()
+        name = etl.bare_path(urllib.parse.unquote(values.pop("_place"))).removeprefix(root)
+        held[names[name]] = values
+    return held
 
 
 def deliveries_of_key(

@@ -3,12 +3,15 @@ next: the same operation again, or a load."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,23 +101,35 @@ def next_delivery() -> list[RawFile]:
     return [csv_file("orders/7.csv", ORDERS + order("o7") + order("o2", amount="6"), 200)]
 
 
+@dataclass(frozen=True)
+class Template:
+    """A lake before an operation, and states: after it, after it and a load, after a load alone."""
+
+    before: OperatedLake
+    done: dict[str, list[str]]
+    done_and_load: dict[str, list[str]]
+    load_alone: dict[str, list[str]]
+
+
+Templates = Callable[[str], Template]
+
+
 @pytest.fixture(scope="module")
-def templates(
-    job: ModuleType, spark: Any, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """By operation: the lake before it, the state after it, and after it and a load; of those that
-    are taken back also after the load alone."""
-    found = {}
-    for name, (operation, options, _) in OPERATIONS.items():
-        before = prepared(job, tmp_path_factory.mktemp("before"), name)
-        after = copied(job, before, tmp_path_factory.mktemp("after"))
-        assert after.operations.main(after.arguments(operation, "killed", **options)) == 0
-        done = after.state()
-        after.load(next_delivery())
-        alone = copied(job, before, tmp_path_factory.mktemp("alone"))
-        alone.load(next_delivery())
-        found[name] = (before, done, after.state(), alone.state())
-    return found
+def templates(job: ModuleType, spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """The template of an operation by its name, made once."""
+    return functools.cache(functools.partial(template, job, tmp_path_factory.mktemp))
+
+
+def template(job: ModuleType, folder: Callable[[str], Path], name: str) -> Template:
+    operation, options, _ = OPERATIONS[name]
+    before = prepared(job, folder("before"), name)
+    after = copied(job, before, folder("after"))
+    assert after.operations.main(after.arguments(operation, "killed", **options)) == 0
+    done = after.state()
+    after.load(next_delivery())
+    alone = copied(job, before, folder("alone"))
+    alone.load(next_delivery())
+    return Template(before, done, after.state(), alone.state())
 
 
 def copied(job: ModuleType, lake: OperatedLake, folder: Path) -> OperatedLake:
@@ -155,12 +170,12 @@ def kill(step: str, arguments: list[str]) -> None:
 
 
 def check_killed(
-    job: ModuleType, folder: Path, templates: dict[str, Any], name: str, step: str, hard: bool
+    job: ModuleType, folder: Path, templates: Templates, name: str, step: str, hard: bool
 ) -> None:
     """Kill, then a load on one copy, and the operation again on another."""
-    before, done, done_and_load, load_alone = templates[name]
+    expected = templates(name)
     operation, options, _ = OPERATIONS[name]
-    lake = copied(job, before, folder / "lake")
+    lake = copied(job, expected.before, folder / "lake")
     arguments = lake.arguments(operation, "killed", **options)
     kill(step, arguments) if hard else kill_in_process(lake, step, arguments)
     assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
@@ -170,13 +185,13 @@ def check_killed(
     summary = lake.summary("killed")
     check_equation(summary)
     assert summary["status"] == "SUCCEEDED" and summary["operation"]["name"] == operation
-    assert lake.state() == done
+    assert lake.state() == expected.done
     runs = [row.run_id for row in lake.frame("etl_runs").collect()]
     assert runs.count("killed") == 1
 
     check_equation(other.load(next_delivery()))
     stands = name == "rollback" or step == "committed etl_runs"
-    assert other.state() == (done_and_load if stands else load_alone)
+    assert other.state() == (expected.done_and_load if stands else expected.load_alone)
     rows = [row.run_id for row in other.frame("etl_runs").collect()]
     assert rows.count("killed") == int(stands)
     if job.DeltaLog(other.path("corrections")).latest() >= 0:
@@ -187,7 +202,7 @@ def check_killed(
 @pytest.mark.slow
 @pytest.mark.parametrize("name, step", CASES, ids=[f"{name}, {step}" for name, step in CASES])
 def test_a_killed_operation_is_finished_or_taken_back_by_who_comes_next(
-    job: ModuleType, tmp_path: Path, templates: dict[str, Any], name: str, step: str
+    job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
 ) -> None:
     check_killed(job, tmp_path, templates, name, step, hard=False)
 
@@ -198,6 +213,6 @@ HARD = [("rollback", "restored clean_orders"), ("correction", "committed clean_o
 @pytest.mark.slow
 @pytest.mark.parametrize("name, step", HARD, ids=[name for name, _ in HARD])
 def test_a_sigkill_leaves_what_the_tests_above_stop_at(
-    job: ModuleType, tmp_path: Path, templates: dict[str, Any], name: str, step: str
+    job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
 ) -> None:
     check_killed(job, tmp_path, templates, name, step, hard=True)
