@@ -2941,7 +2941,7 @@ def intent_of_killed(arguments: JobArguments) -> dict[str, Any] | None:
     for version in reversed(log.versions()):
         said = log.commit(version).stamp
         latest = latest or said.get("run_id")
-        if said and (said["run_id"] != latest or "closed" in said):
+        if said and (said.get("run_id") != latest or "closed" in said):
             return None
         if "to" in said:
             done = DeltaLog(arguments.path_of("etl_runs")).run_ids(MAX_LOG_COMMITS)

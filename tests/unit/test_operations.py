@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
+from local.aws.job import job_arguments
 from tools.files import load_operations
 
 DAY = datetime(2025, 5, 1, tzinfo=UTC)
@@ -155,18 +158,53 @@ def test_what_the_summary_says_of_an_operation_stays_small(operations: ModuleTyp
     assert len(told["text"]) == 1000 and told["plan"] == {"files": 3}
 
 
-def test_the_ledgers_log_forgets_what_a_restore_forgets(tmp_path: Any) -> None:
-    job = load_operations().etl
-    commits = [
-        {"operation": "WRITE", "userMetadata": json.dumps({"run_id": "a", "files": ["1"]})},
-        {"operation": "WRITE", "userMetadata": json.dumps({"run_id": "b", "files": ["2"]})},
-        {"operation": "RESTORE", "operationParameters": {"version": 0}},
-        {"operation": "WRITE", "userMetadata": json.dumps({"run_id": "c", "files": ["3"]})},
-    ]
-    log = tmp_path / "_delta_log"
-    log.mkdir()
+def write_log(table: Path, commits: list[dict[str, Any]]) -> None:
+    """A Delta log that holds nothing but the commits' own words."""
+    log = table / "_delta_log"
+    log.mkdir(parents=True)
     for version, info in enumerate(commits):
         (log / f"{version:020d}.json").write_text(json.dumps({"commitInfo": info}))
+
+
+def said(run_id: str, **more: Any) -> dict[str, Any]:
+    stamp = json.dumps({"run_id": run_id, **more})
+    return {"operation": "WRITE", "userMetadata": stamp}
+
+
+def test_the_ledgers_log_forgets_what_a_restore_forgets(tmp_path: Path) -> None:
+    job = load_operations().etl
+    back = {"operation": "RESTORE", "operationParameters": {"version": 0}}
+    write_log(
+        tmp_path, [said("a", files=["1"]), said("b", files=["2"]), back, said("c", files=["3"])]
+    )
     assert job.DeltaLog(str(tmp_path)).file_ids() == ({"1", "3"}, True)
-    (log / f"{0:020d}.json").unlink()
+    (tmp_path / "_delta_log" / f"{0:020d}.json").unlink()
     assert job.DeltaLog(str(tmp_path)).file_ids() == ({"3"}, False)
+
+
+COMPACTED = {"operation": "OPTIMIZE"}
+INTENT = {"before": {}, "to": {}}
+
+
+@pytest.mark.parametrize(
+    "ledger, runs, pending",
+    [
+        ([], [], False),
+        ([said("load")], [said("load")], False),
+        ([said("load"), said("op", **INTENT)], [said("load")], True),
+        ([said("op", **INTENT), COMPACTED, said("op", files=["1"])], [], True),
+        ([said("op", **INTENT), said("op", closed=True)], [], False),
+        ([said("op", **INTENT), said("op", closed=True), said("op", **INTENT)], [], True),
+        ([said("op", **INTENT)], [said("op")], False),
+        ([said("op", **INTENT), said("later")], [said("later")], False),
+    ],
+)
+def test_an_intent_holds_until_its_row_is_written_or_it_is_closed(
+    tmp_path: Path, ledger: list[Any], runs: list[Any], pending: bool
+) -> None:
+    job = load_operations().etl
+    write_log(tmp_path / "lake" / "ingested_files", ledger)
+    write_log(tmp_path / "lake" / "etl_runs", runs)
+    arguments = job.JobArguments.from_argv(job_arguments(tmp_path / "raw", tmp_path, "now"))
+    arguments = replace(arguments, lakehouse_path=str(tmp_path / "lake") + "/")
+    assert (job.intent_of_killed(arguments) is not None) == pending
