@@ -1113,7 +1113,7 @@ def discard(work: Work, chosen: DataFrame) -> Result:
     """Close rows for good, with author and why."""
     counts = {row["status"]: row["count"] for row in counted(chosen, "status")}
     total = sum(counts.values())
-    verb = "would be" if work.request.dry_run else "are"
+    verb = "would be" if work.request.dry_run else "were"
     result = Result(f"{plural(total, 'row')} {verb} discarded.", {"rows": counts})
     if work.request.dry_run or not total:
         return result
@@ -1179,12 +1179,11 @@ def replay_text(work: Work, datasets: Mapping[str, Mapping[str, Any]]) -> str:
     for numbers in datasets.values():
         sums.update({name: numbers[name] for name in ("rows_read", "admitted", *etl.OUTCOMES)})
     parts = [f"{sums[name]:,} {name}" for name in etl.OUTCOMES if sums[name]]
-    would = "would be" if work.request.dry_run else "are"
-    text = f"{plural(sums['rows_read'], 'row')} replayed"
-    text += f"; of these and of {plural(sums['admitted'], 'parked row')} that waited" * bool(
-        sums["admitted"]
-    )
-    return f"{text}: {listed(parts)} {would} the outcome." if parts else f"{text}."
+    verb = "would be" if work.request.dry_run else "were"
+    text = f"{plural(sums['rows_read'], 'row')} {verb} replayed"
+    if sums["admitted"]:
+        text += f", and {plural(sums['admitted'], 'parked row')} had waited for them"
+    return f"{text}: {listed(parts)}." if parts else f"{text}."
 
 
 def headers_of(work: Work, chosen: DataFrame) -> dict[tuple[str, str, int], etl.Layout]:
@@ -1482,8 +1481,8 @@ def headed(root: str, files: Sequence[Archived]) -> list[etl.RawFile]:
 
 
 def files_text(work: Work, found: FoundFiles) -> str:
-    would = "would be" if work.request.dry_run else "are"
-    text = f"{plural(len(found.paths), 'archived file')} {would} replayed"
+    verb = "would be" if work.request.dry_run else "were"
+    text = f"{plural(len(found.paths), 'archived file')} {verb} replayed"
     if found.known:
         text += f"; {plural(found.known, 'file')} the ledger knows"
     if found.lost:
