@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up images test test-fast test-glue51 conformance lint bench validate bootstrap deploy destroy smoke clean
+.PHONY: help run up images test test-fast test-glue51 conformance lint bench validate bootstrap deploy operate destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
@@ -18,6 +18,7 @@ help:
 	@echo "make conformance  ask a real Trino the queries of tests/conformance again, and record its answers (820 MB once)"
 	@echo "make validate  check templates, state machine and workflows, and their security"
 	@echo "make bootstrap, deploy, smoke, destroy  the same on AWS, see docs/deploy.md (ENV=prod)"
+	@echo "make operate ENV=prod ARGS='rollback --to RUN --dry-run'  correct, undo, replay, maintain the tables on AWS, see docs/operations.md"
 	@echo "make clean   remove the environment and all local data"
 
 $(VENV)/.ready: requirements.txt
@@ -95,6 +96,10 @@ deploy: $(VENV)/.ready
 
 smoke: $(VENV)/.ready
 	@$(PY) -m deploy smoke --environment $(ENV)
+
+# ARGS are the words of `python -m local`: history, rollback, replay, optimize, vacuum, sql
+operate: $(VENV)/.ready
+	@$(PY) -m deploy operate --environment $(ENV) $(ARGS)
 
 # The data stays, unless DELETE_DATA names the environment once more
 destroy: $(VENV)/.ready

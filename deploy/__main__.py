@@ -29,6 +29,7 @@ from deploy.package import package
 from deploy.smoke import smoke
 from deploy.stack import DENIED, DeployError
 from deploy.validate import validate
+from tools import operations
 
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 REFUSED = (
@@ -104,6 +105,13 @@ def parser() -> argparse.ArgumentParser:
         help="delete the data as well: say the name of the environment once more",
     )
     command("smoke", _smoke, "load the sample's two deliveries, and read the tables by Athena")
+    operate = command("operate", _operate, "an operation on the tables: docs/operations.md")
+    operate.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="OPERATION",
+        help=f"{', '.join(operations.FIELDS)}, and what belongs to it",
+    )
     checking = command(
         "validate", _validate, "check templates, state machine and workflows", environment=False
     )
@@ -179,6 +187,30 @@ def _smoke(options: argparse.Namespace) -> int:
     session = _session(options)
     smoke(session, Environment(session, options.environment).stack.outputs())
     return 0
+
+
+def _operate(options: argparse.Namespace) -> int:
+    name = options.words[0] if options.words else ""
+    if name not in operations.FIELDS:
+        raise DeployError(
+            f"{name!r} is no operation: say {', '.join(operations.FIELDS)}, as in "
+            "ARGS='history --run RUN'"
+        )
+    said = operations.parser(name, "python -m deploy operate").parse_args(options.words[1:])
+    session = _session(options)
+    outputs = Environment(session, options.environment).stack.outputs()
+    place = operations.Lakehouse(
+        session.client("stepfunctions"),
+        session.client("s3"),
+        outputs["StateMachineArn"],
+        outputs["Lake"].removeprefix("s3://").rstrip("/"),
+    )
+    outcome = place.run(operations.request(name, said), _complain, poll=5.0)
+    return operations.show(outcome, said.json, print, _complain)
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import importlib.util
 import io
 import json
 import zipfile
@@ -19,14 +20,17 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from deploy.stack import DeployError
 from tools.template import ROOT, Template
 
 PREFIX = "delta-lake/"
+MODULES = ("SqlParser",)  # substitutions of the state machine that name a package of Python's
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file to upload; `key` is made of its content's hash."""
+    """One file to upload; `key` is made of its content's hash. What Python imports keeps its name:
+    its suffix is `/<name>`."""
 
     name: str
     body: bytes
@@ -54,14 +58,15 @@ class Package:
         return Artifact("template", self.body.encode(), ".template.json")
 
 
-def zipped(folder: Path) -> bytes:
-    """A folder of Python files as a zip that is the same for the same content, whenever and
-    wherever it is made."""
+def zipped(folder: Path, within: str = "") -> bytes:
+    """A folder of Python files as a zip, where they lie below `within`; the same for the same
+    content, whenever and wherever it is made."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), (1980, 1, 1, 0, 0, 0))
+                name = within + path.relative_to(folder).as_posix()
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
                 entry.external_attr = 0o644 << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
@@ -79,10 +84,7 @@ def _artifacts(document: dict[str, Any], bucket: str, root: Path) -> Iterator[Ar
     for logical_id, resource in document["Resources"].items():
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::Glue::Job":
-            script = properties["Command"]["ScriptLocation"]
-            yield (
-                artifact := Artifact(logical_id, (root / script).read_bytes(), Path(script).suffix)
-            )
+            yield (artifact := _script(root / properties["Command"]["ScriptLocation"]))
             properties["Command"]["ScriptLocation"] = f"s3://{bucket}/{artifact.key}"
         elif resource["Type"] == "AWS::Lambda::Function":
             yield (artifact := Artifact(logical_id, zipped(root / properties["Code"]), ".zip"))
@@ -94,6 +96,32 @@ def _artifacts(document: dict[str, Any], bucket: str, root: Path) -> Iterator[Ar
                 )
             )
             properties["DefinitionS3Location"] = {"Bucket": bucket, "Key": artifact.key}
+            given = properties["DefinitionSubstitutions"]
+            for name, artifact in _imported(given, root):
+                yield artifact
+                given[name] = f"s3://{bucket}/{artifact.key}"
+
+
+def _script(path: Path) -> Artifact:
+    return Artifact(path.name, path.read_bytes(), f"/{path.name}")
+
+
+def _imported(given: dict[str, Any], root: Path) -> Iterator[tuple[str, Artifact]]:
+    """The scripts and packages that the state machine hands to the job, by their substitution."""
+    for name, value in list(given.items()):
+        if isinstance(value, str) and value.endswith(".py"):
+            yield name, _script(root / value)
+        elif name in MODULES:
+            body = zipped(_package_folder(value), f"{value}/")
+            yield name, Artifact(value, body, f"/{value}.zip")
+
+
+def _package_folder(name: str) -> Path:
+    """Where a package of requirements.txt lies."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise DeployError(f"The package {name} is missing: pip install -r requirements.txt")
+    return Path(spec.origin).parent
 
 
 def upload(s3: Any, packaged: Package) -> list[str]:

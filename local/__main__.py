@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import sys
 
-from tools import SetupError
+from tools import SetupError, operations
 
+OPERATE = "local.commands.operate"
 COMMANDS = {
     "run": (
         "local.commands.run",
@@ -18,9 +19,15 @@ COMMANDS = {
     ),
     "job": ("local.commands.job", "run the job alone, on folders"),
     "sql": (
-        "local.athena",
-        "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV",
+        "local.commands.sql",
+        "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV; "
+        "INSERT, UPDATE, DELETE and MERGE correct rows",
     ),
+    **{
+        name: (OPERATE, meaning)
+        for name, (_, meaning) in operations.FIELDS.items()
+        if name != "sql"
+    },
     "images": (
         "local.commands.images",
         "draw the pictures in images/ from the files that they show",
@@ -36,7 +43,9 @@ def main() -> int:
             print(f"  {name:8} {meaning}")
         return 0 if len(sys.argv) == 2 and sys.argv[1] in ("-h", "--help") else 2
     try:
-        return importlib.import_module(COMMANDS[sys.argv[1]][0]).main(sys.argv[2:])
+        module, _ = COMMANDS[sys.argv[1]]
+        words = sys.argv[1:] if module == OPERATE else sys.argv[2:]
+        return importlib.import_module(module).main(words)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1958,7 +1958,8 @@ def write_result(work: Work, result: Result) -> None:
         "rows": list(result.rows)[:SHOWN_ROWS],
     }
     text = json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n"
-    etl.storage(work.job.runs_path).write_text(f"{work.job.run_id}/operation.json", text)
+    runs = etl.storage(work.job.runs_path)
+    runs.write(f"{work.job.run_id}/operation.json", text.encode("utf-8"))
 
 
 def record(work: Work, result: Result) -> dict[str, Any]:

@@ -177,9 +177,12 @@ def _loops(states: dict[str, State]) -> list[frozenset[str]]:
 
 
 def _has_way_out(loop: frozenset[str], states: dict[str, State]) -> bool:
-    """A counter's rule in each way round: without the states that hold one, no loop is left."""
+    """A counter's rule in each way round: a loop that is left without the states that hold one has
+    a counter of its own, which may lead to another part of this loop."""
     unguarded = {name: states[name] for name in loop if not _counts(states[name], loop)}
-    return not _loops(unguarded)
+    return len(unguarded) < len(loop) and all(
+        _has_way_out(inner, unguarded) for inner in _loops(unguarded)
+    )
 
 
 def _counts(state: State, loop: frozenset[str]) -> bool:
@@ -224,6 +227,7 @@ def _flow(state: State, paths: Paths) -> Iterator[tuple[str, Paths]]:
     """The states that may follow, each with what is then present."""
     for rule in state.get("Choices", []):
         yield rule["Next"], paths | _shown(rule)
+        paths |= _shown_when_false(rule)  # the next rule is looked at only if this one did not hold
     if "Default" in state:
         yield state["Default"], paths
     for catcher in state.get("Catch", []):
@@ -295,6 +299,7 @@ def _missing(state: State, paths: Paths, contract: State) -> set[str]:
     }
     for rule in state.get("Choices", []):
         missing |= _missing_in_rule(rule, paths, contract)[0]
+        paths |= _shown_when_false(rule)
     return missing
 
 

@@ -43,7 +43,7 @@ def _glue(history: Sequence[Event]) -> dict[str, Any]:
     runs = [answer for answer in answered if "JobRunState" in answer]
     priced = [run for run in runs if glue_version(run) in PRICES["prices"]]
     dollars = [dpu_seconds(run) / 3600 * price(glue_version(run)) for run in priced]
-    cut_off = "RunGlueJob" in _names(history) and not runs
+    cut_off = not runs and bool({"RunGlueJob", "RunOperation"} & set(_names(history)))
     return {
         "usd": sum(dollars),
         "runs": len(runs),

@@ -109,10 +109,12 @@ def render(
     """
     runs = run_graph.runs_of(history)
     run_id = str(summary.get("run_id", "unknown"))
+    datasets = _datasets(summary)
     sections = [
-        _rows(summary.get("datasets") or {}),
-        _rejects(summary.get("datasets") or {}, reject_examples or []),
-        _files(summary.get("files") or {}, manifest),
+        _operation(summary.get("operation") or {}),
+        _rows(datasets),
+        _rejects(datasets, reject_examples or [], run_id),
+        _files({} if summary.get("operation") else summary.get("files") or {}, manifest),
         _tables(summary.get("tables") or {}),
         _timings(summary.get("timings") or {}),
         _cost(spent),
@@ -147,31 +149,93 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
         else []
     )
     error = f'<p class="error" role="alert">{escape(chr(10).join(causes))}</p>' if causes else ""
-    datasets = (summary.get("datasets") or {}).values()
+    if "HandleValidationFailure" in runs:
+        error += _offer("To take this run back, look first:", f"rollback --undo {run_id} --dry-run")
+    operation = summary.get("operation") or {}
+    datasets = _datasets(summary).values()
     totals = {
         k: sum(_int(d.get(k)) for d in datasets) for k in ("rows_read", "admitted", *OUTCOMES)
     }
-    figures = _figure("files", _int((summary.get("files") or {}).get("listed"))) + _figure(
-        "rows read", totals["rows_read"]
-    )
+    files = _int((summary.get("files") or {}).get("listed"))
+    figures = "" if operation else _figure("files", files)
+    figures += _figure("rows read", totals["rows_read"])
     figures += "".join(_figure(k, totals[k], k) for k in OUTCOMES)
     figures += _figure("admitted from parking", totals["admitted"]) if totals["admitted"] else ""
     figures = f'<dl class="figures">{figures}</dl>' if datasets else ""
     return (
-        f'<header><p class="soft">Run of the lakehouse</p><h1>{escape(run_id)}</h1>'
+        f'<header><p class="soft">{escape(_kind(operation))}</p><h1>{escape(run_id)}</h1>'
         f'<p><span class="badge {kind}">{escape(text)}</span> <span '
         f'class="soft">{escape(times)}</span></p>'
         f"{error}{figures}</header>"
     )
 
 
+def _kind(operation: Mapping[str, Any]) -> str:
+    """What the run was: a load, or who asked for which operation."""
+    if not operation:
+        return "Run of the lakehouse"
+    only = ", a dry run: nothing was changed" if operation.get("dry_run") is True else ""
+    return f"Operation {operation.get('name')}, by {operation.get('author')}{only}"
+
+
+def _datasets(summary: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The rows of a load or a replay; no other operation reads any."""
+    name = (summary.get("operation") or {}).get("name")
+    return {} if name not in (None, "replay") else summary.get("datasets") or {}
+
+
+def _offer(what: str, words: str) -> str:
+    """An operation that may help, as it is typed on AWS and on one machine."""
+    environment = os.environ.get("ENVIRONMENT", "prod")
+    typed = f'make operate ENV={environment} ARGS="{words}"\npython -m local {words}'
+    return f"<h3>{escape(what)}</h3><pre>{escape(typed)}</pre>"
+
+
+def _operation(operation: Mapping[str, Any]) -> str:
+    """What an operation says of itself, and its plan and effect."""
+    if not operation:
+        return ""
+    parts = [
+        f"<h3>{name}</h3>{_object(operation[name])}"
+        for name in ("plan", "effect")
+        if isinstance(operation.get(name), Mapping) and operation[name]
+    ]
+    return _section("The operation", f"<p>{escape(str(operation.get('text')))}</p>{''.join(parts)}")
+
+
+def _object(value: Mapping[str, Any]) -> str:
+    """Objects by name (one a table, say) as rows of a table, all else by name and value."""
+    rows = {name: inner for name, inner in value.items() if isinstance(inner, Mapping) and inner}
+    plain = {name: inner for name, inner in value.items() if name not in rows}
+    names = list(dict.fromkeys(str(name) for row in rows.values() for name in row))
+    body = "".join(
+        _row([f"<code>{escape(name)}</code>", *(_value(row.get(column)) for column in names)], [])
+        for name, row in rows.items()
+    )
+    simple = "".join(_row([escape(name), _value(inner)], []) for name, inner in plain.items())
+    return (_table(["", ""], simple, "", []) if simple else "") + (
+        _table(["", *(name.replace("_", " ") for name in names)], body, "", []) if body else ""
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    several = isinstance(value, list) and all(isinstance(one, (str, int)) for one in value)
+    words = ", ".join(map(str, value)) if several else value
+    text = "" if words is None else words if isinstance(words, str) else json.dumps(words)
+    return f'<span class="path">{escape(text)}</span>'
+
+
 def outcome(summary: Mapping[str, Any], runs: Mapping[str, run_graph.StateRun]) -> tuple[str, str]:
     """Words and colour for how the run ended: of the execution where it is known, of the job
     otherwise."""
+    job = "the operation" if summary.get("operation") else "the job"
     handlers = [name for name in runs if name.startswith("Handle") and name.endswith("Failure")]
     if handlers:
         step = {
             "HandleGlueJobFailure": "the job",
+            "HandleOperationFailure": "the operation",
             "HandleArchiveFailure": "the archive",
             "HandleCrawlerFailure": "the crawler",
             "HandleValidationFailure": "the validation",
@@ -180,7 +244,7 @@ def outcome(summary: Mapping[str, Any], runs: Mapping[str, run_graph.StateRun]) 
     words = {
         "SUCCEEDED": ("Succeeded", "good"),
         "NOTHING_NEW": ("Nothing new", "calm"),
-        "FAILED": ("Failed: the job", "bad"),
+        "FAILED": (f"Failed: {job}", "bad"),
     }
     return words.get(str(summary.get("status")), (f"Unknown: {summary.get('status')}", "bad"))
 
@@ -312,7 +376,7 @@ def _draw_flow(
 
 
 def _rejects(
-    datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]], examples: Sequence[Mapping[str, Any]], run_id: str
 ) -> str:
     counts = [
         (n, code, _int(rows))
@@ -342,7 +406,9 @@ def _rejects(
         if body
         else ""
     )
-    return _section("Why rows were rejected", table + _examples(examples))
+    told = "Once a rule was too strict and is mended, take these rows in:"
+    offer = _offer(told, f"replay --run {run_id}") if counts else ""
+    return _section("Why rows were rejected", table + _examples(examples) + offer)
 
 
 def _examples(examples: Sequence[Mapping[str, Any]]) -> str:
@@ -371,11 +437,11 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
         return ""
     said = ", ".join(
         f"{_int(counts.get(k)):,} {k.replace('_', ' ')}"
-        for k in ("listed", "loaded", "duplicate", "set_aside", "changed")
+        for k in ("listed", "loaded", "duplicate", "set_aside", "changed", "unreadable")
     )
-    rank = {"set_aside": 0, "changed": 1, "duplicate": 2, "loaded": 3}
+    rank = {"unreadable": 0, "set_aside": 1, "changed": 2, "duplicate": 3, "loaded": 4}
     body = ""
-    for line in sorted(manifest, key=lambda entry: rank.get(str(entry.get("outcome")), 4))[
+    for line in sorted(manifest, key=lambda entry: rank.get(str(entry.get("outcome")), 5))[
         :FILES_SHOWN
     ]:
         result = escape(str(line.get("outcome", "")).replace("_", " "))
@@ -407,7 +473,7 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
     )
     return _section(
         "Files",
-        f"<p>{escape(said + more)}.</p>"
+        f"<p>{escape(said + more)}.</p>{_unreadable(_int(counts.get('unreadable')))}"
         + (
             f"<details{' open' if len(manifest) <= 12 else ''}><summary>Each file"
             f"</summary>{table}</details>"
@@ -417,27 +483,49 @@ def _files(counts: Mapping[str, Any], manifest: Sequence[Mapping[str, Any]]) -> 
     )
 
 
+def _unreadable(files: int) -> str:
+    """What to do about files whose bytes S3 does not give out."""
+    if not files:
+        return ""
+    return (
+        f'<p class="error" role="alert">{files:,} unreadable, still in the raw zone: restore what '
+        "lies in Glacier, give the job's role the right to the object and its key, or delete it. "
+        "The next run loads what can be read by then; this is told once.</p>"
+    )
+
+
 def _tables(tables: Mapping[str, Mapping[str, Any]]) -> str:
     body = ""
     for name, table in tables.items():
         version = "" if table.get("version") is None else str(table["version"])
-        dates = [str(d) for d in table.get("dates") or []]
-        span = (
-            dates[0]
-            if len(dates) == 1
-            else f"{len(dates)} days, {min(dates)} to {max(dates)}"
-            if dates
-            else ""
-        )
+        days = _days_touched(table.get("dates") or [])
         files = f"+{_int(table.get('files_added')):,} / -{_int(table.get('files_removed')):,}"
         rows = "" if table.get("rows") is None else f"{_int(table['rows']):,}"
         changed = "new or changed" if table.get("schema_changed") else ""
         body += _row(
-            [f"<code>{escape(name)}</code>", escape(version), rows, files, changed, escape(span)],
+            [f"<code>{escape(name)}</code>", escape(version), rows, files, changed, escape(days)],
             [1, 2, 3],
         )
     names = ["table", "Delta version", "rows", "files", "schema", "days touched"]
     return _section("Tables after the run", _table(names, body, "", [1, 2, 3])) if body else ""
+
+
+def _days_touched(spans: Sequence[Sequence[Any]]) -> str:
+    """Spans of days, [first, last] each, in words: how many days, from when to when."""
+    days = [[_date(day) for day in span] for span in spans]
+    known = [(span[0], span[1]) for span in days if len(span) == 2 and span[0] and span[1]]
+    if not known:
+        return ""
+    first, last = min(first for first, _ in known), max(last for _, last in known)
+    count = sum((b - a).days + 1 for a, b in known)
+    return f"{first}" if first == last else f"{count:,} days, {first} to {last}"
+
+
+def _date(text: Any) -> dt.date | None:
+    try:
+        return dt.date.fromisoformat(str(text))
+    except ValueError:
+        return None
 
 
 def _timings(timings: Mapping[str, Any]) -> str:

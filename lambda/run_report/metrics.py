@@ -50,9 +50,10 @@ def lines(
     now: dt.datetime,
 ) -> Iterator[str]:
     """The log lines of a run. `moments` as freshness() gives them; without `usd` the cost is not
-    told.
+    told. Rows are those of deliveries: a replay's were counted when they came.
     """
-    datasets = summary.get("datasets", {}) if summary.get("status") == "SUCCEEDED" else {}
+    delivered = summary.get("status") == "SUCCEEDED" and "operation" not in summary
+    datasets = summary.get("datasets", {}) if delivered else {}
     whole = totals(datasets) | ({} if usd is None else {"RunCost": round(usd, 6)})
     names = [*datasets, *(name.removeprefix(PARKED) for name in moments)]
     parts = [({"Environment": environment}, whole)] + [

@@ -5,6 +5,7 @@ right in this process.
   `athena:startQueryExecution.sync` for the query.
 - `aws-sdk` calls hand on the text of a body and ISO timestamps, and name their errors as AWS does
   (`Glue.…`).
+- A path that names one place gives what is there; moto wraps a field behind an index into a list.
 - An execution gets a name where its caller gave none.
 - Waits, retries and the polling can be shortened, so that a test of a three-hour wait takes a
   second.
@@ -17,6 +18,7 @@ import functools
 import json
 import logging
 import random
+import re
 import threading
 import time
 import uuid
@@ -44,6 +46,10 @@ from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name
     StatesErrorNameType,
 )
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.common.string import (
+    string_expression as expression_module,
+)
+from moto.stepfunctions.parser.asl.component.intrinsic.argument import argument as argument_module
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
     state_task_service_aws_sdk as aws_sdk_module,
@@ -63,6 +69,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import (
     WaitFunction,
 )
+from moto.stepfunctions.parser.asl.eval import states as states_module
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.utils import boto_client as boto_client_module
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
@@ -81,6 +88,8 @@ class Pace:
 PACE = Pace()
 _CLIENT_LOCK = threading.Lock()
 _START = StepFunctionsParserBackend.start_execution
+_EXTRACT = expression_module.extract_json
+_ONE_PLACE = re.compile(r"\$(\.[A-Za-z_]\w*|\[\d+\])*\Z")
 
 
 def replace(owner: Any, **attributes: Any) -> None:
@@ -97,11 +106,23 @@ def install(pace: Pace | None = None) -> None:
     aws_sdk_module._SERVICE_ERROR_NAMES.update({"s3": "S3", "glue": "Glue"})
     replace(WaitFunction, _wait_interval=_wait)
     replace(StepFunctionsParserBackend, start_execution=_start_named)
+    for module in (expression_module, argument_module, states_module):
+        replace(module, extract_json=_extract)
     replace(boto_client_module, boto3=SimpleNamespace(client=_client))
     # The interpreter logs every failure that a state catches as an error with a dump of its tree.
     logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
     pause = SimpleNamespace(sleep=lambda seconds: time.sleep(seconds * PACE.retries))
     replace(retrier_decl, time=pause)
+
+
+def _extract(path: str, data: Any) -> Any:
+    """What a JSONPath finds; moto's own way where it may find several things."""
+    found = _EXTRACT(path, data)
+    if not _ONE_PLACE.match(path):
+        return found
+    for step in re.findall(r"\w+", path):
+        data = data[int(step) if isinstance(data, list) else step]
+    return data
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,14 +1,19 @@
 """A process that runs the job again and again in one Spark: one JSON list of arguments a line in,
-progress and `exit N` lines out."""
+progress and `exit N` lines out.
+
+As Glue does, it runs the script that `--scriptLocation` names instead of the job's own.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from types import ModuleType
 
-from tools.files import load_job
+from tools.files import ROOT, load_job, load_module
 
 
 def warm_up(job: ModuleType) -> None:
@@ -27,13 +32,29 @@ def warm_up(job: ModuleType) -> None:
         spark.catalog.dropTempView("warm_up")
 
 
+@functools.cache
+def other_script(path: str) -> ModuleType:
+    """A script beside the job's own, which it may import as `glue_etl`."""
+    load_job()
+    file = ROOT / path
+    return load_module(file.stem, file)
+
+
+def script_of(words: Sequence[str]) -> ModuleType:
+    """The script that a run's arguments ask for."""
+    given = dict(zip(words, words[1:], strict=False))
+    path = given.get("--scriptLocation")
+    return load_job() if path is None else other_script(path)
+
+
 def main() -> None:
     job = load_job()
     if "--warm" in sys.argv:
         warm_up(job)
     for line in sys.stdin:
         try:
-            code = job.main(json.loads(line))
+            words = json.loads(line)
+            code = script_of(words).main(words)
         except SystemExit as stop:
             code = int(stop.code or 0)
         print(f"exit {code}", flush=True)

@@ -38,7 +38,7 @@ def format_summary(summary: dict[str, Any]) -> str:
         "Files: "
         + ", ".join(
             f"{files[name]} {name.replace('_', ' ')}"
-            for name in ("listed", "loaded", "duplicate", "set_aside", "changed")
+            for name in ("listed", "loaded", "duplicate", "set_aside", "changed", "unreadable")
         ),
     ]
     lines += [

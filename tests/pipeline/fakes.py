@@ -54,6 +54,8 @@ class FakeJob:
         self.during: Callable[[], None] = lambda: None
         self.change_summary: Callable[[dict[str, Any]], None] = lambda summary: None
         self.seconds = 0.0
+        self.asked: list[Mapping[str, str]] = []  # arguments of each operation
+        self.operation: dict[str, Any] = {}  # what the next ones have in their summary
         self.running = threading.Lock()
 
     def __call__(self, arguments: Mapping[str, str]) -> None:
@@ -64,6 +66,9 @@ class FakeJob:
             self.running.release()
 
     def run(self, arguments: Mapping[str, str]) -> None:
+        if "--OPERATION" in arguments:
+            self.operate(arguments)
+            return
         run_id = arguments["--RUN_ID"]
         self.runs.append(run_id)
         lines = self.list_files(*split(arguments["--RAW_PATH"]))
@@ -82,6 +87,37 @@ class FakeJob:
         self.write(arguments, "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         summary = self.summary(run_id, lines, len(new))
         self.change_summary(summary)
+        self.write(arguments, "summary.json", json.dumps(summary))
+
+    def operate(self, arguments: Mapping[str, str]) -> None:
+        """An operation that changes nothing, told as the script for operations tells it; a dry run
+        and whatever reads name no tables."""
+        self.asked.append(arguments)
+        time.sleep(self.seconds)
+        given = json.loads(arguments["--OPERATION"])
+        told = {
+            "name": given["operation"],
+            "author": given.get("author", "unknown"),
+            "dry_run": given.get("dry_run", False),
+            "text": f"The {given['operation']} is done.",
+            "plan": {"runs": 1},
+            "effect": {"clean_orders": {"version": [3, 4], "files": 2}},
+            **self.operation,
+        }
+        summary = {**self.summary(arguments["--RUN_ID"], [], 0), "operation": told}
+        if given["operation"] != "replay":
+            zeros = dict.fromkeys(COUNTS, 0) | {"rejected_by_reason": {}}
+            summary["datasets"]["orders"] = zeros
+        if self.failures:
+            cause = str(self.failures[0])
+            failed = {**summary, "status": "FAILED", "error": cause, "tables": {}}
+            self.write(arguments, "summary.json", json.dumps(failed))
+            raise self.failures.pop(0)
+        reads = told["dry_run"] or given["operation"] == "history" or "SELECT" in str(given)
+        summary["tables"] = {} if reads else summary["tables"]
+        result = {**told, "rows": [{"order_id": "1", "run": "run-1"}] if reads else []}
+        self.write(arguments, "operation.json", json.dumps(result))
+        self.write(arguments, "manifest.jsonl", "")
         self.write(arguments, "summary.json", json.dumps(summary))
 
     def list_files(self, bucket: str, prefix: str) -> list[dict[str, Any]]:
@@ -131,7 +167,8 @@ class FakeJob:
             }
             for name in TABLES
         }
-        tables["clean_orders"]["dates"] = ["2025-04-01", "2025-04-03"] if rows else []
+        spans = [["2025-04-01", "2025-04-01"], ["2025-04-03", "2025-04-04"]]
+        tables["clean_orders"]["dates"] = spans if rows else []
         return {
             "schema_version": 1,
             "run_id": run_id,
@@ -143,7 +180,7 @@ class FakeJob:
                 "set_aside_by_reason": {},
                 **{
                     name: outcomes.count(name)
-                    for name in ("loaded", "duplicate", "set_aside", "changed")
+                    for name in ("loaded", "duplicate", "set_aside", "changed", "unreadable")
                 },
             },
             "manifest_entries": len(lines),

@@ -15,11 +15,13 @@ import pytest
 
 from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
 from local.aws.stepfunctions import Pace
+from local.commands import operate
 from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
 
 FAST = Pace(waits=0.01, retries=0.01, poll=0.05)
 HAPPY_PATH = [
     "PrepareRun",
+    "IsOperation",
     "FindNewFiles",
     "AnyNewFiles",
     "RunGlueJob",
@@ -42,8 +44,13 @@ HAPPY_PATH = [
     "PrepareChecks",
     "Parallel Athena Queries",
     "CheckViolations",
-    "CountCost",
     "ComposeMessage",
+    "WhichMessage",
+    "AnyUnreadable",
+    "AnyRejects",
+    "OfferReplay",
+    "CountCost",
+    "WhichMail",
     "HandleValidationSuccess",
     "WriteRunReport",
     "CheckCrawlOwed",
@@ -65,6 +72,22 @@ class Pipeline:
         """One execution by the sweep, and the messages that it sent."""
         execution = self.aws.wait_for(self.aws.sweep(), seconds)
         return execution, self.aws.messages()
+
+    def start(self, given: Any, seconds: float = 60) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """One execution with an input, and the messages that it sent."""
+        started = self.aws.client("stepfunctions").start_execution(
+            stateMachineArn=self.aws.name("StateMachine"), input=json.dumps(given)
+        )
+        return self.aws.wait_for(started["executionArn"], seconds), self.aws.messages()
+
+    def freeze(self, path: str, storage: str) -> None:
+        """Puts a file of another storage class into the raw zone."""
+        self.aws.client("s3").put_object(
+            Bucket=self.aws.name("RawBucket"),
+            Key=f"land-folder/Data/{path}",
+            Body=b"x",
+            StorageClass=storage,
+        )
 
     def assert_failed(self, subject: str, *words: str) -> dict[str, Any]:
         """Runs once; the execution has failed, and one message names the cause."""
@@ -166,19 +189,76 @@ def test_an_upload_alone_goes_the_whole_way() -> None:
 def test_without_new_files_no_glue_run_is_paid_for_and_nobody_is_mailed(pipeline: Pipeline) -> None:
     execution, messages = pipeline.run()
     assert execution["status"] == "SUCCEEDED" and messages == [] and pipeline.job.runs == []
-    assert pipeline.states(execution) == ["PrepareRun", "FindNewFiles", "AnyNewFiles", "NothingNew"]
+    assert pipeline.states(execution) == [
+        "PrepareRun",
+        "IsOperation",
+        "FindNewFiles",
+        "AnyNewFiles",
+        "NothingNew",
+    ]
 
 
-def test_the_empty_object_of_a_console_folder_is_no_new_file(pipeline: Pipeline) -> None:
-    pipeline.aws.upload("", b"")
-    assert "NothingNew" in pipeline.states(pipeline.run()[0])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [""],
+        ["orders/", "orders/2025/", "products/"],
+        ["_SUCCESS", "orders/_SUCCESS", "orders/.x.csv.crc", "orders_$folder$"],
+    ],
+)
+def test_folders_and_markers_start_no_glue_run(pipeline: Pipeline, keys: list[str]) -> None:
+    for key in keys:
+        pipeline.aws.upload(key, b"")
+    assert "NothingNew" in pipeline.states(pipeline.run()[0]) and pipeline.job.runs == []
+
+
+@pytest.mark.parametrize("name", ["orders/empty.csv", "stock.txt", "orders/_SUCCESS.csv"])
+def test_a_file_behind_folders_is_seen_though_it_may_be_empty(
+    pipeline: Pipeline, name: str
+) -> None:
+    for key in ("orders/", "orders/.a/", "products/", name):
+        pipeline.aws.upload(key, b"")
+    pipeline.run()
+    assert len(pipeline.job.runs) == 1
+
+
+def test_more_markers_than_are_looked_at_start_the_job(pipeline: Pipeline) -> None:
+    for number in range(51):
+        pipeline.aws.upload(f"{number:03}/", b"")
+    execution, _ = pipeline.run()
+    assert len(pipeline.job.runs) == 1 and pipeline.states(execution).count("PassOver") == 50
+
+
+@pytest.mark.parametrize("storage", ["GLACIER", "DEEP_ARCHIVE"])
+def test_a_frozen_file_is_told_by_its_upload_and_passed_over_by_the_sweep(
+    pipeline: Pipeline, storage: str
+) -> None:
+    pipeline.freeze("orders/old.csv", storage)
+    assert "NothingNew" in pipeline.states(pipeline.run()[0]) and pipeline.job.runs == []
+    pipeline.start([{"startedBy": "upload"}])
+    assert len(pipeline.job.runs) == 1
+    pipeline.freeze("orders/ir.csv", "GLACIER_IR")
+    pipeline.run()
+    assert len(pipeline.job.runs) == 2, "that class is read at once"
+
+
+def test_files_that_cannot_be_read_are_counted_in_the_message_with_what_to_do(
+    one_file: Pipeline,
+) -> None:
+    assert "Glacier" not in one_file.run()[1][0]["message"]
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+    one_file.job.change_summary = lambda summary: summary["files"].update(unreadable=3)
+    (message,) = one_file.run()[1]
+    assert "went on, 3 unreadable; 1 archived" in message["message"]
+    assert "3 files cannot be read and stay in the raw zone" in message["message"]
 
 
 def test_the_checks_are_limited_to_the_partitions_that_the_run_touched(one_file: Pipeline) -> None:
     one_file.run()
     (orders,) = [sql for sql in one_file.queries.asked if "FROM clean_orders WHERE" in sql]
-    assert "date BETWEEN DATE '2025-04-01' AND DATE '2025-04-03'" in orders
-    assert "2025-04-01" in orders.partition("STRPOS")[2]
+    assert "date BETWEEN DATE '2025-04-01' AND DATE '2025-04-04'" in orders
+    spans = orders.partition("JSON_PARSE('")[2].partition("')")[0]
+    assert json.loads(spans) == [["2025-04-01", "2025-04-01"], ["2025-04-03", "2025-04-04"]]
     assert len([sql for sql in one_file.queries.asked if "violations" in sql]) == 3, (
         "no order item was touched"
     )
@@ -242,6 +322,119 @@ def test_a_file_overwritten_while_the_job_runs_waits_for_the_next_run(one_file: 
         one_file.aws.keys("RawBucket") == []
         and one_file.job.loaded == ["orders/2025-04-01.csv"] * 2
     )
+
+
+def test_a_file_that_stays_unreadable_is_told_once(one_file: Pipeline) -> None:
+    counts = {"loaded": 0, "duplicate": 0, "set_aside": 0, "unreadable": 1}
+
+    def known(summary: dict[str, Any]) -> None:
+        summary.update(status="NOTHING_NEW", tables={}, files={**summary["files"], **counts})
+
+    one_file.job.change_summary = known
+    execution, messages = one_file.run()
+    assert "NothingNew" in one_file.states(execution) and messages == []
+    assert len(one_file.job.runs) == 1
+
+
+# Operations ---------------------------------------------------------------------------------------
+
+
+def test_an_operation_runs_its_script_as_the_same_job_and_tells_what_it_did(
+    one_file: Pipeline,
+) -> None:
+    one_file.run()
+    asked = {"operation": "rollback", "to": "run-1", "author": "Ann"}
+    execution, (message,) = one_file.start(asked)
+    assert execution["status"] == "SUCCEEDED"
+    (arguments,) = one_file.job.asked
+    assert json.loads(arguments["--OPERATION"]) == asked
+    assert arguments["--RUN_ID"] == execution["name"]
+    assert arguments["--scriptLocation"].endswith("glue_operations.py")
+    assert "glue_etl.py" in arguments["--extra-py-files"]
+    assert arguments["--ARCHIVE_PATH"] == f"s3://{one_file.aws.name('ArchiveBucket')}/archived/"
+    states = one_file.states(execution)
+    assert "FindNewFiles" not in states
+    assert {"ArchiveProcessedFiles", "Parallel Athena Queries", "WriteRunReport"} < set(states)
+    assert message["subject"] == "Delta Lake Operation Succeed"
+    assert message["message"].startswith("The rollback is done.\n")
+    assert "clean_orders: version 1, 1 rows, 1 files written, 0 taken out" in message["message"]
+    assert "cost: $0.05" in message["message"] and "rows read" not in message["message"]
+
+
+def test_a_command_starts_an_operation_waits_and_shows_its_result(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["history", "--order", "7", "--endpoint", pipeline.aws.endpoint]
+    assert operate.main(words) == 0
+    assert "The history is done." in (told := capsys.readouterr().out) and "run-1" in told
+    pipeline.job.failures = [JobFailed("there is no run run-9")]
+    assert operate.main(["rollback", "--to", "run-9", *words[3:]]) == 1
+    assert "there is no run run-9" in capsys.readouterr().err
+
+
+def test_a_replay_tells_the_account_of_its_rows(one_file: Pipeline) -> None:
+    one_file.run()
+    _, (message,) = one_file.start({"operation": "replay", "reasons": ["invalid_date"]})
+    assert "orders: 2 rows read, 0 admitted from parking = 0 inserted" in message["message"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"operation": "history"},
+        {"operation": "vacuum", "dry_run": True},
+        {"operation": "sql", "sql": "SELECT * FROM clean_orders VERSION AS OF 3"},
+        {"operation": "sql", "sql": "WITH t AS (SELECT 1) SELECT * FROM t"},
+    ],
+)
+def test_what_only_reads_is_answered_and_nobody_is_mailed(
+    one_file: Pipeline, asked: dict[str, Any]
+) -> None:
+    execution, messages = one_file.start(asked)
+    assert execution["status"] == "SUCCEEDED" and messages == []
+    states = one_file.states(execution)
+    assert "WriteRunReport" in states and "ArchiveProcessedFiles" not in states
+
+
+def test_a_refused_operation_is_told_in_its_own_words(one_file: Pipeline) -> None:
+    one_file.job.failures = [JobFailed("order 7 would stand twice in clean_orders")]
+    execution, (message,) = one_file.start({"operation": "sql", "sql": "INSERT INTO x"})
+    assert execution["status"] == "FAILED" and "order 7 would stand twice" in execution["cause"]
+    assert message["subject"] == "Operation Failure Alert"
+    assert "the operation was refused" in message["message"]
+    assert "order 7 would stand twice" in message["message"]
+    assert "did not load" not in message["message"]
+
+
+def test_a_refused_question_fails_without_a_mail(one_file: Pipeline) -> None:
+    one_file.job.failures = [JobFailed("there is no table clean_order")]
+    execution, messages = one_file.start({"operation": "sql", "sql": "SELECT * FROM clean_order"})
+    assert execution["status"] == "FAILED" and "no table clean_order" in execution["cause"]
+    assert messages == []
+
+
+def test_an_operation_waits_for_a_load_and_is_done_then(one_file: Pipeline) -> None:
+    one_file.job.seconds = 2
+    load = one_file.aws.sweep()
+    time.sleep(0.7)
+    execution, _ = one_file.start({"operation": "optimize"})
+    assert execution["status"] == "SUCCEEDED"
+    assert "WaitForGlueJob" in one_file.states(execution) and len(one_file.job.asked) == 1
+    assert one_file.aws.wait_for(load)["status"] == "SUCCEEDED"
+
+
+def test_rejected_rows_and_failed_checks_come_with_the_operation_that_helps(
+    one_file: Pipeline,
+) -> None:
+    execution, (message,) = one_file.run()
+    words = f"replay --run {execution['name']}"
+    assert message["message"].endswith(f"python -m local {words})")
+    assert f'make operate ENV=prod ARGS="{words}"' in message["message"]
+    one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
+    one_file.queries.violations = {"rows lost": 1}
+    execution, (message,) = one_file.run()
+    words = f"rollback --undo {execution['name']} --dry-run"
+    assert f'make operate ENV=prod ARGS="{words}"' in message["message"]
 
 
 # Faults -------------------------------------------------------------------------------------------

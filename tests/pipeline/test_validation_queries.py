@@ -12,6 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 from local.athena import Athena
+from tools.files import load_job
 
 DEFINITION = Path(__file__).resolve().parents[2] / "stepfunctions" / "delta-lake.json"
 SQL = json.loads(DEFINITION.read_text("utf-8"))["States"]["PrepareChecks"]["Result"]
@@ -43,7 +44,11 @@ class Lake:
         values = (
             rows
             if name == "row_counts"
-            else (dates[0], dates[-1], json.dumps(dates))
+            else (
+                dates[0],
+                dates[-1],
+                json.dumps(load_job()._days(f"date={day}/x" for day in dates)),
+            )
             if dates
             else ()
         )

@@ -57,7 +57,7 @@ def test_each_state_of_an_execution_is_shown_in_the_order_of_its_end_and_then_th
     assert stage.deliver(exports) is True
     shown = [line.split()[1] for line in stage.shown() if line.startswith("  ✓")]
     assert (
-        shown[:4] == ["PrepareRun", "FindNewFiles", "AnyNewFiles", "RunGlueJob"]
+        shown[:4] == ["PrepareRun", "IsOperation", "FindNewFiles", "AnyNewFiles"]
         and shown[-1] == "RunSucceeded"
     )
     assert {

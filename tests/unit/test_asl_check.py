@@ -32,6 +32,8 @@ NAMED_STATES = [
     "HandleValidationFailure",
 ]
 SUBJECTS = {
+    "HandleOperationFailure": "Operation Failure Alert",
+    "HandleOperationSuccess": "Delta Lake Operation Succeed",
     "HandleValidationSuccess": "Delta Lake Run Succeed",
     "HandleGlueJobFailure": "ETL Job Failure Alert",
     "HandleArchiveFailure": "Archive Failure Alert",
@@ -156,6 +158,31 @@ def test_a_loop_without_a_counter_is_found(machine: dict[str, Any]) -> None:
         "WaitForCrawlerToFinish" in finding and "no counter" in finding
         for finding in problems(machine)
     )
+
+
+def test_a_loop_within_a_loop_needs_a_counter_of_its_own(machine: dict[str, Any]) -> None:
+    rules = machine["States"]["AnyNewFiles"]["Choices"]
+    machine["States"]["AnyNewFiles"]["Choices"] = [
+        rule for rule in rules if "NumericGreaterThan" not in rule
+    ]
+    assert any("PassOver" in finding and "no counter" in finding for finding in problems(machine))
+
+
+def test_what_the_rules_before_have_ruled_out_is_known() -> None:
+    first = {
+        "Type": "Choice",
+        "Choices": [
+            {"Not": {"Variable": "$.a", "IsPresent": True}, "Next": "Done"},
+            {"Variable": "$.a", "StringEquals": "x", "Next": "Reads"},
+        ],
+        "Default": "Reads",
+    }
+    reads = {"Type": "Pass", "InputPath": "$.a", "End": True}
+    assert problems(small_machine(First=first, Reads=reads, Done=DONE)) == []
+    first["Choices"].reverse()
+    assert problems(small_machine(First=first, Reads=reads, Done=DONE)) == [
+        "First: $.a may be missing"
+    ]
 
 
 def test_a_choice_without_default_is_found(machine: dict[str, Any]) -> None:

@@ -95,15 +95,16 @@ def test_the_same_content_makes_the_same_package_wherever_it_lies(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("changed", "resource"),
+    ("changed", "changes"),
     [
-        ("src/glue_etl.py", "GlueJob"),
-        ("lambda/moves3objects/handler.py", "ArchiveFunction"),
-        ("stepfunctions/delta-lake.json", "StateMachine"),
+        ("src/glue_etl.py", ["StateMachine", "GlueJob"]),
+        ("src/glue_operations.py", ["StateMachine"]),
+        ("lambda/moves3objects/handler.py", ["ArchiveFunction"]),
+        ("stepfunctions/delta-lake.json", ["StateMachine"]),
     ],
 )
-def test_a_changed_file_changes_its_resource_and_no_other(
-    tmp_path: Path, changed: str, resource: str
+def test_a_changed_file_changes_its_resources_and_no_other(
+    tmp_path: Path, changed: str, changes: list[str]
 ) -> None:
     path = copied(tmp_path)
     with (path.parent / changed).open("a") as file:
@@ -112,7 +113,21 @@ def test_a_changed_file_changes_its_resource_and_no_other(
         package("some-bucket").template["Resources"],
         package("some-bucket", path).template["Resources"],
     )
-    assert [name for name in before if before[name] != after[name]] == [resource]
+    assert [name for name in before if before[name] != after[name]] == changes
+
+
+def test_what_operations_import_keeps_its_name() -> None:
+    packaged = package("some-bucket")
+    given = packaged.template["Resources"]["StateMachine"]["Properties"]["DefinitionSubstitutions"]
+    names = {name: given[name].rpartition("/")[2] for name in ("OperationsScript", "LoadScript")}
+    assert names == {"OperationsScript": "glue_operations.py", "LoadScript": "glue_etl.py"}
+    job = packaged.template["Resources"]["GlueJob"]["Properties"]
+    assert given["LoadScript"] == job["Command"]["ScriptLocation"]
+    (parser,) = [one for one in packaged.artifacts if one.key.endswith("/sqlglot.zip")]
+    assert given["SqlParser"] == f"s3://some-bucket/{parser.key}"
+    names_in_zip = zipfile.ZipFile(io.BytesIO(parser.body)).namelist()
+    assert "sqlglot/__init__.py" in names_in_zip
+    assert all(name.startswith("sqlglot/") for name in names_in_zip)
 
 
 def test_a_zip_holds_the_handlers_where_lambda_looks_for_them() -> None:

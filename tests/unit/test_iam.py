@@ -98,7 +98,11 @@ PLACES = {
         Use("s3:ListBucket", LAKE, {"s3:prefix": "lakehouse-dwh/clean_orders/_delta_log/"}),
         Use("s3:ListBucket", LAKE, {"s3:prefix": "glue-temp/run=a/orders/"}),
         Use("s3:DeleteObject", f"{LAKE}/glue-temp/run=a/orders/fast/part-0.parquet"),
+        Use("s3:PutObject", f"{LAKE}/glue-temp/run=a/padded/b.csv.gz"),
         Use("s3:PutObject", RUN_FILE),
+        *each(["s3:GetObject"], [ARCHIVED, RUN_FILE, SET_ASIDE]),
+        Use("s3:ListBucket", LAKE, {"s3:prefix": "runs/"}),
+        Use("s3:ListBucket", ARCHIVE, {"s3:prefix": "archived/run=x/"}),
     ],
     "ArchiveFunctionRole": [
         *each(["s3:GetObject"], [RUN_FILE, RAW_FILE, ARCHIVED, SET_ASIDE]),
@@ -122,7 +126,7 @@ PLACES = {
     ],
 }
 SOURCES = {
-    "GlueJobRole": ["src/glue_etl.py"],
+    "GlueJobRole": ["src/glue_etl.py", "src/glue_operations.py"],
     "ArchiveFunctionRole": ["lambda/moves3objects/handler.py"],
     "ReportFunctionRole": [
         f"lambda/run_report/{name}.py" for name in ("handler", "cost", "metrics", "run_graph")
@@ -154,7 +158,7 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
         "S3A, for Spark: raw files": [
             Use("s3:ListBucket", RAW, {"s3:prefix": "land-folder/Data/a.csv/"})
         ],
-        "Glue and S3A: where a bucket is": each(["s3:GetBucketLocation"], [RAW, LAKE]),
+        "Glue and S3A: where a bucket is": each(["s3:GetBucketLocation"], [RAW, LAKE, ARCHIVE]),
         "Glue: the folder of --TempDir": each(
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             [f"{LAKE}/glue-temp/x"],
@@ -162,7 +166,7 @@ BY_AWS: dict[str, dict[str, list[Use]]] = {
         "Glue: the script": [
             Use(
                 "s3:GetObject",
-                "arn:aws:s3:::delta-lake-artifacts-123456789012-us-east-1/delta-lake/x.py",
+                "arn:aws:s3:::delta-lake-artifacts-123456789012-us-east-1/delta-lake/x/y.py",
             )
         ],
         "Glue: logs and metrics": [
@@ -385,7 +389,9 @@ def derived(role: str) -> list[Use]:
             Use("states:StartExecution", pipe["Target"]),
         ]
     if role == "SweepRole":
-        return [Use("states:StartExecution", TEMPLATE.properties("Sweep")["Target"]["Arn"])]
+        targets = [given["Target"] for _, given in TEMPLATE.of_type("AWS::Scheduler::Schedule")]
+        assert {target["RoleArn"] for target in targets} == {TEMPLATE.attribute(role, "Arn")}
+        return [Use("states:StartExecution", target["Arn"]) for target in targets]
     return []
 
 

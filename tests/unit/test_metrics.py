@@ -174,3 +174,9 @@ def test_the_reader_refuses_what_cloudwatch_would_drop(change: dict[str, Any]) -
     line = next(iter(metrics.lines("prod", SUMMARY, {}, None, NOW)))
     with pytest.raises(ValueError):
         emf.read(json.dumps(json.loads(line) | change))
+
+
+def test_rows_that_are_replayed_were_counted_when_they_came() -> None:
+    replay = {**SUMMARY, "operation": {"name": "replay"}}
+    told = list(metrics.lines("prod", replay, {}, 0.5, NOW))
+    assert len(told) == 1 and "RunCost" in told[0] and "RowsAccepted" not in told[0]

@@ -85,7 +85,7 @@ SUMMARY: dict[str, Any] = {
             "schema_changed": True,
             "files_added": 3,
             "files_removed": 0,
-            "dates": ["2025-04-01", "2025-04-02", "2025-04-05"],
+            "dates": [["2025-04-01", "2025-04-02"], ["2025-04-05", "2025-04-05"]],
         },
         "rejected_records": {
             "version": None,
@@ -272,6 +272,44 @@ def test_a_row_that_is_not_accounted_for_is_shown() -> None:
     assert "✗ +5 rows not accounted for" in page(datasets=datasets)
 
 
+OPERATION = {
+    "name": "rollback",
+    "author": "Ann",
+    "dry_run": False,
+    "text": "The tables went back to run-3.",
+    "plan": {"runs": ["run-4", "run-5"], "clean_orders": {"from": 7, "to": 5, "rows": 1200}},
+    "effect": {},
+}
+
+
+def test_the_page_of_an_operation_has_its_text_and_its_plan_and_no_rows() -> None:
+    text = page(operation=OPERATION)
+    assert "Operation rollback, by Ann" in text and "The tables went back to run-3." in text
+    assert "run-4, run-5" in text and "1,200" in text
+    assert "Where every row went" not in text and "rows read" not in text
+    assert "Tables after the run" in text
+    assert "nothing was changed" in page(operation={**OPERATION, "dry_run": True})
+
+
+def test_the_page_of_a_replay_has_the_account_of_its_rows() -> None:
+    assert "Where every row went" in page(operation={**OPERATION, "name": "replay"})
+
+
+def test_a_refused_operation_is_no_failure_of_the_job() -> None:
+    failed = {**SUMMARY, "operation": OPERATION, "status": "FAILED", "error": "twin key 7"}
+    text = report.render(failed, [], history(["RunOperation", "HandleOperationFailure"]), ASL, None)
+    assert "Failed: the operation" in text and "twin key 7" in text
+    assert "Failed: the operation" in report.render(failed, [], None, None, None)
+
+
+def test_rejected_rows_and_a_failed_check_come_with_the_operation_that_helps() -> None:
+    run_id = SUMMARY["run_id"]
+    assert f"make operate ENV=prod ARGS=&quot;replay --run {run_id}&quot;" in page()
+    assert "rollback --undo" not in page()
+    text = report.render(SUMMARY, [], history([*GOOD[:-1], "HandleValidationFailure"]), ASL, None)
+    assert f"python -m local rollback --undo {run_id} --dry-run" in text
+
+
 def test_text_of_files_and_errors_is_never_html() -> None:
     text = page(run_id="<b>x</b>", error="bad <img src=x onerror=alert(1)>", status="FAILED")
     assert "<script" not in text and "&lt;script&gt;alert(1)" in text
@@ -310,8 +348,35 @@ def test_text_of_files_and_errors_is_never_html() -> None:
                 }
             ],
         ),
+        report.render(
+            {
+                "operation": {
+                    "name": hostile,
+                    "author": hostile,
+                    "text": hostile,
+                    "plan": {hostile: {hostile: hostile}},
+                    "effect": {hostile: [hostile], "x": [{hostile: 1}]},
+                },
+            },
+            [],
+            None,
+            None,
+            None,
+        ),
     ):
         assert "<script" not in text
+
+
+def test_the_days_that_a_run_touched_are_counted_over_all_spans() -> None:
+    assert "3 days, 2025-04-01 to 2025-04-05" in page()
+    one = {"clean_orders": {"version": 1, "dates": [["2025-04-01", "2025-04-01"]]}}
+    assert "<td>2025-04-01</td>" in page(tables=one)
+
+
+def test_files_that_cannot_be_read_are_counted_with_what_to_do() -> None:
+    text = page(files={**SUMMARY["files"], "unreadable": 2})
+    assert "2 unreadable" in text and "restore what lies in Glacier" in text
+    assert "lies in Glacier, give" not in page()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ stepfunctions/summary.schema.json."""
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from tests.pipeline.fakes import FakeJob
+from tools.files import load_job
 
 SCHEMA = json.loads(
     (Path(__file__).resolve().parents[2] / "stepfunctions" / "summary.schema.json").read_text()
@@ -59,3 +62,66 @@ def test_a_field_less_is_a_breach(path: str) -> None:
 def test_another_version_is_a_breach() -> None:
     with pytest.raises(ValidationError):
         CONTRACT.validate(summary(schema_version=2))
+
+
+# ---- its size, which the state machine limits
+
+
+def day(number: int) -> str:
+    return (dt.date(1800, 1, 1) + dt.timedelta(days=number)).isoformat()
+
+
+def data_files(numbers: Iterable[int]) -> list[str]:
+    return [f"date={day(number)}/part-{number}.parquet" for number in numbers]
+
+
+def test_days_are_told_as_spans() -> None:
+    days_of = load_job()._days
+    assert days_of([]) == days_of(["part-0.parquet"]) == []
+    april = [f"date=2025-04-{number}/x" for number in ("03", "01", "02", "02", "05")]
+    assert days_of(april) == [["2025-04-01", "2025-04-03"], ["2025-04-05", "2025-04-05"]]
+    assert days_of(data_files(range(100_000))) == [[day(0), day(99_999)]]
+    assert days_of(["date=9999-12-31/x"]) == [["9999-12-31", "9999-12-31"]]
+
+
+def test_more_spans_than_fit_become_one() -> None:
+    days_of = load_job()._days
+    assert len(days_of(data_files(range(0, 1000, 2)))) == 500
+    assert days_of(data_files(range(0, 1002, 2))) == [[day(0), day(1000)]]
+    assert days_of(data_files(range(0, 200_000, 2))) == [[day(0), day(199_998)]]
+
+
+def test_a_hundred_thousand_files_and_days_fit_into_the_summary() -> None:
+    """Texts of rejected rows are cut where they are born; the rest is counts."""
+    job = load_job()
+    paths = {f"--{name}": "x" for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH")}
+    words = [
+        word for pair in {**paths, "--RUNS_PATH": "x", "--RUN_ID": "r"}.items() for word in pair
+    ]
+    now = dt.datetime(2025, 4, 1, tzinfo=dt.UTC)
+    files = [
+        job.set_aside(job.RawFile(job.StoredObject(f"{n}" + "x" * 900, "", n, now)), reason)
+        for n in range(100_000)
+        for reason in [sorted(job.FILE_REASONS)[n % len(job.FILE_REASONS)]]
+    ]
+    arguments, timed = job.JobArguments.from_argv(words), job.Timings(now)
+    made = job.summary_of(
+        arguments, timed, files, "FAILED", job.cause_of(ValueError("x" * 100_000))
+    )
+    worst = {"dates": job._days(data_files(range(0, 1000, 2)))}
+    made["tables"] = dict.fromkeys((f"table_{n}" for n in range(6)), worst)
+    text = json.dumps(made, indent=1)
+    assert sum(made["files"]["set_aside_by_reason"].values()) == 100_000
+    assert len(text) < 200_000 - 6 * 500 * 2  # examples: tests/spark
+
+
+def test_a_file_that_cannot_be_read_is_not_counted_as_set_aside() -> None:
+    job = load_job()
+    now = dt.datetime(2025, 4, 1, tzinfo=dt.UTC)
+    raw = job.unreadable(job.RawFile(job.StoredObject("orders/x.csv", "", 1, now)), "403")
+    arguments = job.JobArguments.from_argv(
+        ["--RAW_PATH", "x", "--LAKEHOUSE_PATH", "x", "--REJECTED_PATH", "x", "--RUNS_PATH", "x"]
+        + ["--RUN_ID", "run-1"]
+    )
+    files = job.summary_of(arguments, job.Timings(now), [raw], "SUCCEEDED")["files"]
+    assert (files["unreadable"], files["set_aside"], files["set_aside_by_reason"]) == (1, 0, {})

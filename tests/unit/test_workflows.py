@@ -167,7 +167,11 @@ def test_what_the_workflow_installs_is_enough_to_deploy_with(tmp_path: Path) -> 
         capture_output=True,
         text=True,
     ).stdout.split()
-    assert sorted(word.partition("==")[0] for word in words if "==" in word) == ["PyYAML", "boto3"]
+    assert sorted(word.partition("==")[0] for word in words if "==" in word) == [
+        "PyYAML",
+        "boto3",
+        "sqlglot",
+    ]
     out_of_reach = (
         'import sys\nfor name in ("pyspark", "moto", "deltalake", "duckdb", "pyarrow", '
         '"sqlglot", "rich"): sys.modules[name] = None\n'
