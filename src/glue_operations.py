@@ -37,6 +37,7 @@ more file of `--extra-py-files` (it is plain Python).
 from __future__ import annotations
 
 import argparse
+import bisect
 import datetime as dt
 import fnmatch
 import functools
@@ -449,14 +450,21 @@ def reachable(work: Work, run: Run) -> bool:
     return not any(lost_files(work.lake[name], version) for name, version in versions)
 
 
+def reachable_from(work: Work, runs: Sequence[Run]) -> Sequence[Run]:
+    """The runs from the oldest on whose state can be reached, by halving: VACUUM and Delta's
+    cleaning of the log take the oldest first."""
+    return runs[bisect.bisect_left(runs, True, key=functools.partial(reachable, work)) :]
+
+
 def check_reachable(work: Work, target: Run | None, to: Mapping[str, int]) -> None:
     """Raise, with the oldest run that can be reached, where the target cannot."""
     reasons = {name: lost_files(work.lake[name], version) for name, version in to.items()}
     problems = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
     if not problems:
         return
-    oldest = next((run for run in work.runs if reachable(work, run)), None)
-    advice = f"the oldest run that can be reached is {oldest.run_id}" if oldest else "none can be"
+    offered = reachable_from(work, work.runs)
+    none = "no run can be reached any more"
+    advice = f"the oldest run that can be reached is {offered[0].run_id}" if offered else none
     name = target.run_id if target else "the first run"
     raise JobError(f"rollback: the state after {name} is gone ({problems[0]}); {advice}")
 
@@ -1651,11 +1659,11 @@ def vacuum_text(
     return f"{plural(gone, 'file')} of {size:,} bytes removed{oldest}."
 
 
-def offered_runs(work: Work, since: dt.datetime) -> list[Run]:
+def offered_runs(work: Work, since: dt.datetime) -> Sequence[Run]:
     """The runs that a rollback still offers: those since then and the one before them."""
     done = [run.finished_at.astimezone(dt.UTC) for run in work.runs]
     first = max(sum(moment < since for moment in done) - 1, 0)
-    return [run for run in work.runs[first:] if reachable(work, run)]
+    return reachable_from(work, work.runs[first:])
 
 
 def stored_files(table: LakeTable) -> dict[str, etl.StoredObject]:
