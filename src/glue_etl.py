@@ -755,7 +755,7 @@ class LogCommit:
     added: dict[str, int | None]  # path of a data file, and its rows where the log has statistics
     removed: tuple[str, ...]
     metrics: dict[str, str]
-    restored: int | None = None  # the version to which a RESTORE has brought the table back
+    restored: int | None = None  # to which version a RESTORE went back; -1 where that is unknown
 
 
 # What the job and Delta's maintenance commit besides RESTORE: no row of the ledger is lost in it
@@ -831,6 +831,8 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
         (action["commitInfo"] for action in actions if "commitInfo" in action), {}
     )
     parameters = info.get("operationParameters", {})
+    version_then = parameters.get("version")  # none where somebody restored by timestamp
+    restored = -1 if version_then is None else int(version_then)
     added = {
         action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get("numRecords")
         for action in actions
@@ -843,7 +845,7 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
         added,
         tuple(action["remove"]["path"] for action in actions if "remove" in action),
         info.get("operationMetrics", {}),
-        int(parameters["version"]) if info.get("operation") == "RESTORE" else None,
+        restored if info.get("operation") == "RESTORE" else None,
     )
 
 
