@@ -830,9 +830,6 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
     info: dict[str, Any] = next(
         (action["commitInfo"] for action in actions if "commitInfo" in action), {}
     )
-    parameters = info.get("operationParameters", {})
-    version_then = parameters.get("version")  # none where somebody restored by timestamp
-    restored = -1 if version_then is None else int(version_then)
     added = {
         action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get("numRecords")
         for action in actions
@@ -845,8 +842,16 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
         added,
         tuple(action["remove"]["path"] for action in actions if "remove" in action),
         info.get("operationMetrics", {}),
-        restored if info.get("operation") == "RESTORE" else None,
+        _restored_version(info),
     )
+
+
+def _restored_version(info: Mapping[str, Any]) -> int | None:
+    """The version to which a commit went back; -1 where somebody restored by timestamp."""
+    if info.get("operation") != "RESTORE":
+        return None
+    version = info["operationParameters"].get("version")
+    return -1 if version is None else int(version)
 
 
 # --------------------------------------------------------------------------------------------------
