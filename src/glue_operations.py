@@ -1945,13 +1945,11 @@ def summary_of_result(work: Work, result: Result) -> dict[str, Any]:
     summary = etl.summary_of(work.job, work.timed, (), "SUCCEEDED")
     summary["datasets"] |= result.datasets
     summary["operation"] = told_of(work.request, result)
-    if result.recorded:
-        names = [
-            name for name in work.lake if name != "etl_runs" and work.lake[name].log.latest() >= 0
-        ]
-        told = etl.map_concurrently(lambda name: work.lake[name].summary(), names)
-        summary["tables"] = dict(zip(names, told, strict=True))
-        summary["crawl_needed"] = any(one["schema_changed"] for one in told)
+    seen = {name for name, table in work.lake.items() if table.log.latest() >= 0}
+    names = sorted((seen | set(RESTORED)) - {"etl_runs"})
+    told = etl.map_concurrently(lambda name: work.lake[name].summary(), names)
+    summary["tables"] = dict(zip(names, told, strict=True))
+    summary["crawl_needed"] = any(one["schema_changed"] for one in told)
     return summary
 
 

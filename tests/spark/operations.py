@@ -8,10 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jsonschema import validate
+
 from local.aws.job import job_arguments
 from tests.model import RawFile
 from tests.spark.conftest import Lake
-from tools.files import load_operations
+from tools.files import ROOT, load_operations
+
+SCHEMA = json.loads((ROOT / "stepfunctions" / "summary.schema.json").read_text("utf-8"))
 
 RESTORED = (
     "clean_products",
@@ -55,7 +59,9 @@ class OperatedLake(Lake):
         self.asked += 1
         run_id = f"op-{self.asked}"
         assert self.operations.main(self.arguments(name, run_id, **options)) == expect
-        return self.summary(run_id)
+        summary = self.summary(run_id)
+        validate(summary, SCHEMA)
+        return summary
 
     def summary(self, run_id: str) -> dict[str, Any]:
         return json.loads((self.folder / "runs" / run_id / "summary.json").read_text())
