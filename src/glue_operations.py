@@ -1001,7 +1001,8 @@ def outranked(work: Work, staged: etl.StagedDataset) -> DataFrame | None:
     rows = tied.join(deliveries, ["_key", "_row"]).where("_delivered > _at")
     if unknown:  # any of the files that are lost may have brought the table's row
         last = max(one.delivery for one in unknown)
-        lost = F.struct(F.lit(last[0].isoformat()).cast("timestamp"), F.lit(last[1]))
+        moment = F.lit(last[0].isoformat()).cast("timestamp").alias("file_modified")
+        lost = F.struct(moment, F.lit(last[1]).alias("file_path"))
         before = F.struct("_at.file_modified", "_at.file_path") < lost
         rows = rows.select("_file", "_line").union(tied.where(before).select("_file", "_line"))
     return rows.select("_file", "_line").distinct().localCheckpoint()

@@ -270,6 +270,21 @@ def test_a_replayed_row_keeps_its_place_in_the_order_of_deliveries(
     assert statuses == {"k1": "admitted", "k2": "superseded", "k3": "superseded"}
 
 
+def test_a_row_never_wins_a_tie_against_what_a_lost_file_may_have_brought(
+    lake: OperatedLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        strict(lake, patch)
+        lake.load([csv_file("orders/1.csv", ORDERS + order("k1", amount="-5"), 10)])
+        lake.load([csv_file("orders/2.csv", ORDERS + order("k1", amount="7"), 20)])
+    (lake.folder / "archived" / "run=run-2" / "orders" / "2.csv").unlink()
+    check_equation(lake.operate("replay"))
+    assert [row[4] for row in lake.rows("clean_orders")] == [7.0]
+    assert [row.status for row in lake.records()] == ["superseded"]
+    options = lake.arguments("replay", "no-archive", statuses=["rejected"])[:-2]
+    assert lake.operations.main(options) == 0  # nothing is chosen, so nothing is asked for
+
+
 def test_discarded_rows_are_closed_for_good_with_author_and_why(lake: OperatedLake) -> None:
     first_load(lake)
     lake.operate("replay", statuses=["rejected"], discard=True, why="a test shop", author="ann")
