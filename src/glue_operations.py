@@ -2008,7 +2008,8 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     with timed("Spark started"):
         spark = etl.spark_session(local=job.local)
     with timed("tables opened"):
-        if not request.dry_run and request.name not in READ_ONLY:
+        looks = request.dry_run or request.name in READ_ONLY
+        if not looks:
             etl.finish_killed_operation(job, lambda: spark)
         lake = open_all(spark, job)
         work = Work(arguments, request, spark, lake, runs_of(lake), timed)
@@ -2022,6 +2023,12 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     if request.name == "rollback" and not request.dry_run:
         written = {run.run_id: run for run in runs_of(open_all(spark, job))}
         return finish_again(work, written[job.run_id])
+    killed = etl.intent_of_killed(job) if looks else None
+    if killed:
+        note = (
+            f"The next run first finishes {killed['run_id']}, which was killed, or takes it back."
+        )
+        result = replace(result, text=f"{result.text} {note}")
     return record(work, result)
 
 
