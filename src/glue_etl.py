@@ -3004,16 +3004,14 @@ def bare_table(spark: SparkSession, path: str) -> LakeTable:
     return LakeTable(spark, path, log, log.latest(), None)
 
 
-def finish_killed_operation(
-    arguments: JobArguments, session: Callable[[], SparkSession]
-) -> str | None:
+def finish_killed_operation(arguments: JobArguments, session: Callable[[], SparkSession]) -> None:
     """Finish a killed rollback, or take back what another operation has written.
 
-    Returns the run id of a rollback that was finished. Every step can be repeated.
+    Every step can be repeated.
     """
     intent = intent_of_killed(arguments)
     if intent is None:
-        return None
+        return
     spark, rollback = session(), intent.get("run")
     tables = {name: bare_table(spark, arguments.path_of(name)) for name in intent["to"]}
 
@@ -3028,11 +3026,10 @@ def finish_killed_operation(
         spark.conf.unset(COMMIT_STAMP)
     if rollback:
         finish_rollback(arguments, spark, intent)
-        return str(intent["run_id"])
+        return
     closed = json.dumps({"run_id": intent["run_id"], "closed": True})
     tables["ingested_files"].append_nothing(LEDGER_DDL, closed)
     progress("closed the operation")
-    return None
 
 
 def finish_rollback(
