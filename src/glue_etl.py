@@ -609,17 +609,26 @@ def same_values(table: Table, left: str, right: str) -> SparkColumn:
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of a listing: its path below the listed prefix and what tells its version."""
+    """One object of a listing: its path below the listed prefix and what tells its version.
+
+    delivered_as  the path under which an archived object was delivered; empty for one that still
+                  lies where it was delivered
+    """
 
     path: str
     etag: str
     size: int
     modified: dt.datetime
+    delivered_as: str = ""
+
+    @property
+    def delivered_path(self) -> str:
+        return self.delivered_as or self.path
 
     @property
     def name(self) -> str:
-        """The path as a text that can be written: a name on disk may be no UTF-8."""
-        return self.path.encode("utf-8", "backslashreplace").decode("utf-8")
+        """Its path as delivered, as a text that can be written: on disk it may be no UTF-8."""
+        return self.delivered_path.encode("utf-8", "backslashreplace").decode("utf-8")
 
     @property
     def text_bytes(self) -> int:
@@ -746,6 +755,11 @@ class LogCommit:
     added: dict[str, int | None]  # path of a data file, and its rows where the log has statistics
     removed: tuple[str, ...]
     metrics: dict[str, str]
+    restored: int | None = None  # to which version a RESTORE went back; -1 where that is unknown
+
+
+# What the job and Delta's maintenance commit besides RESTORE: no row of the ledger is lost in it
+KEEPS_ROWS = ("WRITE", "MERGE", "OPTIMIZE", "ADD COLUMNS", "VACUUM START", "VACUUM END")
 
 
 class DeltaLog:
@@ -774,20 +788,29 @@ class DeltaLog:
         return map_concurrently(self.commit, [one for one in self.versions() if one > after])
 
     def run_ids(self, latest: int) -> set[str]:
-        """Ids of the runs that made the latest commits."""
+        """Ids of the runs that appended in the latest commits."""
         commits = map_concurrently(self.commit, self.versions()[-latest:])
-        return {commit.stamp.get("run_id", "") for commit in commits}
+        return {one.stamp.get("run_id", "") for one in commits if one.operation == "WRITE"}
 
     def file_ids(self) -> tuple[set[str], bool]:
         """Ids of the files named in the commits, and whether the log is whole, so none is missing.
 
-        A log is whole if no commit was cleaned away and nobody but the job has written to it.
+        A log is whole if no commit was cleaned away and nobody but the job has written to it. A
+        RESTORE brings back the ids of its version.
         """
         commits = self.commits()
-        ids = {one for commit in commits for one in commit.stamp.get("files", ())}
         whole = [commit.version for commit in commits] == list(range(len(commits)))
-        ours = all(commit.operation in ("WRITE", "OPTIMIZE", "MERGE") for commit in commits)
-        return ids, whole and ours
+        ids: set[str] = set()
+        then: dict[int, set[str]] = {}
+        for commit in commits:
+            if commit.restored is not None:
+                whole = whole and commit.restored in then
+                ids = then.get(commit.restored, set())
+            elif commit.operation not in KEEPS_ROWS:
+                whole, ids = False, set()
+            named = commit.stamp.get("files", ())
+            ids = then[commit.version] = ids.union(named) if named else ids
+        return ids, whole
 
     def files(self) -> dict[str, int | None] | None:
         """The table's data files and their rows; None where the log is long or not whole."""
@@ -819,7 +842,16 @@ def _log_commit(version: int, text: bytes) -> LogCommit:
         added,
         tuple(action["remove"]["path"] for action in actions if "remove" in action),
         info.get("operationMetrics", {}),
+        _restored_version(info),
     )
+
+
+def _restored_version(info: Mapping[str, Any]) -> int | None:
+    """The version to which a commit went back; -1 where somebody restored by timestamp."""
+    if info.get("operation") != "RESTORE":
+        return None
+    version = info["operationParameters"].get("version")
+    return -1 if version is None else int(version)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -863,7 +895,7 @@ class RawFile:
 
         One that was not loaded is no duplicate when it comes again, but is told only once.
         """
-        text = f"{self.stored.path}\n{self.stored.etag}\n{self.stored.size}"
+        text = f"{self.stored.delivered_path}\n{self.stored.etag}\n{self.stored.size}"
         told = f"\n{self.outcome}" if self.outcome in ("set_aside", "unreadable") else ""
         return hashlib.sha256((text + told).encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
@@ -883,9 +915,10 @@ class RawFile:
 
 @dataclass(frozen=True)
 class Discovered:
-    """The files of a run in the order of delivery."""
+    """The files of a run in the order of delivery; archived ones are never overwritten."""
 
     files: tuple[RawFile, ...]
+    archived: bool = False
 
     @property
     def to_load(self) -> tuple[RawFile, ...]:
@@ -1157,6 +1190,8 @@ SPARK_SETTINGS = {
     "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method
     "spark.sql.adaptive.enabled": "false",  # planning again costs more than it finds
     "spark.databricks.delta.snapshotPartitions": "2",
+    # VACUUM keeps what a rollback needs (glue_operations.py); Delta 4 would stop after 7 days
+    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
     # No list of all files, no histogram of sizes beside each commit: a query each for nobody
     "spark.databricks.delta.allFilesInCrc.enabled": "false",
     "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",
@@ -1241,6 +1276,15 @@ class LakeTable:
         frame = local_frame(self.spark, rows, ddl)
         self.append(frame, stamp, partition, optimizeWrite="false")  # one file needs no shuffle
 
+    def append_nothing(self, ddl: str, stamp: str) -> None:
+        """A commit without rows, for what its stamp says."""
+        skip = "spark.databricks.delta.skipRecordingEmptyCommits"
+        self.spark.conf.set(skip, "false")
+        try:
+            self.append_records([], ddl, stamp)
+        finally:
+            self.spark.conf.unset(skip)
+
     def merge(self, rows: DataFrame, condition: str, clauses: str, stamp: str) -> None:
         """MERGE rows (alias s) into the table (alias t) by SQL, in one commit."""
         rows.createOrReplaceTempView("lakehouse_merge_source")
@@ -1253,6 +1297,18 @@ class LakeTable:
         finally:
             self.spark.conf.unset(COMMIT_STAMP)
             self.spark.catalog.dropTempView("lakehouse_merge_source")
+
+    def go_back(self, version: int) -> None:
+        """RESTORE the table to a version (-1 empties it), in one commit with the session's stamp.
+
+        Nothing is written where no data file has changed since.
+        """
+        latest, commits = self.log.latest(), self.log.commits(after=version)
+        changed = any(one.added or one.removed for one in commits)
+        if latest <= version or (len(commits) == latest - version and not changed):
+            return
+        to = f"RESTORE TABLE delta.`{self.path}` TO VERSION AS OF {version}"
+        self.spark.sql(to if version >= 0 else f"DELETE FROM delta.`{self.path}`")
 
     def summary(self) -> dict[str, Any]:
         """What the run did to the table, as the summary tells it."""
@@ -1411,6 +1467,8 @@ class StagedDataset:
     key_span  key column -> lowest and highest key as numbers; only where all are integers, and of
               small batches, which prune the tables by it
     by_day    whether each split holds few days, so that writing by day needs no shuffle
+    outranked rows (_file, _line) that were delivered before the table's row of their key; only of
+              archived files and replayed rows, which come out of their turn
     """
 
     table: Table
@@ -1422,6 +1480,7 @@ class StagedDataset:
     counts: Mapping[str, RowCounts] = field(default_factory=dict)
     key_span: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     by_day: bool = False
+    outranked: DataFrame | None = None
 
     @property
     def large(self) -> bool:
@@ -1496,7 +1555,8 @@ def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> St
         return stage_files(empty, readable_paths(arguments, files)) if files else empty
 
     datasets = map_concurrently(stage_table, TABLES)
-    gone = changed_files(storage(arguments.raw_path), found.to_load)
+    store = storage(arguments.raw_path)
+    gone = set() if found.archived else changed_files(store, found.to_load)
     judged: dict[str, RawFile] = {}
     for dataset in datasets:
         judged |= judge_content(dataset, arguments.max_rejected_percent)
@@ -1847,7 +1907,11 @@ def parse_lines(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Da
     """Every line (PLACE) as a typed row or a row with reasons: the staged columns."""
     rows = split_fields(lines, table, layouts)
     texts = [_cell_text(one, layouts).alias(f"_t_{one.name}") for one in table.columns]
-    rows = rows.select(*PLACE, "_kind", "_broken", *texts)
+    return judge_texts(rows.select(*PLACE, "_kind", "_broken", *texts), table)
+
+
+def judge_texts(rows: DataFrame, table: Table) -> DataFrame:
+    """Records (PLACE, _kind, _broken and `_t_<column>`, the texts) as the staged columns."""
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     values = [parse(one, written[one.name]).alias(one.name) for one in table.columns]
     rows = rows.select("*", *values)
@@ -1996,7 +2060,8 @@ def comes_by_day(profiles: Sequence[Any]) -> bool:
 # More columns of the job's own:
 #   _late      BOOLEAN  a row that was parked in an earlier run; its _file is NULL
 #   _source    STRUCT   of a late row: path, etag, size, modified; NULL for a staged one
-#   _replayed  BOOLEAN  from a file that the ledger knows: it never wins a tie against the table
+#   _replayed  BOOLEAN  from a file that the ledger knows, or outranked: it never wins a tie
+#                       against the table
 #   _standing  STRING   against the table's row of the key: absent, same, newer or older
 #   _old_day   DATE     the partition in which the table holds the key now
 #   _lacks     ARRAY    the parents that have not come, each `reason:key`
@@ -2110,6 +2175,11 @@ def candidates(staged: StagedDataset, late: DataFrame | None) -> DataFrame:
         (F.col("_file").isin(known) if known else F.lit(False)).alias("_replayed"),
         *staged.table.column_names,
     )
+    if staged.outranked is not None:
+        earlier = F.broadcast(staged.outranked.withColumn("_earlier", F.lit(True)))
+        rows = rows.join(earlier, ["_file", "_line"], how="left")
+        lost = F.col("_replayed") | F.col("_earlier").isNotNull()
+        rows = rows.withColumn("_replayed", lost).drop("_earlier")
     rows = rows if late is None else rows.unionByName(late)
     return rows if staged.large else staged.scratch.materialize(rows, "candidates")
 
@@ -2129,7 +2199,7 @@ def in_batch(staged: Staged) -> SparkColumn:
     """Whether a row of rejected_records comes from a file of this batch."""
     loaded = [raw.stored for raw in staged.files if raw.outcome == "loaded"]
     place = F.concat_ws("\n", "file_path", "file_etag")
-    return place.isin([f"{one.path}\n{one.etag}" for one in loaded]) if loaded else F.lit(False)
+    return place.isin([f"{one.name}\n{one.etag}" for one in loaded]) if loaded else F.lit(False)
 
 
 def late_rows(
@@ -2807,7 +2877,11 @@ def write_ledger(
 
 
 def write_run(
-    arguments: JobArguments, started: dt.datetime, summary: Mapping[str, Any], runs: LakeTable
+    arguments: JobArguments,
+    started: dt.datetime,
+    summary: Mapping[str, Any],
+    runs: LakeTable,
+    operation: str = "load",
 ) -> None:
     """One row of `etl_runs`, with the version of each table after the run.
 
@@ -2818,7 +2892,7 @@ def write_run(
     versions = {name: numbers["version"] for name, numbers in summary["tables"].items()}
     row = {
         "run_id": arguments.run_id,
-        "operation": "load",
+        "operation": operation,
         "status": "SUCCEEDED",
         "started_at": started.isoformat(),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(),
@@ -2902,6 +2976,80 @@ def finish(
 
 
 # --------------------------------------------------------------------------------------------------
+# What a killed operation of glue_operations.py has left: whoever writes next finishes it first
+# --------------------------------------------------------------------------------------------------
+def intent_of_killed(arguments: JobArguments) -> dict[str, Any] | None:
+    """The intent that an operation has left in the ledger's log; None where none was killed.
+
+    An intent is a commit without rows whose stamp says `before` and `to`, the versions of the
+    tables (-1 where there was none), and of a rollback `run`, its row for `etl_runs`. It holds
+    until that row is written or a later commit says `closed`.
+    """
+    log = DeltaLog(arguments.path_of("ingested_files"))
+    latest = None
+    for version in reversed(log.versions()):
+        said = log.commit(version).stamp
+        latest = latest or said.get("run_id")
+        if said and (said.get("run_id") != latest or "closed" in said):
+            return None
+        if "to" in said:
+            done = DeltaLog(arguments.path_of("etl_runs")).run_ids(MAX_LOG_COMMITS)
+            return None if latest in done else said
+    return None
+
+
+def bare_table(spark: SparkSession, path: str) -> LakeTable:
+    """A table by its log alone, its rows not looked at."""
+    log = DeltaLog(path)
+    return LakeTable(spark, path, log, log.latest(), None)
+
+
+def finish_killed_operation(arguments: JobArguments, session: Callable[[], SparkSession]) -> None:
+    """Finish a killed rollback, or take back what another operation has written.
+
+    Every step can be repeated.
+    """
+    intent = intent_of_killed(arguments)
+    if intent is None:
+        return
+    spark, rollback = session(), intent.get("run")
+    tables = {name: bare_table(spark, arguments.path_of(name)) for name in intent["to"]}
+
+    def go_back(name: str) -> None:
+        tables[name].go_back(intent["to"][name])
+        progress(f"restored {name}")
+
+    spark.conf.set(COMMIT_STAMP, json.dumps({"run_id": intent["run_id"]}))
+    try:
+        map_concurrently(go_back, tables)
+    finally:
+        spark.conf.unset(COMMIT_STAMP)
+    if rollback:
+        finish_rollback(arguments, spark, intent)
+        return
+    closed = json.dumps({"run_id": intent["run_id"], "closed": True})
+    tables["ingested_files"].append_nothing(LEDGER_DDL, closed)
+    progress("closed the operation")
+
+
+def finish_rollback(
+    arguments: JobArguments, spark: SparkSession, intent: Mapping[str, Any]
+) -> None:
+    """The row of a rollback in `etl_runs`: from here on it is done."""
+    run, before = intent["run"], intent["before"]
+    summary = dict(run["summary"])
+    paths = {name: arguments.path_of(name) for name in before}
+    summary["tables"] = {
+        name: LakeTable(spark, path, DeltaLog(path), before[name], None).summary()
+        for name, path in paths.items()
+    }
+    runs = bare_table(spark, arguments.path_of("etl_runs"))
+    started = dt.datetime.fromisoformat(run["started_at"])
+    write_run(replace(arguments, run_id=intent["run_id"]), started, summary, runs, "rollback")
+    progress("committed etl_runs")
+
+
+# --------------------------------------------------------------------------------------------------
 # The run
 # --------------------------------------------------------------------------------------------------
 def check_declarations() -> None:
@@ -2918,6 +3066,7 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
     """The five steps; returns the summary."""
     check_declarations()
     with timed("discovered"):
+        finish_killed_operation(arguments, lambda: spark_session(local=arguments.local))
         found = discover(arguments, lambda: spark_session(local=arguments.local))
     if not found.anything_new:
         summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")

@@ -16,8 +16,8 @@ import hashlib
 import math
 import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 Value = str | int | float | bool | date | datetime | None
@@ -58,6 +58,10 @@ REQUIRED = {
     "order_items": ["id", "order_id", "product_id", "order_timestamp"],
 }
 PARENTS = {"order_id": ("orders", "orphan_order"), "product_id": ("products", "orphan_product")}
+# dataset -> reason -> whether a row's values break it: rules that a test adds, and takes away again
+MORE_RULES: dict[str, dict[str, Callable[[dict[str, Value]], bool]]] = {
+    dataset: {} for dataset in COLUMNS
+}
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 
 # What Unicode takes for white space, and what is written with no width at all
@@ -163,6 +167,7 @@ class Record:
     source: Source
     raw: str
     fields: dict[str, str | None] | None
+    delivery: tuple = ()
 
 
 class SetAside(Exception):
@@ -278,7 +283,9 @@ def check_row(
         written = date.fromisoformat(texts["order_timestamp"][:10])
         if values["date"] not in (written, timestamp.date()):
             reasons.append("date_mismatch")
-    return values, reasons
+    return values, reasons + [
+        name for name, broken in MORE_RULES[dataset].items() if broken(values)
+    ]
 
 
 def ambiguous(text: str, kind: str) -> bool:
@@ -557,10 +564,10 @@ def read_record(file: RawFile, record: Split, header: Header, replayed: bool) ->
         texts = {name: text_in(cells[name], kind) for name, kind in COLUMNS[dataset].items()}
         values, reasons = check_row(dataset, texts, header.separator)
     raw = utf8(record.raw) if is_utf8(record.raw) else record.raw
+    delivery = (file.modified, file.path, record.line)
     if reasons:
         key = values.get(KEY[dataset])
-        return Record(dataset, "rejected", reasons, key, source, raw, texts)
-    delivery = (file.modified, file.path, record.line)
+        return Record(dataset, "rejected", reasons, key, source, raw, texts, delivery)
     return Row(dataset, values, source, delivery, replayed, texts, raw)
 
 
@@ -614,9 +621,13 @@ class Lakehouse:
         force: bool = False,
         max_rejected_percent: int = 50,
         now: datetime = datetime.max,
+        archived: bool = False,
     ) -> dict:
         """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and
-        `manifest`."""
+        `manifest`.
+
+        Archived files come out of their turn, and keep their place in the order of deliveries.
+        """
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
         manifest, new = [], []
@@ -633,7 +644,13 @@ class Lakehouse:
             except SetAside as reason:
                 result.outcome, result.reason = "set_aside", str(reason)
                 continue
-            self.take_in(file, read, known, result, counts[result.dataset])
+            in_turn = (file.modified, file.path) > self.last_delivery
+            if not (known or archived or in_turn):
+                raise ValueError(
+                    f"{file.path} was delivered before {self.last_delivery}: give the model its "
+                    "runs in order"
+                )
+            self.take_in(file, read, result, counts[result.dataset])
             arrived[result.dataset] += read.rows
             new += [] if known else [(file.modified, file.path)]
         for dataset in ("products", "orders"):
@@ -648,15 +665,8 @@ class Lakehouse:
             "manifest": manifest,
         }
 
-    def take_in(
-        self, file: RawFile, read: ReadFile, replayed: bool, result: FileResult, counts: dict
-    ) -> None:
+    def take_in(self, file: RawFile, read: ReadFile, result: FileResult, counts: dict) -> None:
         """Count a file's rows, keep the rejected ones, and know the file from now on."""
-        if not replayed and (file.modified, file.path) <= self.last_delivery:
-            raise ValueError(
-                f"{file.path} was delivered before {self.last_delivery}: give the model its runs "
-                "in order"
-            )
         wanted = COLUMNS[read.header.dataset]
         result.ignored_columns = [name for name in read.header.names if name not in wanted]
         result.rows_read = read.rows_read
@@ -669,8 +679,63 @@ class Lakehouse:
     def load(self, rows: list[Row], counts: dict) -> None:
         """Rows that may all stand in the table: the best of each key does, if it beats the table's
         row."""
-        for _, outcome in self.settle(rows):
+        for row, outcome in self.settle(rows):
             counts[outcome] += 1
+            self.mark(row, outcome)
+
+    def mark(self, row: Row, outcome: str) -> None:
+        """Keep the record of a row that was rejected or parked, and is replayed, in step."""
+        record = self.records.get(row.source)
+        if record is not None and record.status in ("rejected", "parked"):
+            kept = outcome in ("parked", "superseded")
+            record.status = outcome if kept else "admitted"
+            record.reasons = (
+                sorted(self.missing(row).values()) if outcome == "parked" else record.reasons
+            )
+
+    def replay(self, chosen: Callable[[Record], bool]) -> dict:
+        """Rejected and parked rows through the rules as they are now; gives `datasets`."""
+        counts = {dataset: no_counts() for dataset in COLUMNS}
+        arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
+        waiting = {row.source: row for row in self.parked}
+        for record in self.records.values():
+            if record.status not in ("rejected", "parked") or not chosen(record):
+                continue
+            counts[record.dataset]["rows_read"] += 1
+            row = waiting.get(record.source) or self.judged_again(record, counts[record.dataset])
+            arrived[record.dataset] += [] if row is None else [row]
+        self.parked = [row for row in self.parked if row not in arrived["order_items"]]
+        for dataset in ("products", "orders"):
+            self.load(arrived[dataset], counts[dataset])
+        self.load_items(arrived["order_items"], counts["order_items"])
+        return {"datasets": counts}
+
+    def judged_again(self, record: Record, counts: dict) -> Row | None:
+        """A rejected row in its old place among the deliveries; None where it still fails."""
+        if record.fields is not None:
+            values, record.reasons = check_row(record.dataset, record.fields)
+        if record.fields is None or record.reasons:
+            count_rejected(counts, record.reasons)
+            return None
+        fields, raw = record.fields, record.raw
+        return Row(record.dataset, values, record.source, record.delivery, False, fields, raw)
+
+    def correct(
+        self, dataset: str, at: datetime, change: Callable[[dict[str, Value]], dict | None]
+    ) -> None:
+        """Put `change` of each row in its place, a delivery at this time; None takes it away."""
+        for key, row in list(self.rows[dataset].items()):
+            values = change(dict(row.values))
+            if values is None:
+                del self.rows[dataset][key]
+            elif values != row.values:
+                source, delivery = Source("", "", 0, 0), (at, "", 0)
+                new = replace(row, values=values, source=source, delivery=delivery)
+                self.rows[dataset][key] = new
+                beaten = [one for one in self.parked if one.key == key and dataset == one.dataset]
+                for one in (one for one in beaten if one.precedence < new.precedence):
+                    self.parked.remove(one)
+                    self.records[one.source].status = "superseded"
 
     def settle(self, rows: list[Row]) -> list[tuple[Row, str]]:
         """Put the winner of each key into its table. Gives each row with its outcome."""
@@ -746,7 +811,9 @@ class Lakehouse:
             self.records[row.source].status = (
                 "superseded" if outcome == "superseded" else "admitted"
             )
-        elif outcome == "parked" and row.source not in self.records:
+        elif row.source in self.records:
+            self.mark(row, outcome)
+        elif outcome == "parked":
             reasons = sorted(self.missing(row).values())
             self.records[row.source] = Record(
                 row.dataset, "parked", reasons, row.key, row.source, row.raw, row.fields

@@ -10,6 +10,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 JOB_SCRIPT = ROOT / "src" / "glue_etl.py"
+OPERATIONS_SCRIPT = ROOT / "src" / "glue_operations.py"
 
 
 def load_module(name: str, path: Path) -> ModuleType:
@@ -27,3 +28,10 @@ def load_module(name: str, path: Path) -> ModuleType:
 def load_job() -> ModuleType:
     """The deployed script as a module, the same one for all who ask."""
     return sys.modules.get("glue_etl") or load_module("glue_etl", JOB_SCRIPT)
+
+
+def load_operations() -> ModuleType:
+    """The script of the operations, on the same module of the job, which it imports."""
+    load_job()
+    loaded = sys.modules.get("glue_operations")
+    return loaded or load_module("glue_operations", OPERATIONS_SCRIPT)

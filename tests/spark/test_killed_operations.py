@@ -1,0 +1,218 @@
+"""An operation that is killed after any of its commits is finished, or taken back, by who comes
+next: the same operation again, or a load."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from local.runtime import ROOT, spark_environment
+from tests.model import RawFile
+from tests.spark.conftest import FAST, check_equation, csv_file
+from tests.spark.operations import OperatedLake
+from tests.spark.test_guarantees import ORDERS, order
+from tests.spark.test_operations import deliveries
+
+SQL = {"sql": "UPDATE clean_orders SET total_amount = 99 WHERE order_id = 'o1'"}
+PARENT = {
+    "sql": "INSERT INTO clean_orders SELECT '1', 'o9', 'u1', TIMESTAMP '2025-04-01 10:00:00', 5.0, "
+    "DATE '2025-04-01'"
+}
+OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "rollback": (
+        "rollback",
+        {"to": "run-1"},
+        ["said its intent", "restored clean_orders", "committed etl_runs"],
+    ),
+    "correction": (
+        "sql",
+        SQL,
+        [
+            "said its intent",
+            "committed clean_orders",
+            "committed corrections",
+            "committed etl_runs",
+        ],
+    ),
+    "replay of rows": (
+        "replay",
+        {"statuses": ["parked"]},
+        [
+            "said its intent",
+            "committed clean_orders_items",
+            "settled rows",
+            "committed etl_runs",
+        ],
+    ),
+    "replay of files": (
+        "replay",
+        {"archived": {}},
+        [
+            "said its intent",
+            "committed rejected_records",
+            "committed clean_orders",
+            "settled parked rows",
+            "committed ingested_files",
+            "committed etl_runs",
+        ],
+    ),
+}
+CASES = [(name, step) for name, (_, _, steps) in OPERATIONS.items() for step in steps]
+KILLER = """
+import json, os, signal, sys
+from tools.files import load_operations
+operations = load_operations()
+job, step = operations.etl, sys.argv[1]
+steps = job.progress
+def kill(name):
+    steps(name)
+    if name == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+job.progress = kill
+operations.main(json.loads(sys.argv[2]))
+"""
+
+
+def prepared(job: ModuleType, folder: Path, name: str) -> OperatedLake:
+    """A lake on which the operation has something to do."""
+    lake = OperatedLake(job, folder)
+    for files in deliveries()[:2]:
+        lake.load(files)
+    if name == "replay of rows":
+        lake.operate("sql", **PARENT)
+    if name == "replay of files":
+        lake.operate("rollback", to="run-1")
+    return lake
+
+
+def next_delivery() -> list[RawFile]:
+    return [csv_file("orders/7.csv", ORDERS + order("o7") + order("o2", amount="6"), 200)]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A lake before an operation, and states: after it, after it and a load, after a load alone."""
+
+    before: OperatedLake
+    done: dict[str, list[str]]
+    done_and_load: dict[str, list[str]]
+    load_alone: dict[str, list[str]]
+
+
+Templates = Callable[[str], Template]
+
+
+@pytest.fixture(scope="module")
+def templates(job: ModuleType, spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Templates:
+    """The template of an operation by its name, made once."""
+    return functools.cache(functools.partial(template, job, tmp_path_factory.mktemp))
+
+
+def template(job: ModuleType, folder: Callable[[str], Path], name: str) -> Template:
+    operation, options, _ = OPERATIONS[name]
+    before = prepared(job, folder("before"), name)
+    after = copied(job, before, folder("after"))
+    assert after.operations.main(after.arguments(operation, "killed", **options)) == 0
+    done = after.state()
+    after.load(next_delivery())
+    alone = copied(job, before, folder("alone"))
+    alone.load(next_delivery())
+    return Template(before, done, after.state(), alone.state())
+
+
+def copied(job: ModuleType, lake: OperatedLake, folder: Path) -> OperatedLake:
+    shutil.copytree(lake.folder, folder, dirs_exist_ok=True)
+    other = OperatedLake(job, folder)
+    other.runs, other.asked = lake.runs, lake.asked
+    return other
+
+
+class Killed(BaseException):
+    """In place of a SIGKILL: nothing of the operation's catches it."""
+
+
+def kill_in_process(lake: OperatedLake, step: str, arguments: list[str]) -> None:
+    """Stop the operation after a step, in this process: what is on disk is what a kill leaves."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(name: str) -> None:
+            if name == step:
+                raise Killed
+
+        patch.setattr(lake.job, "progress", stop)
+        with pytest.raises(Killed):
+            lake.operations.main(arguments)
+
+
+def kill(step: str, arguments: list[str]) -> None:
+    """Run the operation in a process of its own, which kills itself after a step."""
+    environment = {**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLER, step, json.dumps(arguments)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+
+
+def check_killed(
+    job: ModuleType, folder: Path, templates: Templates, name: str, step: str, hard: bool
+) -> None:
+    """Kill, then a load on one copy, and the operation again on another."""
+    expected = templates(name)
+    operation, options, _ = OPERATIONS[name]
+    lake = copied(job, expected.before, folder / "lake")
+    arguments = lake.arguments(operation, "killed", **options)
+    kill(step, arguments) if hard else kill_in_process(lake, step, arguments)
+    assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
+    other = copied(job, lake, folder / "other")
+
+    assert lake.operations.main(arguments) == 0
+    summary = lake.summary("killed")
+    check_equation(summary)
+    assert summary["status"] == "SUCCEEDED" and summary["operation"]["name"] == operation
+    assert lake.state() == expected.done
+    runs = [row.run_id for row in lake.frame("etl_runs").collect()]
+    assert runs.count("killed") == 1
+
+    check_equation(other.load(next_delivery()))
+    stands = name == "rollback" or step == "committed etl_runs"
+    assert other.state() == (expected.done_and_load if stands else expected.load_alone)
+    rows = [row.run_id for row in other.frame("etl_runs").collect()]
+    assert rows.count("killed") == int(stands)
+    if job.DeltaLog(other.path("corrections")).latest() >= 0:
+        kept = other.frame("corrections").where("run_id = 'killed'").count()
+        assert kept == int(stands and operation == "sql")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, step", CASES, ids=[f"{name}, {step}" for name, step in CASES])
+def test_a_killed_operation_is_finished_or_taken_back_by_who_comes_next(
+    job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
+) -> None:
+    check_killed(job, tmp_path, templates, name, step, hard=False)
+
+
+HARD = [("rollback", "restored clean_orders"), ("correction", "committed clean_orders")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, step", HARD, ids=[name for name, _ in HARD])
+def test_a_sigkill_leaves_what_the_tests_above_stop_at(
+    job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
+) -> None:
+    check_killed(job, tmp_path, templates, name, step, hard=True)

@@ -1,0 +1,210 @@
+"""What operations decide without Spark: requests, statements, which runs stand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from local.aws.job import job_arguments
+from tools.files import load_operations
+
+DAY = datetime(2025, 5, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def operations() -> ModuleType:
+    return load_operations()
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ("{", "is no JSON"),
+        ({"operation": "erase"}, '"operation": one of sql, rollback, replay'),
+        ({"operation": "sql"}, 'say "sql": one statement'),
+        ({"operation": "rollback"}, 'either "to" or "undo"'),
+        ({"operation": "rollback", "to": "a", "undo": "b"}, 'either "to" or "undo"'),
+        ({"operation": "rollback", "until": "a"}, "there is no field 'until'"),
+        ({"operation": "replay", "reasons": "x"}, "'reasons' is to be a list of texts"),
+        ({"operation": "replay", "statuses": ["admitted"]}, "rejected and parked"),
+        ({"operation": "replay", "discard": True}, 'say "why"'),
+        ({"operation": "replay", "archived": {"since": "x"}}, "paths, runs (lists), from, to"),
+        ({"operation": "replay", "archived": {}, "files": ["x"]}, "stands alone"),
+        ({"operation": "vacuum", "days": "7"}, "'days' is to be a whole number above 0"),
+        ({"operation": "history", "table": "orders"}, '"table" and "key"'),
+    ],
+)
+def test_a_wrong_request_is_refused_with_what_to_say(
+    operations: ModuleType, given: Any, words: str
+) -> None:
+    text = given if isinstance(given, str) else json.dumps(given)
+    with pytest.raises(operations.JobError) as refused:
+        operations.Request.from_json(text)
+    assert words in str(refused.value)
+
+
+def test_a_request_may_leave_out_author_and_dry_run(operations: ModuleType) -> None:
+    request = operations.Request.from_json('{"operation": "vacuum", "days": 9}')
+    assert (request.author, request.dry_run, request.options) == ("unknown", False, {"days": 9})
+
+
+def run(operations: ModuleType, name: str, back_to: str | None = "load") -> Any:
+    rollback = back_to != "load"
+    summary = {"operation": {"plan": {"to_run": back_to}}} if rollback else {}
+    kind = "rollback" if rollback else "load"
+    return operations.Run(name, kind, DAY, DAY, summary, {})
+
+
+def test_the_runs_that_a_rollback_has_taken_back_do_not_stand(operations: ModuleType) -> None:
+    runs = [run(operations, name) for name in "ab"]
+    runs += [run(operations, "back", "a"), run(operations, "c"), run(operations, "again", "b")]
+    names = [one.run_id for one in operations.standing_runs(runs)]
+    assert names == ["a", "b"]
+    runs.append(run(operations, "none", None))
+    assert operations.standing_runs(runs) == []
+
+
+class Table:
+    exists = True
+
+
+def parsed(operations: ModuleType, text: str) -> Any:
+    names = ("clean_products", "clean_orders", "clean_orders_items", "etl_runs")
+    return operations.parse_statement(text, {name: Table() for name in names})
+
+
+PATHS = {"clean_products": "s3://l/p", "clean_orders": "s3://l/o", "clean_orders_items": "s3://l/i"}
+
+
+@pytest.mark.parametrize(
+    "athena, spark",
+    [
+        (
+            'SELECT clean_orders.order_id FROM "delta-lake".clean_orders',
+            "SELECT clean_orders.order_id FROM delta.`s3://l/o` AS clean_orders",
+        ),
+        (
+            "SELECT CAST(a AS varchar) FROM clean_orders FOR VERSION AS OF 3 o",
+            "SELECT CAST(a AS STRING) FROM delta.`s3://l/o` VERSION AS OF 3 AS o",
+        ),
+        (
+            "WITH clean AS (SELECT 1 AS a) SELECT a FROM clean",
+            "WITH clean AS (SELECT 1 AS a) SELECT a FROM clean",
+        ),
+        (
+            "DELETE FROM clean_orders WHERE order_id = 'a'",
+            "DELETE FROM delta.`s3://l/o` AS clean_orders WHERE order_id = 'a'",
+        ),
+        (
+            "INSERT INTO clean_products (product_id) VALUES ('a')",
+            "INSERT INTO delta.`s3://l/p` (product_id) VALUES ('a')",
+        ),
+        (
+            "INSERT INTO clean_products SELECT product_id FROM clean_products",
+            "INSERT INTO delta.`s3://l/p` SELECT product_id FROM delta.`s3://l/p` "
+            "AS clean_products",
+        ),
+    ],
+)
+def test_a_statement_in_athenas_words_is_written_in_sparks(
+    operations: ModuleType, athena: str, spark: str
+) -> None:
+    assert parsed(operations, athena).text(PATHS) == spark
+
+
+def test_the_values_of_a_statement_are_known_with_their_columns(operations: ModuleType) -> None:
+    merge = (
+        "MERGE INTO clean_orders t USING clean_products s ON t.order_id = s.product_id "
+        "WHEN MATCHED THEN UPDATE SET total_amount = 1 "
+        "WHEN NOT MATCHED THEN INSERT (order_id, user_id) VALUES (s.product_id, 'u')"
+    )
+    statement = parsed(operations, merge)
+    found = [(names, statement.text(PATHS, query)) for names, query in statement.assignments()]
+    source = "FROM delta.`s3://l/o` AS t CROSS JOIN delta.`s3://l/p` AS s"
+    assert found == [
+        (["total_amount"], f"SELECT 1 {source}"),
+        (["order_id", "user_id"], f"SELECT s.product_id, 'u' {source}"),
+    ]
+
+
+def test_archived_files_are_chosen_by_path_run_and_day(operations: ModuleType) -> None:
+    one = operations.Archived("r1", "orders/1.csv", "e", 1, DAY, "archive")
+    chosen = [
+        {},
+        {"paths": ["orders/*"]},
+        {"runs": ["r1"]},
+        {"from": "2025-05-01", "to": "2025-05-01"},
+    ]
+    others = [
+        {"paths": ["products*"]},
+        {"runs": ["r2"]},
+        {"to": "2025-04-30"},
+        {"from": "2025-05-02"},
+    ]
+    assert [operations.is_chosen(one, wanted) for wanted in chosen] == [True] * 4
+    assert [operations.is_chosen(one, wanted) for wanted in others] == [False] * 4
+
+
+def test_what_the_summary_says_of_an_operation_stays_small(operations: ModuleType) -> None:
+    request = operations.Request.from_json('{"operation": "vacuum"}')
+    plan = {"paths": ["x" * 100] * 1000, "files": 3}
+    told = operations.told_of(request, operations.Result("t" * 2000, plan, {"tables": {}}))
+    assert len(told["text"]) == 1000 and told["plan"] == {"files": 3}
+
+
+def write_log(table: Path, commits: list[dict[str, Any]]) -> None:
+    """A Delta log that holds nothing but the commits' own words."""
+    log = table / "_delta_log"
+    log.mkdir(parents=True)
+    for version, info in enumerate(commits):
+        (log / f"{version:020d}.json").write_text(json.dumps({"commitInfo": info}))
+
+
+def said(run_id: str, **more: Any) -> dict[str, Any]:
+    stamp = json.dumps({"run_id": run_id, **more})
+    return {"operation": "WRITE", "userMetadata": stamp}
+
+
+def test_the_ledgers_log_forgets_what_a_restore_forgets(tmp_path: Path) -> None:
+    job = load_operations().etl
+    back = {"operation": "RESTORE", "operationParameters": {"version": 0}}
+    write_log(
+        tmp_path, [said("a", files=["1"]), said("b", files=["2"]), back, said("c", files=["3"])]
+    )
+    assert job.DeltaLog(str(tmp_path)).file_ids() == ({"1", "3"}, True)
+    (tmp_path / "_delta_log" / f"{0:020d}.json").unlink()
+    assert job.DeltaLog(str(tmp_path)).file_ids() == ({"3"}, False)
+
+
+COMPACTED = {"operation": "OPTIMIZE"}
+INTENT = {"before": {}, "to": {}}
+
+
+@pytest.mark.parametrize(
+    "ledger, runs, pending",
+    [
+        ([], [], False),
+        ([said("load")], [said("load")], False),
+        ([said("load"), said("op", **INTENT)], [said("load")], True),
+        ([said("op", **INTENT), COMPACTED, said("op", files=["1"])], [], True),
+        ([said("op", **INTENT), said("op", closed=True)], [], False),
+        ([said("op", **INTENT), said("op", closed=True), said("op", **INTENT)], [], True),
+        ([said("op", **INTENT)], [said("op")], False),
+        ([said("op", **INTENT), said("later")], [said("later")], False),
+    ],
+)
+def test_an_intent_holds_until_its_row_is_written_or_it_is_closed(
+    tmp_path: Path, ledger: list[Any], runs: list[Any], pending: bool
+) -> None:
+    job = load_operations().etl
+    write_log(tmp_path / "lake" / "ingested_files", ledger)
+    write_log(tmp_path / "lake" / "etl_runs", runs)
+    arguments = job.JobArguments.from_argv(job_arguments(tmp_path / "raw", tmp_path, "now"))
+    arguments = replace(arguments, lakehouse_path=str(tmp_path / "lake") + "/")
+    assert (job.intent_of_killed(arguments) is not None) == pending
