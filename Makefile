@@ -5,14 +5,16 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up images test test-fast test-glue51 conformance lint bench validate bootstrap deploy operate destroy smoke clean
+.PHONY: help run up console test-console bench-console images test test-fast test-glue51 conformance lint bench validate bootstrap deploy operate destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
-	@echo "make up      the same, kept running: upload and query yourself (PORT=5000)"
+	@echo "make up      the same, kept running, with the console in a browser (PORT=5000, FRESH=1 begins empty)"
+	@echo "make console the console for a deployed environment (ENV=prod; OPERATE=1 lets it change data)"
 	@echo "make test    lint and all tests"
 	@echo "make lint    flake8, ruff's rules and format, mypy"
 	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
+	@echo "make test-console  the tests of the console, in Chromium; make bench-console  how long its pages take"
 	@echo "make bench   timings against plain Spark and a naive job (ITEMS=2000000)"
 	@echo "make test-glue51  the tests on Glue 5.1's Spark 3.5, Delta 3.3 and Python 3.11"
 	@echo "make conformance  ask a real Trino the queries of tests/conformance again, and record its answers (820 MB once)"
@@ -30,20 +32,40 @@ $(VENV)/.ready: requirements.txt
 run: $(VENV)/.ready
 	@$(PY) -m local run
 
-PORT ?= 5000
-up: $(VENV)/.ready
-	@$(PY) -m local up --port $(PORT)
+# The console's packages are few, and a user of the job alone needs none of them
+$(VENV)/.console-ready: $(VENV)/.ready requirements-console.txt
+	@echo "Setting up the console's packages (once) ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-console.txt
+	@touch $@
 
-images: $(VENV)/.ready
+PORT ?= 5000
+CONSOLE_PORT ?= 8080
+up: $(VENV)/.console-ready
+	@$(PY) -m local up --port $(PORT) --console-port $(CONSOLE_PORT) $(if $(FRESH),--fresh)
+
+console: $(VENV)/.console-ready
+	@$(PY) -m console --env $(ENV) --port $(CONSOLE_PORT) $(if $(OPERATE),--operate)
+
+# In Chromium, where there is one; they are part of `make test` as soon as these packages are there
+$(VENV)/.console-test-ready: $(VENV)/.console-ready requirements-console-test.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-console-test.txt
+	@touch $@
+
+AXE := axe-core@4.12.1
+test-console: $(VENV)/.console-test-ready
+	@command -v npm >/dev/null && npm install --silent --no-fund --no-audit --prefix .local/axe $(AXE) || echo "npm is not here: axe-core is left out"
+	@$(PY) -m pytest tests/console
+
+images: $(VENV)/.console-test-ready
 	@$(PY) -m local images --run
 
 lint: $(VENV)/.ready
-	@$(PY) -m flake8 src lambda local deploy tools tests benchmarks && echo "flake8: clean"
+	@$(PY) -m flake8 src lambda local console deploy tools tests benchmarks && echo "flake8: clean"
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
 # Two processes: one holds the Spark of tests/spark, the other takes the rest
-PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance
+PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance tests/console
 test: lint
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST)
@@ -58,6 +80,12 @@ conformance: $(VENV)/.ready
 ITEMS ?= 2000000
 bench: $(VENV)/.ready
 	@$(PY) -m benchmarks --items $(ITEMS)
+
+# Each page of the console on a large lake
+RUNS ?= 1000
+REJECTS ?= 100000
+bench-console: $(VENV)/.console-test-ready
+	@$(PY) -m benchmarks.console --runs $(RUNS) --rejects $(REJECTS)
 
 # Glue 5.1's versions need an environment of their own
 PYTHON311 ?= python3.11

@@ -45,6 +45,7 @@ import concurrent.futures
 import csv
 import datetime as dt
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -662,11 +663,11 @@ class FolderStorage:
             while chunk := stream.read(size):
                 yield chunk
 
-    def write_text(self, path: str, text: str) -> None:
+    def write(self, path: str, content: bytes) -> None:
         target = Path(self.root + path)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
         part.replace(target)
 
     def remove(self, prefix: str) -> None:
@@ -719,8 +720,8 @@ class S3Storage:
             while chunk := body.read(size):
                 yield chunk
 
-    def write_text(self, path: str, text: str) -> None:
-        self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=text.encode("utf-8"))
+    def write(self, path: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=content)
 
     def remove(self, prefix: str) -> None:
         for stored in self.list(prefix):
@@ -843,6 +844,7 @@ class RawFile:
 
     outcome  loaded, duplicate, set_aside, changed or unreadable
     known    whether the ledger has it
+    padded   whether zeros stand behind the end of its gzip stream, at which Hadoop fails
     """
 
     stored: StoredObject
@@ -853,6 +855,7 @@ class RawFile:
     detail: str | None = None
     ignored_columns: tuple[str, ...] = ()
     known: bool = False
+    padded: bool = False
 
     @property
     def id(self) -> str:
@@ -1001,28 +1004,27 @@ def with_header(store: Storage, raw: RawFile) -> RawFile:
     if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
         return set_aside(raw, "gzip_name")
     try:
-        head = read_head(store, raw.stored)
+        head, padded = read_head(store, raw.stored)
     except zlib.error as error:
         return set_aside(raw, "truncated_gzip", str(error))
     first = head.split(b"\n", 1)[0]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < first.count(0) / max(len(first), 1) < 0.8:
         return set_aside(raw, "utf16")
-    return with_layout(raw, head.decode("utf-8", errors="replace"))
+    return with_layout(replace(raw, padded=padded), head.decode("utf-8", errors="replace"))
 
 
-def read_head(store: Storage, stored: StoredObject) -> bytes:
-    """The first HEAD_BYTES from the first line that is not blank on, unpacked.
-
-    A gzip stream is read whole, so that a broken one is known.
-    """
+def read_head(store: Storage, stored: StoredObject) -> tuple[bytes, bool]:
+    """The first HEAD_BYTES from the first line that is not blank on, unpacked, and whether zeros
+    stand behind a gzip stream, which is read whole, so that a broken one is known."""
     with closing(store.chunks(stored.path, HEAD_BYTES)) as chunks:
         if not stored.path.lower().endswith(".gz"):
-            return _first_text(chunks)
-        unpacked = unpack_gzip(chunks)
+            return _first_text(chunks), False
+        text = GzipText(chunks)
+        unpacked = iter(text)
         head = _first_text(unpacked)
         for _ in unpacked:
             pass
-        return head
+        return head, text.padded
 
 
 def _first_text(chunks: Iterator[bytes]) -> bytes:
@@ -1034,19 +1036,31 @@ def _first_text(chunks: Iterator[bytes]) -> bytes:
     return head[:HEAD_BYTES]
 
 
-def unpack_gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Unpack all members of a gzip stream; zlib.error where it is damaged or ends too early."""
-    unpacker = zlib.decompressobj(31)
-    for chunk in chunks:
-        while chunk:
-            if unpacker.eof and not chunk.strip(b"\0"):
-                raise zlib.error("zeros stand behind its end, where Spark looks for more text")
-            if unpacker.eof:
-                unpacker = zlib.decompressobj(31)
-            yield unpacker.decompress(chunk)
-            chunk = unpacker.unused_data
-    if not unpacker.eof:
-        raise zlib.error("the gzip stream ends too early")
+class GzipText:
+    """The unpacked text of all members of a gzip stream, in chunks.
+
+    Raises zlib.error where the stream is damaged or ends too early. Once read, `padded` says
+    whether zeros stand behind its end.
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks = chunks
+        self.padded = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        unpacker = zlib.decompressobj(31)
+        for chunk in self.chunks:
+            while chunk:
+                if unpacker.eof:
+                    more = chunk.lstrip(b"\0")
+                    self.padded |= more != chunk
+                    if not more:
+                        break
+                    chunk, unpacker = more, zlib.decompressobj(31)
+                yield unpacker.decompress(chunk)
+                chunk = unpacker.unused_data
+        if not unpacker.eof:
+            raise zlib.error("the gzip stream ends too early")
 
 
 def with_layout(raw: RawFile, text: str) -> RawFile:
@@ -1479,7 +1493,7 @@ def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> St
         path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
         files = [raw for raw in found.to_load if raw.dataset == table.dataset]
         empty = StagedDataset(table, Scratch(spark, path, large and bool(files)))
-        return stage_files(empty, arguments.raw_path, files) if files else empty
+        return stage_files(empty, readable_paths(arguments, files)) if files else empty
 
     datasets = map_concurrently(stage_table, TABLES)
     gone = changed_files(storage(arguments.raw_path), found.to_load)
@@ -1553,11 +1567,27 @@ def changed_files(store: Storage, raws: Iterable[RawFile]) -> set[str]:
 
 
 # -- lines -----------------------------------------------------------------------------------------
-def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -> StagedDataset:
-    """Stage the files of one dataset: the fast path first, the parser for what it leaves."""
+def readable_paths(arguments: JobArguments, files: Sequence[RawFile]) -> dict[str, RawFile]:
+    """The files by the path that Spark reads; padded ones are packed again in the scratch."""
+    raw, scratch = storage(arguments.raw_path), storage(arguments.scratch_path)
+    paths = {}
+    for file in files:
+        path = arguments.raw_path + file.stored.path
+        if file.padded:
+            copy = f"run={arguments.run_id}/padded/{file.id}.csv.gz"
+            with closing(raw.chunks(file.stored.path)) as chunks:
+                scratch.write(copy, gzip.compress(b"".join(GzipText(chunks)), 1))
+            path = arguments.scratch_path + copy
+        paths[path] = file
+    return paths
+
+
+def stage_files(empty: StagedDataset, files: Mapping[str, RawFile]) -> StagedDataset:
+    """Stage the files of one dataset, which are given by the path to read: the fast path first,
+    the parser for what it leaves."""
     table, scratch = empty.table, empty.scratch
-    layouts = [one for one, _ in Counter(raw.layout for raw in files).most_common()]
-    lines = read_lines(scratch.spark, raw_path, files, layouts)
+    layouts = [one for one, _ in Counter(raw.layout for raw in files.values()).most_common()]
+    lines = read_lines(scratch.spark, files, layouts)
     fast = scratch.materialize(fast_path(lines, table, layouts), "fast")
     profiles = profile(fast, table, scratch).collect()
     splits = tuple(Split(*(row[name] for name in SPLIT_FACTS)) for row in profiles)
@@ -1566,7 +1596,7 @@ def stage_files(empty: StagedDataset, raw_path: str, files: Sequence[RawFile]) -
     profiles = [row for row in profiles if row["_file"] not in multi_line]
     taken = F.col("_kind").isNotNull() & ~one_of_files(multi_line)
     profiles += [row for part in parsed for row in profile(part, table, scratch).collect()]
-    names = _file_names(raw_path, files, {split.file for split in splits})
+    names = _file_names(files, {split.file for split in splits})
     return replace(
         empty,
         rows=union([fast.where(taken), *parsed]),
@@ -1610,12 +1640,12 @@ def bare_path(path: str) -> str:
     return re.sub(SCHEME, "", path)
 
 
-def _file_names(raw_path: str, files: Sequence[RawFile], names: set[str]) -> dict[str, RawFile]:
+def _file_names(files: Mapping[str, RawFile], names: set[str]) -> dict[str, RawFile]:
     """The files by the names that Spark has for them, which are URL-encoded.
 
     A file of which no line came back keeps its path as its name.
     """
-    by_path = {bare_path(raw_path + raw.stored.path): raw for raw in files}
+    by_path = {bare_path(path): raw for path, raw in files.items()}
     found = {name: by_path.pop(bare_path(urllib.parse.unquote(name)), None) for name in names}
     strange = [name for name, raw in found.items() if raw is None]
     if strange:
@@ -1638,11 +1668,10 @@ def _row_counts(profiles: Iterable[Any], names: Mapping[str, RawFile]) -> dict[s
 
 
 def read_lines(
-    spark: SparkSession, raw_path: str, files: Sequence[RawFile], layouts: Sequence[Layout]
+    spark: SparkSession, files: Mapping[str, RawFile], layouts: Sequence[Layout]
 ) -> DataFrame:
-    """One row for each line of the files: PLACE."""
-    paths = [raw_path + raw.stored.path for raw in files]
-    lines = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(paths)
+    """One row for each line of the files, which are given by their path: PLACE."""
+    lines = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(list(files))
     lines = lines.selectExpr(
         "_metadata.file_path AS _file",
         "_metadata.file_block_start AS _split",
@@ -1654,8 +1683,7 @@ def read_lines(
     if len(layouts) == 1:
         return lines
     of_file = [
-        {"path": bare_path(path), "place": layouts.index(raw.layout)}
-        for path, raw in zip(paths, files, strict=True)
+        {"path": bare_path(path), "place": layouts.index(raw.layout)} for path, raw in files.items()
     ]
     places = F.broadcast(local_frame(spark, of_file, "path STRING, place INT"))
     decoded = F.url_decode(F.replace(F.col("_file"), F.lit("+"), F.lit("%2B")))
@@ -2867,9 +2895,9 @@ def finish(
     runs = storage(arguments.runs_path)
     if summary["status"] != "FAILED":
         text = manifest(storage(arguments.raw_path), files, counts)
-        runs.write_text(f"{arguments.run_id}/manifest.jsonl", text)
+        runs.write(f"{arguments.run_id}/manifest.jsonl", text.encode("utf-8"))
     text = json.dumps(summary, indent=1, ensure_ascii=False) + "\n"
-    runs.write_text(f"{arguments.run_id}/summary.json", text)
+    runs.write(f"{arguments.run_id}/summary.json", text.encode("utf-8"))
     return summary
 
 

@@ -363,7 +363,7 @@ def without_marks(text: str) -> str:
 
 
 def unpacked(content: bytes) -> bytes:
-    """All parts of a gzip file; zeros behind the last one are refused, since Spark fails there."""
+    """All parts of a gzip file; zeros behind the last one are no text."""
     text = b""
     while content:
         part = zlib.decompressobj(31)
@@ -373,7 +373,7 @@ def unpacked(content: bytes) -> bytes:
             raise SetAside("truncated_gzip") from None
         if not part.eof:
             raise SetAside("truncated_gzip")
-        content = part.unused_data
+        content = part.unused_data.lstrip(b"\0")
     return text
 
 

@@ -16,8 +16,10 @@ import json
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,8 @@ class SparkJob:
                 self._process.close()
                 self._process = self._start()
             code = self._process.run(
-                [word for pair in arguments.items() for word in pair], self.show
+                [word for pair in arguments.items() for word in pair],
+                self._into_log(arguments.get("--JOB_RUN_ID", ""), arguments),
             )
         if code:
             raise JobFailed(
@@ -76,6 +79,24 @@ class SparkJob:
     def kill(self) -> None:
         """Ends Spark as a lost machine does."""
         self._process.kill()
+
+    def _into_log(self, stream: str, arguments: Mapping[str, str]) -> Callable[[str], None]:
+        """What shows a line and puts it where Glue puts it: into `<prefix>/output`, in a stream by
+        the id of the job's run."""
+        prefix = arguments.get("--custom-logGroup-prefix")
+        if not stream or not prefix:
+            return self.show
+        logs, group = boto3.client("logs", endpoint_url=self.endpoint), f"{prefix}/output"
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            logs.create_log_group(logGroupName=group)
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+
+        def show(line: str) -> None:
+            self.show(line)
+            event = {"timestamp": int(time.time() * 1000), "message": line}
+            logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
+
+        return show
 
     def _start(self) -> JobProcess:
         settings = {**s3a_settings(self.endpoint), **(BRIEF if self.brief else {})}

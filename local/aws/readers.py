@@ -5,10 +5,12 @@ Light to import, since each process does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
-from local.athena import AthenaError, Result, glue_client, on_endpoint, s3_options
-from local.aws.crawler import crawl_tables
+from local.athena import Athena, AthenaError, Result, glue_client, s3_options
+from local.aws.crawler import catalog_tables, crawl_tables
 from local.runtime import STATE
 
 
@@ -24,9 +26,19 @@ def crawl(endpoint: str, database: str, locations: Sequence[str]) -> list[str]:
     return crawl_tables(glue_client(endpoint), database, locations, s3_options(endpoint))
 
 
+@functools.cache
+def _console(endpoint: str, database: str) -> tuple[Any, Athena]:
+    """The catalog and the console that this process asks: to make them takes longer than most
+    queries."""
+    console = Athena({}, s3_options(endpoint), database, STATE / "athena")
+    return glue_client(endpoint), console
+
+
 def query(endpoint: str, sql: str, database: str) -> Result | str:
     """The answer to one statement in Athena's SQL, or the text of Athena's error."""
+    glue, console = _console(endpoint, database)
     try:
-        return on_endpoint(endpoint, database, STATE / "athena").query(sql)
+        console.tables = catalog_tables(glue, database)
+        return console.query(sql)
     except AthenaError as error:
         return str(error)

@@ -43,11 +43,13 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.athena.results import column_info
 from local.aws import stepfunctions
+from local.aws.kept import Kept
 from local.aws.stepfunctions import Pace, replace
 from tools.files import load_module
 from tools.template import REGION, ROOT, Template
 
 WORKER_DPUS = {"G.1X": 1.0, "G.2X": 2.0, "G.4X": 4.0}
+STOPPING = 5.0  # seconds that executions have to end before what is held is written
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 Function = Callable[[Mapping[str, Any], Any], Any]
 
@@ -117,7 +119,11 @@ class LocalAws:
         pace: Pace | None = None,
         batching_window: float | None = None,
         change_definition: Callable[[dict[str, Any]], None] | None = None,
+        keep: Path | None = None,
     ) -> None:
+        """`keep`: a folder from which the state of the last time is taken, and into which `save`
+        and the end write it."""
+        self.kept = Kept(self, keep) if keep else None
         self.runners = runners or Runners()
         self.pace = pace
         self.port = port
@@ -165,9 +171,17 @@ class LocalAws:
             parameters=self.parameters, region=self.region, endpoint=self.endpoint
         )
         Deployment(self).create()
+        restored = self.kept is not None and self.kept.restore()
         self.pipe = Pipe(self)
         self.pipe.start()
+        if restored and self.keys("RawBucket"):  # files whose events went with the last time
+            self.sweep()
         return self
+
+    def save(self) -> None:
+        """Writes what is held into the folder that keeps it, where there is one."""
+        if self.kept:
+            self.kept.save()
 
     def stop(self) -> None:
         """Stops taking events, then the server; the process's environment is as before."""
@@ -178,6 +192,10 @@ class LocalAws:
                     self.client("stepfunctions").stop_execution(
                         executionArn=execution["executionArn"]
                     )
+            end = time.monotonic() + STOPPING
+            while self.kept and self.executions("RUNNING") and time.monotonic() < end:
+                time.sleep(0.05)
+            self.save()
         if self._server is not None:
             self._server.stop()
         for name, value in self._environment.items():
@@ -573,7 +591,9 @@ class _StandIns:
             return run_id
 
         def work(run: Any) -> None:
-            error = cls._attempt(lambda: cls.aws.runners.glue_job(run.arguments), JobFailed)
+            # Glue tells the script the id of its run, by which its log is named
+            arguments = {**run.arguments, "--JOB_RUN_ID": run.job_run_id}
+            error = cls._attempt(lambda: cls.aws.runners.glue_job(arguments), JobFailed)
             if error is not None:
                 run.error_message = str(error)
             run.completed_on = utcnow()

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from local.commands.run import play
+from local.commands.up import console_server
+from local.runtime import STATE
 from tools import SetupError
 from tools.browser import browser
 from tools.pictures import ASL_FILE, IMAGES, drawings, executed_svg, out_of_date, queries_png
+
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+PATIENCE = 120_000  # milliseconds
+CONSOLE_PAGES = {
+    "home": "/",
+    "run": "/run?run={run}",
+    "rejects": "/rejects",
+    "file": "/file?path=orders/2025-04-03.csv&line=194",
+    "key": "/key?dataset=order_items&key=29",
+    "sql": "/sql",
+    "tables": "/tables?table=clean_orders",
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,7 +83,48 @@ def draw_a_run(out: Path, asl: Mapping[str, Any]) -> int:
         _write(out / "executed.svg", executed_svg(asl, pipeline.aws.history(first)))
         queries_png(pipeline.query, out / "athena-queries.png")
         print(out / "athena-queries.png")
+        console_pngs(pipeline.endpoint, pipeline.aws.executions()[-1]["name"], out)
     return 0
+
+
+def console_pngs(endpoint: str, run_id: str, out: Path) -> None:
+    """The console's pages, light and dark."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        raise SetupError(
+            "The console's pictures need Playwright: make images installs it"
+        ) from None
+    with console_server(endpoint, 0) as told, sync_playwright() as started:
+        url = told.rpartition(" ")[2]
+        program = started.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+        for scheme in SCHEMES:
+            page = program.new_page(viewport={"width": 1360, "height": 860})
+            page.emulate_media(color_scheme=scheme)
+            page.set_default_timeout(PATIENCE)
+            wait_for_server(url)
+            for name, address in CONSOLE_PAGES.items():
+                page.goto(url + address.format(run=run_id))
+                page.wait_for_selector("#main h1")
+                page.wait_for_function("() => !document.querySelector('.skeleton')")
+                if name == "sql":
+                    page.get_by_role("button", name="Run", exact=True).click()
+                    page.wait_for_selector(".ag-cell")
+                page.wait_for_timeout(500)  # fonts and images
+                page.screenshot(path=out / f"console-{name}-{scheme}.png")
+                print(out / f"console-{name}-{scheme}.png")
+        program.close()
+
+
+def wait_for_server(url: str) -> None:
+    """Raises SetupError where nothing answers in time."""
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(url).close()
+            return
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.2)
+    raise SetupError(f"The console does not answer at {url}; see {STATE / 'console.log'}")
 
 
 def _write(path: Path, text: str) -> None:

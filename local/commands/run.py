@@ -206,7 +206,7 @@ def main(argv: Sequence[str]) -> int:
     )
     console.print(cost_on_aws(STATE / "run"), highlight=False, soft_wrap=True)
     console.print(
-        "Keep it running, upload and query yourself: make up\n"
+        "Keep it running, with the console in a browser: make up\n"
         "Your own exports: .venv/bin/python -m local run --data FOLDER\n"
         f"(all of this took {time.monotonic() - started:.0f} s)",
         highlight=False,

@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import shutil
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from local.aws.pipeline import Pipeline
+from local.aws.pipeline import Pipeline, free_port
 from local.commands.run import WINDOW, show_messages
 from local.commands.watch import Watch
-from local.runtime import STATE, jars
+from local.runtime import ROOT, STATE, SetupError, jars
 from tools.sample import write_sample
 
+KEPT = STATE / "kept"
+CONSOLE_PORT = 8080
+NO_CONSOLE = (
+    "The console in the browser is not installed: `make up` installs it, or say "
+    "pip install -r requirements-console.txt"
+)
 
-def instructions(pipeline: Pipeline, sample: Path) -> str:
-    """What to type in another terminal."""
+
+def instructions(pipeline: Pipeline, sample: Path, console: str) -> str:
+    """Where to look, and what to type in another terminal."""
     aws, python = pipeline.aws, sys.executable
     return "\n".join(
         [
+            console,
+            "",
             f"AWS on this machine listens at {pipeline.endpoint}. In another terminal:",
             "",
             f"  export AWS_ENDPOINT_URL={pipeline.endpoint} AWS_DEFAULT_REGION={aws.region} "
@@ -35,15 +48,16 @@ def instructions(pipeline: Pipeline, sample: Path) -> str:
             "",
             "The folder is laid out as the raw zone; take your own. Each upload starts a run, "
             "which is shown here with its message.",
-            "Ctrl-C ends it, and what it holds is gone.",
+            f"Ctrl-C ends it. What it holds stays in {KEPT} for the next time; --fresh begins "
+            "empty.",
             "",
         ]
     )
 
 
 def keep_watching(pipeline: Pipeline, watch: Watch) -> None:
-    """Shows each execution as it comes, until interrupted."""
-    known: set[str] = set()
+    """Shows each execution as it comes and keeps what it has left, until interrupted."""
+    known = {one["executionArn"] for one in pipeline.aws.executions() if one["status"] != "RUNNING"}
     while True:
         for execution in pipeline.aws.executions():
             if execution["executionArn"] not in known:
@@ -51,7 +65,31 @@ def keep_watching(pipeline: Pipeline, watch: Watch) -> None:
                 watch.console.rule(f"Execution {execution['name']}", align="left")
                 watch.follow(pipeline.aws, execution["executionArn"])
                 show_messages(pipeline.aws, watch.console)
+                pipeline.aws.save()
         time.sleep(0.5)
+
+
+@contextmanager
+def console_server(endpoint: str, wanted: int) -> Iterator[str]:
+    """The console in a process of its own, where it is installed; gives a line about it."""
+    if importlib.util.find_spec("nicegui") is None:
+        yield NO_CONSOLE
+        return
+    try:
+        port = free_port(wanted)
+    except SetupError:
+        port = free_port()
+    command = [sys.executable, "-m", "console", "--endpoint", endpoint, "--port", str(port)]
+    log = STATE / "console.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            yield f"The console: http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -59,17 +97,30 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m local up", description="The pipeline on this machine, until Ctrl-C."
     )
     parser.add_argument("--port", type=int, default=5000, help="of the endpoint (5000)")
+    parser.add_argument(
+        "--console-port", type=int, default=CONSOLE_PORT, help=f"of the console ({CONSOLE_PORT})"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="forget what was kept from the last time"
+    )
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
     watch = Watch(console)
     jars()
+    if options.fresh:
+        shutil.rmtree(KEPT, ignore_errors=True)
     sample = write_sample(STATE / "up")[0].folder
     console.print("Starting an AWS on this machine, and Spark ...", highlight=False)
     try:
-        with Pipeline(port=options.port, show=watch.job_says, batching_window=WINDOW) as pipeline:
+        with (
+            Pipeline(
+                port=options.port, show=watch.job_says, batching_window=WINDOW, keep=KEPT
+            ) as pipeline,
+            console_server(pipeline.endpoint, options.console_port) as where,
+        ):
             console.print(
-                instructions(pipeline, sample), highlight=False, markup=False, soft_wrap=True
+                instructions(pipeline, sample, where), highlight=False, markup=False, soft_wrap=True
             )
             keep_watching(pipeline, watch)
     except KeyboardInterrupt:

@@ -1519,8 +1519,8 @@ FILES = [
         "a_packed_file_with_zeros_behind_its_end",
         "products/padded.csv.gz",
         gzip.compress(text(PRODUCTS, product("padded"), ",1,,"), mtime=0) + b"\0" * 1000,
-        outcome="set_aside",
-        reason="truncated_gzip",
+        stored={"padded": {}},
+        rejected={3: "missing_product_id"},
     ),
     Case(
         "a_packed_file_with_a_byte_order_mark",

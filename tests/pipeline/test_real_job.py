@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -350,7 +351,8 @@ def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with
 def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(
     deploy: Callable[..., Shop],
 ) -> None:
-    shop = deploy(batching_window=15)  # a quarter of the deployed one
+    window = 15.0  # a quarter of the deployed one
+    shop = deploy(batching_window=window)
     rng = random.Random(7)
     files = {"products.csv": PRODUCTS + "p1,1,Books,Pen\n"}
     files |= {f"orders/{n:03}.csv": ORDERS + order(f"o{n}") for n in range(400)}
@@ -364,15 +366,17 @@ def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(
         if rng.random() < 0.2:  # events come twice, late, and for files long gone
             send_event(shop.aws, rng.choice(names))
 
+    began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(upload, names))
+    windows = int((time.monotonic() - began) / window)  # a slow machine uploads for longer
     executions = shop.aws.wait_until_idle(1800)
     assert [
         shop.aws.describe(one["executionArn"])["cause"]
         for one in executions
         if one["status"] != "SUCCEEDED"
     ] == []
-    assert len(shop.glue_runs) <= 5, (
+    assert len(shop.glue_runs) <= max(5, windows + 3), (
         f"{len(shop.glue_runs)} Glue runs in {len(executions)} executions"
     )
     assert shop.archived() == sorted(["orders/first.csv", *names]) and shop.raw() == []

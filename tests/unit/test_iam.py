@@ -98,8 +98,10 @@ PLACES = {
         Use("s3:ListBucket", LAKE, {"s3:prefix": "lakehouse-dwh/clean_orders/_delta_log/"}),
         Use("s3:ListBucket", LAKE, {"s3:prefix": "glue-temp/run=a/orders/"}),
         Use("s3:DeleteObject", f"{LAKE}/glue-temp/run=a/orders/fast/part-0.parquet"),
+        Use("s3:PutObject", f"{LAKE}/glue-temp/run=a/padded/b.csv.gz"),
         Use("s3:PutObject", RUN_FILE),
-        Use("s3:GetObject", ARCHIVED),
+        *each(["s3:GetObject"], [ARCHIVED, RUN_FILE, SET_ASIDE]),
+        Use("s3:ListBucket", LAKE, {"s3:prefix": "runs/"}),
         Use("s3:ListBucket", ARCHIVE, {"s3:prefix": "archived/run=x/"}),
     ],
     "ArchiveFunctionRole": [

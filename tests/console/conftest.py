@@ -1,0 +1,54 @@
+"""One shop for all of the console's tests: two deliveries, one failed run, hostile names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from console.data import Lake
+from console.places import on_endpoint
+from tests.console.world import Shop, order, orders
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+HOSTILE_FILE = f"orders/{HOSTILE}.csv"
+HOSTILE_CELL = "<script>alert(2)</script>{{ 3 * 3 }}"
+
+
+def deliver(shop: Shop, files: dict[str, bytes]) -> str:
+    """Uploads the files; returns the id of the run that took them."""
+    before = {one["name"] for one in shop.aws.executions()}
+    for path, body in files.items():
+        shop.aws.upload(path, body)
+    new = [one["name"] for one in shop.aws.wait_until_idle(120) if one["name"] not in before]
+    return new[-1]
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with Shop(tmp_path_factory.mktemp("lake")) as shop:
+        deliver(
+            shop,
+            {
+                "orders/2025-04-01.csv": orders(order(1), order(2), order(3, "abc")),
+                HOSTILE_FILE: orders(order(4), order(5, HOSTILE_CELL)),
+                "stock.csv": b"a,b\n1,2\n",
+            },
+        )
+        deliver(shop, {"orders/bad.csv": b"fail the run"})
+        shop.aws.client("s3").delete_object(
+            Bucket=shop.aws.name("RawBucket"), Key="land-folder/Data/orders/bad.csv"
+        )
+        deliver(shop, {"orders/2025-04-02.csv": orders(order(6, day=2), order(7, "abc", 2))})
+        yield shop
+
+
+@pytest.fixture(scope="session")
+def lake(shop: Shop) -> Lake:
+    return Lake(on_endpoint(shop.aws.endpoint))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path

@@ -1,0 +1,379 @@
+"""A small shop on a local AWS for the console's tests: the way from upload to run is the real one,
+the job is a double that keeps its promises to the state machine and the console in a second.
+
+It knows one rule: an order whose amount is `abc` is rejected, until a replay, by which time the
+rule has been relaxed. What it writes are Delta tables as the job declares them.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+import json
+import signal
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import write_deltalake
+
+from console.data import columns_of
+from local.athena import Result
+from local.aws import readers
+from local.aws.server import JobFailed, LocalAws, QueryFailed, Runners
+from local.aws.stepfunctions import Pace
+from tools.files import load_job
+
+STAMP = pa.timestamp("us", "UTC")
+TYPES = {
+    "STRING": pa.string(),
+    "BIGINT": pa.int64(),
+    "INT": pa.int32(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "DATE": pa.date32(),
+    "TIMESTAMP": STAMP,
+    "ARRAY<STRING>": pa.list_(pa.string()),
+    "MAP<STRING, STRING>": pa.map_(pa.string(), pa.string()),
+    "MAP<STRING, BIGINT>": pa.map_(pa.string(), pa.int64()),
+}
+OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+ORDERS_HEADER = "order_num,order_id,user_id,order_timestamp,total_amount,date"
+MACHINE = {
+    "StartAt": "RunGlueJob",
+    "States": {
+        "RunGlueJob": {
+            "Type": "Task",
+            "Resource": "arn:aws:states:::glue:startJobRun.sync",
+            "Parameters": {
+                "JobName": "Lakehouse",
+                "Arguments": {
+                    "--RUN_ID.$": "$$.Execution.Name",
+                    "--OPERATION.$": "States.JsonToString($$.Execution.Input)",
+                },
+            },
+            "ResultPath": None,
+            "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "HandleGlueJobFailure"}],
+            "Next": "Done",
+        },
+        "Done": {"Type": "Succeed"},
+        "HandleGlueJobFailure": {"Type": "Pass", "Next": "RunFailed"},
+        "RunFailed": {"Type": "Fail", "Error": "RunFailed", "Cause": "the job failed"},
+    },
+}
+Row = dict[str, Any]
+
+
+def order(number: int, amount: str = "10.0", day: int = 1) -> str:
+    """A line of a file of orders."""
+    return f"1,{number},7,2025-04-{day:02}T10:00:00,{amount},2025-04-{day:02}"
+
+
+def orders(*lines: str) -> bytes:
+    return "\n".join([ORDERS_HEADER, *lines, ""]).encode()
+
+
+def schema_of(ddl: str) -> pa.Schema:
+    """A declaration's columns as Arrow's."""
+    return pa.schema([(name, TYPES[kind.upper()]) for name, kind in columns_of(ddl)])
+
+
+class Shop:
+    """The local AWS with its job. `folder` holds the mirror of the lake, and what is kept."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.job, self.folder = load_job(), folder
+        declared = {table.name: table.ddl.replace("`", "") for table in self.job.TABLES}
+        records = (self.job.REJECTED_DDL, self.job.LEDGER_DDL, self.job.RUNS_DDL)
+        declared |= dict(zip(self.job.RECORD_TABLES, records, strict=True))
+        self.schemas = {name: schema_of(ddl) for name, ddl in declared.items()}
+        self.rows: dict[str, list[Row]] = {name: [] for name in self.schemas}
+        self.uploaded: set[str] = set()
+        self.hold = threading.Event()  # while it is clear, the job waits
+        self.hold.set()
+        self.pool = ProcessPoolExecutor(
+            2, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+        )
+        runners = Runners(glue_job=self.run, query=self.answer)
+        self.aws = LocalAws(
+            runners,
+            port=port,
+            pace=Pace(0.05, 0.1, 0.1),
+            batching_window=0.3,
+            change_definition=self.machine,
+        )
+
+    def __enter__(self) -> Shop:
+        self.aws.start()
+        self.commit()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.aws.stop()
+        self.pool.shutdown()
+
+    @staticmethod
+    def machine(definition: dict[str, Any]) -> None:
+        definition.clear()
+        definition.update(json.loads(json.dumps(MACHINE)))
+
+    # The lake -------------------------------------------------------------------------------------
+
+    def answer(self, sql: str, database: str) -> tuple[Any, ...]:
+        found: Result | str = self.pool.submit(
+            readers.query, self.aws.endpoint, sql, database
+        ).result()
+        if isinstance(found, str):
+            raise QueryFailed(found)
+        return found.names, found.text_rows(), found.types
+
+    def path_of(self, table: str) -> str:
+        below = "rejected" if table == "rejected_records" else "lakehouse-dwh"
+        return f"{below}/{table}"
+
+    def commit(self, tables: set[str] | None = None) -> None:
+        """Writes the tables, and their files into the lake."""
+        for name, schema in self.schemas.items():
+            if tables is None or name in tables:
+                data = pa.Table.from_pylist(self.rows[name], schema)
+                write_deltalake(self.folder / self.path_of(name), data, mode="overwrite")
+        self.copy()
+
+    def copy(self) -> None:
+        """New files of the mirror into the lake, logs last; new tables into the catalog."""
+        bucket, s3 = self.aws.name("LakeBucket"), self.aws.client("s3")
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: ("_delta_log" in path.parts, str(path))):
+            key = path.relative_to(self.folder).as_posix()
+            if key not in self.uploaded:
+                s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+                self.uploaded.add(key)
+        glue, database = self.aws.client("glue"), self.aws.name("Database")
+        known = {one["Name"] for one in glue.get_tables(DatabaseName=database)["TableList"]}
+        for name in set(self.schemas) - known:
+            place = f"s3://{bucket}/{self.path_of(name)}"
+            glue.create_table(
+                DatabaseName=database,
+                TableInput={
+                    "Name": name,
+                    "StorageDescriptor": {"Location": place},
+                    "Parameters": {"table_type": "DELTA"},
+                },
+            )
+
+    def put(self, run_id: str, name: str, text: str) -> None:
+        self.aws.client("s3").put_object(
+            Bucket=self.aws.name("LakeBucket"), Key=f"runs/{run_id}/{name}", Body=text.encode()
+        )
+
+    # The job --------------------------------------------------------------------------------------
+
+    def run(self, arguments: Mapping[str, str]) -> None:
+        """One run of the double."""
+        self.hold.wait(60)
+        run_id, asked = arguments["--RUN_ID"], json.loads(arguments["--OPERATION"])
+        if isinstance(asked, dict) and asked.get("operation"):
+            self.operate(run_id, asked)
+        else:
+            self.load(run_id)
+
+    def load(self, run_id: str) -> None:
+        s3, raw = self.aws.client("s3"), self.aws.name("RawBucket")
+        numbers = dict.fromkeys(("rows_read", "admitted", *OUTCOMES), 0)
+        reasons: dict[str, int] = {}
+        manifest = []
+        for key in self.aws.keys("RawBucket"):
+            path = key.removeprefix("land-folder/Data/")
+            got = s3.get_object(Bucket=raw, Key=key)
+            body, dataset = got["Body"].read(), self.job.dataset_of(path)
+            if b"fail the run" in body:
+                self.summary(run_id, {}, "FAILED", "JobError: the double was told to fail")
+                raise JobFailed("JobError: the double was told to fail")
+            file = {
+                "file_path": path,
+                "file_etag": got["ETag"].strip('"'),
+                "file_size": len(body),
+                "file_modified": got["LastModified"],
+            }
+            counts = self.take(run_id, dataset, file, body) if dataset == "orders" else {}
+            outcome = "loaded" if dataset == "orders" else "set_aside"
+            reason = None if dataset == "orders" else "unknown_dataset"
+            line = {**dict.fromkeys(("rows_read", *OUTCOMES), 0), **counts}
+            told = {"run_id": run_id, "dataset": dataset, "outcome": outcome, "reason": reason}
+            now = dt.datetime.now(dt.UTC)
+            self.rows["ingested_files"].append({**told, **file, **line, "ingested_at": now})
+            for name, value in counts.items():
+                numbers[name] += value
+            if counts.get("rejected"):
+                reasons["invalid_total_amount"] = counts["rejected"]
+            below = f"archived/run={run_id}/{path}"
+            s3.put_object(Bucket=self.aws.name("ArchiveBucket"), Key=below, Body=body)
+            s3.delete_object(Bucket=raw, Key=key)
+            manifest.append({"path": path, **told, "rows_read": line["rows_read"], "detail": None})
+        self.put(run_id, "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in manifest))
+        examples = [
+            {"reason": "invalid_total_amount"}
+            | {name: one[name] for name in ("dataset", "file_path", "line", "raw")}
+            for one in self.rows["rejected_records"]
+            if one["run_id"] == run_id
+        ]
+        self.record(run_id, "load", numbers, reasons, len(manifest), reject_examples=examples)
+
+    def take(self, run_id: str, dataset: str, file: Row, body: bytes) -> dict[str, int]:
+        """The rows of a file of orders, each into the table or among the rejected ones."""
+        lines = body.decode().splitlines()
+        counts = {"rows_read": len(lines) - 1, "inserted": 0, "rejected": 0}
+        for at, (text, one) in enumerate(
+            zip(lines[1:], csv.DictReader(io.StringIO(body.decode())), strict=True), 2
+        ):
+            if one["total_amount"].replace(".", "").isdigit():
+                self.rows["clean_orders"].append(typed(one, run_id))
+                counts["inserted"] += 1
+                continue
+            counts["rejected"] += 1
+            self.rows["rejected_records"].append(
+                {
+                    "run_id": run_id,
+                    "dataset": dataset,
+                    "status": "rejected",
+                    "reasons": ["invalid_total_amount"],
+                    "record_key": one["order_id"],
+                    **file,
+                    "line": at,
+                    "raw": text,
+                    "fields": list(one.items()),
+                }
+            )
+        return counts
+
+    def record(
+        self, run_id: str, kind: str, numbers: Row, reasons: Row, listed: int, **more: Any
+    ) -> None:
+        summary = self.summary(run_id, numbers, "SUCCEEDED", None, reasons, listed, **more)
+        now = dt.datetime.now(dt.UTC)
+        self.rows["etl_runs"].append(
+            {
+                "run_id": run_id,
+                "operation": kind,
+                "status": "SUCCEEDED",
+                "started_at": now,
+                "finished_at": now,
+                "summary": json.dumps(summary),
+                "table_versions": [("clean_orders", 1)],
+            }
+        )
+        self.commit()
+
+    def summary(
+        self,
+        run_id: str,
+        numbers: Row,
+        status: str,
+        error: str | None = None,
+        reasons: Row | None = None,
+        listed: int = 0,
+        **more: Any,
+    ) -> Row:
+        now = dt.datetime.now(dt.UTC).isoformat()
+        zero = {**dict.fromkeys(("rows_read", "admitted", *OUTCOMES), 0), "rejected_by_reason": {}}
+        table = {"version": 1, "schema_changed": False, "files_added": 1, "files_removed": 0}
+        summary = {
+            "schema_version": 1,
+            "run_id": run_id,
+            "status": status,
+            "error": error,
+            "started_at": now,
+            "finished_at": now,
+            "files": {"listed": listed, "set_aside_by_reason": {}},
+            "datasets": {
+                "products": zero,
+                "orders": {**zero, **numbers, "rejected_by_reason": reasons or {}},
+                "order_items": zero,
+            },
+            "tables": {
+                "clean_orders": {**table, "rows": len(self.rows["clean_orders"]), "dates": []}
+            },
+            "timings": {"discovered": 0.1},
+            **more,
+        }
+        self.put(run_id, "summary.json", json.dumps(summary))
+        return summary
+
+    # Operations -----------------------------------------------------------------------------------
+
+    def operate(self, run_id: str, asked: Row) -> None:
+        name, dry = asked["operation"], bool(asked.get("dry_run"))
+        if "refuse" in str(asked.get("sql", "")):
+            error = "the statement would leave two rows with the key 1: nothing was written"
+            self.summary(run_id, {}, "FAILED", error)
+            raise JobFailed(error)
+        acts = {"replay": self.replay, "rollback": self.rollback, "history": self.history}
+        told = acts.get(name, self.anything)(run_id, asked, dry)
+        operation = {"name": name, "author": asked["author"], "dry_run": dry, **told}
+        self.put(run_id, "operation.json", json.dumps(operation))
+        if dry or name == "history":
+            self.summary(run_id, {}, "SUCCEEDED", None, operation=operation)
+        else:
+            self.record(run_id, name, told["numbers"], {}, 0, operation=operation)
+
+    def anything(self, run_id: str, asked: Row, dry: bool) -> Row:
+        effect = {"clean_orders": {"rows_deleted": 1}}
+        return {
+            "text": f"{asked['operation']}: 1 row",
+            "plan": effect,
+            "effect": effect,
+            "numbers": {},
+        }
+
+    def replay(self, run_id: str, asked: Row, dry: bool) -> Row:
+        """Admits the rejected rows that are asked for: the rule is no longer so strict."""
+        places = {(one["file_path"], one["line"]) for one in asked.get("rows", [])}
+        chosen = [
+            one
+            for one in self.rows["rejected_records"]
+            if one["status"] == "rejected"
+            and (not places or (one["file_path"], one["line"]) in places)
+            and one["run_id"] in asked.get("runs", [one["run_id"]])
+        ]
+        count = len(chosen)
+        effect = {"clean_orders": {"rows_inserted": count}}
+        text = f"{count} rejected rows {'would be' if dry else 'were'} admitted."
+        if not dry:
+            for one in chosen:
+                one |= {"status": "admitted", "resolved_run_id": run_id}
+                fields = {**dict(one["fields"]), "total_amount": "0"}
+                self.rows["clean_orders"].append(typed(fields, run_id))
+        numbers = {"rows_read": count, "inserted": count}
+        return {"text": text, "plan": effect, "effect": effect, "numbers": numbers}
+
+    def rollback(self, run_id: str, asked: Row, dry: bool) -> Row:
+        gone = [one for one in self.rows["clean_orders"] if one["user_id"] == asked["undo"][:8]]
+        if not dry:
+            for name in ("ingested_files", "rejected_records"):
+                self.rows[name] = [r for r in self.rows[name] if r["run_id"] != asked["undo"]]
+            self.rows["clean_orders"] = [r for r in self.rows["clean_orders"] if r not in gone]
+        effect = {"clean_orders": {"rows_deleted": len(gone)}}
+        text = f"The tables {'would go' if dry else 'went'} back by one run."
+        return {"text": text, "plan": effect, "effect": effect, "numbers": {}}
+
+    def history(self, run_id: str, asked: Row, dry: bool) -> Row:
+        rows = [{"version": "1", "file_path": "orders/a.csv", "line": 2, "why": "the only one"}]
+        return {"text": "One version.", "plan": {}, "effect": {}, "rows": rows}
+
+
+def typed(one: Mapping[str, str], run_id: str) -> Row:
+    """An order's values; the customer tells which run brought it."""
+    when = dt.datetime.fromisoformat(one["order_timestamp"]).replace(tzinfo=dt.UTC)
+    return {
+        "order_num": one["order_num"],
+        "order_id": one["order_id"],
+        "user_id": run_id[:8],
+        "order_timestamp": when,
+        "total_amount": float(one["total_amount"]),
+        "date": dt.date.fromisoformat(one["date"]),
+    }
