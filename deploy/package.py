@@ -76,7 +76,8 @@ def zipped(folder: Path, within: str = "") -> bytes:
 def package(bucket: str, path: Path = ROOT / "template.yaml") -> Package:
     """The template at a path, packaged for a bucket; nothing is uploaded yet."""
     document = copy.deepcopy(dict(Template.load(path).document))
-    return Package(bucket, document, tuple(_artifacts(document, bucket, path.parent)))
+    artifacts = dict.fromkeys(_artifacts(document, bucket, path.parent))  # one may be named twice
+    return Package(bucket, document, tuple(artifacts))
 
 
 def _artifacts(document: dict[str, Any], bucket: str, root: Path) -> Iterator[Artifact]:

@@ -225,16 +225,22 @@ def told(outcome: Outcome) -> str:
 
 
 def _object(value: Mapping[str, Any]) -> str:
-    """Objects by name (one a table, say) as rows, all else a line each."""
-    rows = [
-        {"": name, **inner} for name, inner in value.items() if inner and isinstance(inner, dict)
-    ]
-    lines = [
-        f"  {name}: {_cell(inner)}"
-        for name, inner in value.items()
-        if not (inner and isinstance(inner, dict))
-    ]
-    return "\n".join([*lines, *([table(rows)] if rows else [])])
+    """Numbers and words a line each; objects by name as rows, and so the objects in `tables` or
+    another one that holds nothing but objects."""
+    objects = {name: inner for name, inner in value.items() if inner and isinstance(inner, dict)}
+    nested = {
+        name: inner
+        for name, inner in objects.items()
+        if all(isinstance(one, dict) for one in inner.values())
+    }
+    rows = {name: inner for name, inner in objects.items() if name not in nested}
+    lines = [f"  {name}: {_cell(inner)}" for name, inner in value.items() if name not in objects]
+    parts = [*lines, *([_by_name("", rows)] if rows else [])]
+    return "\n".join([*parts, *(_by_name(name, inner) for name, inner in nested.items())])
+
+
+def _by_name(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    return table([{title: name, **row} for name, row in rows.items()])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -204,18 +204,35 @@ def _operation(operation: Mapping[str, Any]) -> str:
 
 
 def _object(value: Mapping[str, Any]) -> str:
-    """Objects by name (one a table, say) as rows of a table, all else by name and value."""
-    rows = {name: inner for name, inner in value.items() if isinstance(inner, Mapping) and inner}
-    plain = {name: inner for name, inner in value.items() if name not in rows}
+    """Numbers and words by name; objects by name as rows of a table, and so the objects in `tables`
+    or another one that holds nothing but objects."""
+    objects = {name: inner for name, inner in value.items() if isinstance(inner, Mapping) and inner}
+    nested = {
+        name: inner
+        for name, inner in objects.items()
+        if all(isinstance(one, Mapping) for one in inner.values())
+    }
+    rows = {name: inner for name, inner in objects.items() if name not in nested}
+    simple = "".join(
+        _row([escape(name), _value(inner)], [])
+        for name, inner in value.items()
+        if name not in objects
+    )
+    return (
+        (_table(["", ""], simple, "", []) if simple else "")
+        + (_by_name("", rows) if rows else "")
+        + "".join(_by_name(name, inner) for name, inner in nested.items())
+    )
+
+
+def _by_name(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Objects with the same fields, or others, as a table."""
     names = list(dict.fromkeys(str(name) for row in rows.values() for name in row))
     body = "".join(
         _row([f"<code>{escape(name)}</code>", *(_value(row.get(column)) for column in names)], [])
         for name, row in rows.items()
     )
-    simple = "".join(_row([escape(name), _value(inner)], []) for name, inner in plain.items())
-    return (_table(["", ""], simple, "", []) if simple else "") + (
-        _table(["", *(name.replace("_", " ") for name in names)], body, "", []) if body else ""
-    )
+    return _table([title, *(name.replace("_", " ") for name in names)], body, "", [])
 
 
 def _value(value: Any) -> str:

@@ -272,7 +272,7 @@ def test_what_is_uploaded_already_is_not_uploaded_again(
     assert main(["up"]) == 0
     capsys.readouterr()
     assert main(["up"]) == 0
-    assert "0 of 5 files were new" in capsys.readouterr().out
+    assert "0 of 7 files were new" in capsys.readouterr().out
 
 
 def test_a_plan_changes_nothing(aws: Any) -> None:

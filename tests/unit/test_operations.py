@@ -211,6 +211,17 @@ def test_an_answer_is_text_and_tables() -> None:
     ]
 
 
+def test_tables_by_name_are_rows_of_a_table() -> None:
+    plan = {"files": 3, "tables": {"clean_orders": {"from": 7, "to": 5}}}
+    assert operations.told(Outcome("r", None, {"plan": plan})).splitlines() == [
+        "plan",
+        "  files: 3",
+        "tables        from  to",
+        "------------  ----  --",
+        "clean_orders  7     5",
+    ]
+
+
 def test_an_answer_for_programs_is_the_file_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert operations.show(Outcome("r", None, RESULT), True, print, operate.complain) == 0
     assert json.loads(capsys.readouterr().out) == RESULT

@@ -288,6 +288,8 @@ def test_the_page_of_an_operation_has_its_text_and_its_plan_and_no_rows() -> Non
     assert "run-4, run-5" in text and "1,200" in text
     assert "Where every row went" not in text and "rows read" not in text
     assert "Tables after the run" in text
+    nested = page(operation={**OPERATION, "effect": {"tables": {"clean_orders": {"rows": -1200}}}})
+    assert ">tables</th>" in nested and "-1,200" in nested
     assert "nothing was changed" in page(operation={**OPERATION, "dry_run": True})
 
 
