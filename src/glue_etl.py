@@ -274,6 +274,7 @@ HEAD_BYTES = 1 << 16  # what is read of a file to find its header
 MAX_DATES = 400  # literals in a condition that prunes files
 TEXT_LIMIT = 500  # characters of a text in the summary, which the state machine reads whole
 SUMMARY_SPANS = 500  # spans of touched days that the summary names
+EXAMPLE_BYTES = 80_000  # of rejected rows in the summary
 MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
 
 
@@ -2665,16 +2666,28 @@ def count_reasons(rows: DataFrame) -> Published:
     for group in groups:
         if group["status"] == REJECTED:
             reasons.setdefault(group["dataset"], {})[group["reason"]] = group["rows"]
-    examples = tuple(
+    examples = [
         {
             "dataset": group["dataset"],
             "reason": group["reason"],
             "rows": group["rows"],
-            **group["first"].asDict(),
+            "file_path": group["first"]["file_path"][:TEXT_LIMIT],
+            "line": group["first"]["line"],
+            "raw": group["first"]["raw"],
         }
         for group in groups
-    )
-    return Published(reasons, examples)
+    ]
+    return Published(reasons, shown_examples(examples))
+
+
+def shown_examples(examples: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The examples of the commonest reasons, in their order, as many as EXAMPLE_BYTES hold."""
+    common, left = set(), EXAMPLE_BYTES
+    for place, one in sorted(enumerate(examples), key=lambda pair: -pair[1]["rows"]):
+        left -= len(json.dumps(one, ensure_ascii=False).encode("utf-8"))
+        if left >= 0:
+            common.add(place)
+    return tuple(one for place, one in enumerate(examples) if place in common)
 
 
 # -- the tables ------------------------------------------------------------------------------------

@@ -118,10 +118,24 @@ def test_a_hundred_thousand_files_and_days_fit_into_the_summary() -> None:
         arguments, timed, files, "FAILED", job.cause_of(ValueError("x" * 100_000))
     )
     worst = {"dates": job._days(data_files(range(0, 1000, 2)))}
-    made["tables"] = dict.fromkeys((f"table_{n}" for n in range(6)), worst)
-    text = json.dumps(made, indent=1)
+    by_day = [table for table in job.TABLES if table.partition]
+    made["tables"] = {table.name: worst for table in by_day}
+    examples = [
+        {
+            "dataset": "orders",
+            "reason": f"reason_{n}",
+            "rows": n,
+            "file_path": "\U0001f4e6" * job.TEXT_LIMIT,
+            "line": n,
+            "raw": "\U0001f4e6" * job.TEXT_LIMIT,
+        }
+        for n in range(100_000)
+    ]
+    made["reject_examples"] = shown = job.shown_examples(examples)
+    text = json.dumps(made, indent=1, ensure_ascii=False)
     assert sum(made["files"]["set_aside_by_reason"].values()) == 100_000
-    assert len(text) < 200_000 - 6 * 500 * 2  # examples: tests/spark
+    assert [one["rows"] for one in shown] == list(range(100_000 - len(shown), 100_000))
+    assert len(text.encode("utf-8")) < 200_000
 
 
 def test_a_file_that_cannot_be_read_is_not_counted_as_set_aside() -> None:
