@@ -15,7 +15,7 @@ import datetime as dt
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from moto.athena.models import Execution as Query
 from moto.athena.models import athena_backends
@@ -24,8 +24,7 @@ from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.backend.execution import Execution
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-if TYPE_CHECKING:
-    from local.aws.server import LocalAws
+from tools.template import Template
 
 FORMAT = 1  # of state.json
 QUERIES = 500  # so many of the newest are kept
@@ -42,10 +41,21 @@ class PastExecution(Execution):
         return {"events": self.events}
 
 
+class Aws(Protocol):
+    """What is asked of the local AWS."""
+
+    template: Template
+    region: str
+
+    def name(self, logical_id: str) -> str: ...
+
+    def client(self, service: str) -> Any: ...
+
+
 class Kept:
     """The folder of one local AWS."""
 
-    def __init__(self, aws: LocalAws, folder: Path) -> None:
+    def __init__(self, aws: Aws, folder: Path) -> None:
         self.aws, self.folder = aws, folder
         self._hashes: dict[tuple[str, str, str], str] = {}  # bucket, key, version -> SHA-256
 
