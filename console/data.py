@@ -523,8 +523,9 @@ class Lake:
         """A page of rejected and parked rows: by file and line, `reasons` a list and `fields` a
         mapping, which is None where the row has not the header's number of fields."""
         answer = self.ask(
-            f"SELECT {REJECT_COLUMNS} FROM rejected_records WHERE {filters.where()} "
-            f"ORDER BY file_path, line, file_etag OFFSET {offset} LIMIT {limit}"
+            f"SELECT {REJECT_COLUMNS} FROM (SELECT * FROM rejected_records WHERE {filters.where()} "
+            f"ORDER BY file_path, line, file_etag OFFSET {offset} LIMIT {limit}) "
+            "ORDER BY file_path, line, file_etag"  # what is costly only for the page's rows
         )
         return [
             {

@@ -119,11 +119,10 @@ def _life(life: Life, path: str, line: int) -> None:
     if not life.versions and not life.places:
         look.empty("No run has taken a file of this path, and none lies in the raw zone.")
         return
-    with div("grid2"):
-        with look.card("Its versions", "a version is path, content and size"):
-            _versions(life.versions)
-        with look.card("Where it is now"):
-            _places(life.places)
+    with look.card("Its versions", "a version is path, content and size"):
+        _versions(life.versions)
+    with look.card("Where it is now"):
+        _places(life.places)
     if life.lines:
         first = max(min(line - CONTEXT, len(life.lines) - LINES), 1)
         last = min(first + LINES - 1, len(life.lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,11 @@ def show(console: look.Console, filters: Filters, offset: int) -> None:
     lake = console.lake
 
     def read() -> Listed:
-        return Listed(
-            lake.rejects(filters, offset, PAGE), lake.count_rejects(filters), lake.reject_choices()
-        )
+        with ThreadPoolExecutor(3) as pool:
+            rows = pool.submit(lake.rejects, filters, offset, PAGE)
+            total = pool.submit(lake.count_rejects, filters)
+            choices = pool.submit(lake.reject_choices)
+            return Listed(rows.result(), total.result(), choices.result())
 
     with look.frame(console, "Rejects", "/rejects"):
         look.heading("Rejects", "Rows that are in no table: their raw text, place and all reasons.")

@@ -219,7 +219,7 @@ class Shop:
         examples = [
             {"reason": "invalid_total_amount"}
             | {name: one[name] for name in ("dataset", "file_path", "line", "raw")}
-            for one in self.rows["rejected_records"]
+            for one in reversed(self.rows["rejected_records"])
             if one["run_id"] == run_id
         ]
         self.record(run_id, "load", numbers, reasons, len(manifest), reject_examples=examples)

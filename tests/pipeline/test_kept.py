@@ -126,7 +126,9 @@ def test_an_execution_that_was_cut_off_is_kept_as_aborted(tmp_path: Path) -> Non
         assert aws.describe(arn)["status"] == "ABORTED"
 
 
-def test_a_save_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_save_that_was_cut_off_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with start(tmp_path) as aws:
         fill(aws)
         aws.save()
@@ -134,13 +136,12 @@ def test_a_save_that_was_cut_off_leaves_the_one_before(tmp_path: Path) -> None:
         aws.client("s3").put_object(Bucket=aws.name("LakeBucket"), Key="later", Body=b"x")
         assert aws.kept
 
-        def killed(name: str, value: object) -> None:
+        def killed(name: str, value: Any) -> None:
             raise KeyboardInterrupt
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(aws.kept, "_write", killed)
-            with pytest.raises(KeyboardInterrupt):
-                aws.save()
+        monkeypatch.setattr(aws.kept, "_write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            aws.save()
         aws.kept = None
     with start(tmp_path) as aws:
         assert objects(aws, "LakeBucket") == before
