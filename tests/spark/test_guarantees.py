@@ -584,7 +584,7 @@ def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, loaded_once: Path, s
 
 def test_a_rejected_row_of_300_kb_is_kept_whole_and_cut_in_the_summary(lake: Lake) -> None:
     long = ORDERS + order("o1", amount="x" * 300_000)
-    summary = lake.run({"orders/1.csv": long})
+    summary = lake.run([csv_file("orders/1.csv", long, 1)])
     check_equation(summary)
     (kept,) = [row.raw for row in lake.records() if row.status == "rejected"]
     assert kept == long.splitlines()[1]
