@@ -105,7 +105,7 @@ class _Page:
         picture = await asyncio.to_thread(read, self.console, self.asked)
         self._draw(picture)
         if picture.run is not None and picture.run.running:
-            with self.live.parent_slot.parent:  # type: ignore[union-attr]
+            with self.live.parent_slot.parent:
                 self.timer = ui.timer(LOOK_AGAIN, self._again)
 
     async def _again(self) -> None:

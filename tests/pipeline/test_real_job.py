@@ -60,6 +60,18 @@ class Shop:
         """One execution by the sweep, and the messages that it sent."""
         return self.aws.wait_for(self.aws.sweep(), 600), self.aws.messages()
 
+    def start(self, **asked: Any) -> str:
+        """Starts an execution with this input, as the commands for operations do."""
+        return self.aws.client("stepfunctions").start_execution(
+            stateMachineArn=self.aws.name("StateMachine"), input=json.dumps(asked)
+        )["executionArn"]
+
+    def operate(self, **asked: Any) -> tuple[str, dict[str, str]]:
+        """One operation; its status, and the message that it sent."""
+        status = self.aws.wait_for(self.start(author="Ann", **asked), 600)["status"]
+        (message,) = self.aws.messages()
+        return status, message
+
     def assert_succeeds(self) -> None:
         execution, messages = self.run()
         assert execution["status"] == "SUCCEEDED", execution
@@ -345,6 +357,61 @@ def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with
 
 
 # A storm ------------------------------------------------------------------------------------------
+
+
+SET_AMOUNT = "UPDATE clean_orders SET total_amount = 7 WHERE order_id = 'o1'"
+
+
+@pytest.mark.slow
+def test_operations_correct_undo_and_replay_through_the_state_machine(shop: Shop) -> None:
+    shop.assert_succeeds()
+    first = shop.aws.executions()[-1]["name"]
+
+    status, message = shop.operate(operation="sql", sql=SET_AMOUNT)
+    assert (status, message["subject"]) == ("SUCCEEDED", "Delta Lake Operation Succeed")
+    assert "clean_orders: rows: 1 updated." in message["message"]
+    assert shop.orders() == ["o1 7.0", "o2 5.0"]
+
+    status, message = shop.operate(operation="sql", sql="DELETE FROM clean_orders")
+    assert (status, message["subject"]) == ("FAILED", "Operation Failure Alert")
+    assert "clean_orders_items refers to order_id 'o1'" in message["message"]
+    assert shop.orders() == ["o1 7.0", "o2 5.0"]
+
+    status, message = shop.operate(operation="rollback", to=first)
+    assert status == "SUCCEEDED" and f"the state after {first}" in message["message"]
+    assert shop.orders() == ["o1 5.0", "o2 5.0"]
+
+    why = {"discard": True, "why": "a test", "statuses": ["rejected"]}
+    status, message = shop.operate(operation="replay", **why)
+    assert status == "SUCCEEDED", message
+    assert sorted(shop.column("SELECT status FROM rejected_records")) == ["discarded", "parked"]
+    runs = shop.column("SELECT operation FROM etl_runs ORDER BY finished_at")
+    assert runs == ["load", "sql", "rollback", "replay"]
+    reports = [key for key in shop.aws.keys("LakeBucket", "runs/") if key.endswith("report.html")]
+    assert len(reports) == 5, "a page for each, the refused one too"
+
+
+@pytest.mark.slow
+def test_a_load_a_correction_and_a_rollback_at_once_end_as_if_one_after_another(
+    shop: Shop,
+) -> None:
+    shop.assert_succeeds()
+    first = shop.aws.executions()[-1]["name"]
+    shop.upload("orders/2.csv", ORDERS, order("o9"))
+    together = [
+        shop.aws.sweep(),
+        shop.start(operation="sql", sql=SET_AMOUNT),
+        shop.start(operation="rollback", to=first),
+    ]
+    assert {shop.aws.wait_for(one, 900)["status"] for one in together} == {"SUCCEEDED"}
+    before = ["o1 5.0", "o2 5.0"]
+    corrected = ["o1 7.0", "o2 5.0"]
+    assert shop.orders() in (before, corrected, [*before, "o9 5.0"], [*corrected, "o9 5.0"])
+    items = ["i1", "i9"] if "o9 5.0" in shop.orders() else ["i1"]  # i9 waited for the order o9
+    assert shop.column("SELECT id FROM clean_orders_items ORDER BY 1") == items
+    assert shop.raw() == [] and "orders/2.csv" in shop.archived()
+    runs = shop.column("SELECT operation FROM etl_runs")
+    assert sorted(filter(None, runs)) == ["load", "load", "rollback", "sql"]
 
 
 @pytest.mark.slow
