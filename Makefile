@@ -5,13 +5,14 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE = 1
 
 
-.PHONY: help run up console test-console bench-console images test test-fast test-glue51 conformance lint bench validate bootstrap deploy operate destroy smoke clean
+.PHONY: help run up console test-console bench-console images test test-fast test-long test-glue51 conformance lint bench validate bootstrap deploy operate destroy smoke clean
 help:
 	@echo "make run     two deliveries of sample data go the whole way, from upload to query"
 	@echo "make up      the same, kept running, with the console in a browser (PORT=5000, FRESH=1 begins empty)"
 	@echo "make console the console for a deployed environment (ENV=prod; OPERATE=1 lets it change data)"
-	@echo "make test    lint and all tests"
+	@echo "make test    lint and all tests but the long ones"
 	@echo "make lint    flake8, ruff's rules and format, mypy"
+	@echo "make test-long  what takes minutes a test: operations killed at each commit point, in random schedules, over ten deliveries"
 	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make test-console  the tests of the console, in Chromium; make bench-console  how long its pages take"
@@ -68,11 +69,15 @@ lint: $(VENV)/.ready
 PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance tests/console
 test: lint $(VENV)/.console-ready
 	@$(PY) -m local jars
-	@$(PY) $(PYTEST)
+	@$(PY) $(PYTEST) -m "not long"
+
+test-long: $(VENV)/.console-ready
+	@$(PY) -m local jars
+	@$(PY) -m pytest tests/spark -m long
 
 test-fast: lint $(VENV)/.console-ready
 	@$(PY) -m local jars
-	@$(PY) $(PYTEST) -m "not slow"
+	@$(PY) $(PYTEST) -m "not slow and not long"
 
 conformance: $(VENV)/.ready
 	@$(PY) -m tests.conformance.record
@@ -100,7 +105,7 @@ $(VENV51)/.ready: requirements.txt requirements-glue51.txt
 
 test-glue51: $(VENV51)/.ready
 	@$(VENV51)/bin/python -m local jars
-	@$(VENV51)/bin/python $(PYTEST)
+	@$(VENV51)/bin/python $(PYTEST) -m "not long"
 
 # The checkers need an environment of their own as well: checkov pins an older boto3
 CHECKS := .venv-checks

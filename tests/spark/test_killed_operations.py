@@ -199,7 +199,7 @@ def check_killed(
         assert kept == int(stands and operation == "sql")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name, step", CASES, ids=[f"{name}, {step}" for name, step in CASES])
 def test_a_killed_operation_is_finished_or_taken_back_by_who_comes_next(
     job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
@@ -210,7 +210,7 @@ def test_a_killed_operation_is_finished_or_taken_back_by_who_comes_next(
 HARD = [("rollback", "restored clean_orders"), ("correction", "committed clean_orders")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name, step", HARD, ids=[name for name, _ in HARD])
 def test_a_sigkill_leaves_what_the_tests_above_stop_at(
     job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str

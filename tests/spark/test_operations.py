@@ -43,6 +43,7 @@ def deliveries() -> list[list[RawFile]]:
     ]
 
 
+@pytest.mark.long
 def test_a_rollback_to_each_earlier_run_is_the_state_of_that_time_and_replay_brings_all_back(
     lake: OperatedLake,
 ) -> None:

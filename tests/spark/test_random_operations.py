@@ -179,7 +179,7 @@ class Play:
         }, step
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sequence", range(SEQUENCES))
 def test_random_operations_end_in_the_tables_of_the_model(
     job: ModuleType, spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sequence: int
