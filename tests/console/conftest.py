@@ -25,7 +25,7 @@ def deliver(shop: Shop, files: dict[str, bytes]) -> str:
     return new[-1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with Shop(tmp_path_factory.mktemp("lake")) as shop:
         deliver(
@@ -44,7 +44,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield shop
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lake(shop: Shop) -> Lake:
     return Lake(on_endpoint(shop.aws.endpoint))
 
