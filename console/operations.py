@@ -21,7 +21,6 @@ from console.data import ENDED_BADLY, Lake, causes, job
 NAMES = ("sql", "rollback", "replay", "optimize", "vacuum", "history")
 READS = ("history",)  # allowed where nothing may be changed
 PATIENCE = 1800.0  # seconds
-WRITES = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)*(INSERT|UPDATE|DELETE|MERGE)\b", re.I | re.S)
 UPLOAD_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,900}\Z")
 
 
@@ -40,11 +39,6 @@ class Outcome:
     plan: Mapping[str, Any] = field(default_factory=dict)
     effect: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)  # operation.json
-
-
-def changes_data(sql: str) -> bool:
-    """Whether a statement is one that Athena refuses and the operation `sql` takes."""
-    return WRITES.match(sql) is not None
 
 
 def dataset_of(path: str) -> str | None:

@@ -259,7 +259,8 @@ RUNS_DDL = (
     "finished_at TIMESTAMP, summary STRING, table_versions MAP<STRING, BIGINT>"
 )
 RECORD_TABLES = ("rejected_records", "ingested_files", "etl_runs")
-ROW_IDENTITY = ["file_path", "file_etag", "file_size", "line"]  # of a row in rejected_records
+FILE_IDENTITY = FILE_COLUMNS[:3]
+ROW_IDENTITY = [*FILE_IDENTITY, "line"]  # of a row in rejected_records
 
 TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.autoOptimize.optimizeWrite": "true",
@@ -413,6 +414,20 @@ def all_of(conditions: Iterable[SparkColumn]) -> SparkColumn:
 def text_map(texts: Mapping[str, SparkColumn]) -> SparkColumn:
     """A MAP of texts by column name."""
     return F.create_map(*[part for name, text in texts.items() for part in (F.lit(name), text)])
+
+
+def fields_of(table: Table) -> list[SparkColumn]:
+    """The table's columns from the texts in `fields`; NULL where a text is no value."""
+    return [
+        try_cast(F.col("fields").getItem(column.name), column.type).alias(column.name)
+        for column in table.columns
+    ]
+
+
+def texts_of(table: Table, row: str = "") -> SparkColumn:
+    """The table's columns as the texts that `fields` has; `row` is `struct.` where they stand in
+    one."""
+    return text_map({name: F.col(f"{row}{name}").cast("string") for name in table.column_names})
 
 
 def keep_values(rows: DataFrame, table: Table, where: SparkColumn) -> DataFrame:
@@ -963,8 +978,7 @@ def known_files(
     if whole or ids <= found:
         return found & ids
     ledger = session().read.format("delta").load(path)
-    columns = ("file_path", "file_etag", "file_size", "outcome")
-    rows = ledger.select(*columns).distinct().toLocalIterator()
+    rows = ledger.select(*FILE_IDENTITY, "outcome").distinct().toLocalIterator()
     epoch = dt.datetime.fromtimestamp(0, dt.UTC)
     return ids & {
         RawFile(StoredObject(path, etag, size, epoch), outcome=outcome).id
@@ -1242,6 +1256,22 @@ def local_frame(spark: SparkSession, rows: Sequence[Mapping[str, Any]], ddl: str
     return frame if rows else frame.where(F.lit(False))
 
 
+@contextmanager
+def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """Spark's settings as given, and as they were afterwards."""
+    before = {name: spark.conf.get(name, None) for name in values}
+    for name, value in values.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                spark.conf.unset(name)
+            else:
+                spark.conf.set(name, old)
+
+
 @dataclass(frozen=True)
 class LakeTable:
     """A Delta table as the run finds it: its version (-1 for none) and its rows at that version."""
@@ -1279,24 +1309,19 @@ class LakeTable:
 
     def append_nothing(self, ddl: str, stamp: str) -> None:
         """A commit without rows, for what its stamp says."""
-        skip = "spark.databricks.delta.skipRecordingEmptyCommits"
-        self.spark.conf.set(skip, "false")
-        try:
+        with settings(self.spark, {"spark.databricks.delta.skipRecordingEmptyCommits": "false"}):
             self.append_records([], ddl, stamp)
-        finally:
-            self.spark.conf.unset(skip)
 
     def merge(self, rows: DataFrame, condition: str, clauses: str, stamp: str) -> None:
         """MERGE rows (alias s) into the table (alias t) by SQL, in one commit."""
         rows.createOrReplaceTempView("lakehouse_merge_source")
-        self.spark.conf.set(COMMIT_STAMP, stamp)
         try:
-            self.spark.sql(
-                f"MERGE INTO delta.`{self.path}` t USING lakehouse_merge_source s "
-                f"ON {condition} {clauses}"
-            )
+            with settings(self.spark, {COMMIT_STAMP: stamp}):
+                self.spark.sql(
+                    f"MERGE INTO delta.`{self.path}` t USING lakehouse_merge_source s "
+                    f"ON {condition} {clauses}"
+                )
         finally:
-            self.spark.conf.unset(COMMIT_STAMP)
             self.spark.catalog.dropTempView("lakehouse_merge_source")
 
     def go_back(self, version: int) -> None:
@@ -1548,16 +1573,16 @@ class Staged:
 def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
     """Read every file to load once; leave out those that changed, or are bad as a whole."""
     large = sum(raw.stored.text_bytes for raw in found.to_load) > LARGE_BYTES
+    paths = readable_paths(arguments, found.to_load)
 
     def stage_table(table: Table) -> StagedDataset:
         path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
-        files = [raw for raw in found.to_load if raw.dataset == table.dataset]
+        files = {place: raw for place, raw in paths.items() if raw.dataset == table.dataset}
         empty = StagedDataset(table, Scratch(spark, path, large and bool(files)))
-        return stage_files(empty, readable_paths(arguments, files)) if files else empty
+        return stage_files(empty, files) if files else empty
 
     datasets = map_concurrently(stage_table, TABLES)
-    store = storage(arguments.raw_path)
-    gone = set() if found.archived else changed_files(store, found.to_load)
+    gone = set() if found.archived else changed_files(arguments, found.to_load)
     judged: dict[str, RawFile] = {}
     for dataset in datasets:
         judged |= judge_content(dataset, arguments.max_rejected_percent)
@@ -1613,9 +1638,9 @@ def _mark_changed(raw: RawFile) -> RawFile:
     return replace(raw, outcome="changed", detail=f"{raw.stored.name}: {detail}")
 
 
-def changed_files(store: Storage, raws: Iterable[RawFile]) -> set[str]:
+def changed_files(arguments: JobArguments, raws: Iterable[RawFile]) -> set[str]:
     """Ids of files that are no longer what was listed."""
-    now = {stored.path: stored for stored in store.list()}
+    now = {stored.path: stored for stored in storage(arguments.raw_path).list()}
 
     def same(raw: RawFile) -> bool:
         other = now.get(raw.stored.path)
@@ -1630,17 +1655,19 @@ def changed_files(store: Storage, raws: Iterable[RawFile]) -> set[str]:
 # -- lines -----------------------------------------------------------------------------------------
 def readable_paths(arguments: JobArguments, files: Sequence[RawFile]) -> dict[str, RawFile]:
     """The files by the path that Spark reads; padded ones are packed again in the scratch."""
-    raw, scratch = storage(arguments.raw_path), storage(arguments.scratch_path)
-    paths = {}
-    for file in files:
-        path = arguments.raw_path + file.stored.path
-        if file.padded:
-            copy = f"run={arguments.run_id}/padded/{file.id}.csv.gz"
-            with closing(raw.chunks(file.stored.path)) as chunks:
-                scratch.write(copy, gzip.compress(b"".join(GzipText(chunks)), 1))
-            path = arguments.scratch_path + copy
-        paths[path] = file
-    return paths
+    return {
+        repacked(arguments, raw) if raw.padded else arguments.raw_path + raw.stored.path: raw
+        for raw in files
+    }
+
+
+def repacked(arguments: JobArguments, raw: RawFile) -> str:
+    """The path of a copy of a gzip file in the scratch, without the zeros behind its end."""
+    path = f"run={arguments.run_id}/padded/{raw.id}.csv.gz"
+    with closing(storage(arguments.raw_path).chunks(raw.stored.path)) as chunks:
+        packed = gzip.compress(b"".join(GzipText(chunks)), 1)
+    storage(arguments.scratch_path).write(path, packed)
+    return arguments.scratch_path + path
 
 
 def stage_files(empty: StagedDataset, files: Mapping[str, RawFile]) -> StagedDataset:
@@ -2112,11 +2139,17 @@ class Resolved:
 
 def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
     """Every dataset's outcomes, parents first; raises ConservationError where a row is lost."""
-    parked = parked_rows(staged, lake["rejected_records"])
+    return resolve_datasets(staged.datasets, lake, parked_rows(staged, lake["rejected_records"]))
+
+
+def resolve_datasets(
+    datasets: Mapping[str, StagedDataset], lake: Lake, parked: DataFrame | None
+) -> dict[str, Resolved]:
+    """The same, given the rows that wait for a parent."""
     done: dict[str, Resolved] = {}
 
     def resolve_table(table: Table) -> Resolved:
-        return resolve_dataset(staged.datasets[table.dataset], lake, parked, done)
+        return resolve_dataset(datasets[table.dataset], lake, parked, done)
 
     while len(done) < len(TABLES):
         left = [table for table in TABLES if table.dataset not in done]
@@ -2218,10 +2251,7 @@ def late_rows(
         F.lit(True).alias("_late"),
         source.cast(SOURCE_DDL).alias("_source"),
         F.lit(False).alias("_replayed"),
-        *[
-            try_cast(F.col("fields").getItem(column.name), column.type).alias(column.name)
-            for column in table.columns
-        ],
+        *fields_of(table),
     )
     arrivals = {table.key: staged.valid_values.select(table.key)}
     for parent in table.parents:
@@ -2590,12 +2620,15 @@ def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
         again = headers.where("_nth > 1").withColumns(told)
         frames.append(reject_rows(again, resolved, run_id, REJECTED))
     if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
-        texts = {name: F.col(name).cast("string") for name in table.column_names}
         waiting = resolved.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-        reasons = F.transform("_lacks", lambda one: F.substring_index(one, ":", 1))
-        waiting = waiting.withColumns({"_fields": text_map(texts), "_reasons": reasons})
+        waiting = waiting.withColumns({"_fields": texts_of(table), "_reasons": reasons_to_wait()})
         frames.append(reject_rows(waiting, resolved, run_id, PARKED))
     return frames
+
+
+def reasons_to_wait() -> SparkColumn:
+    """The reasons in _lacks, without the keys of the parents."""
+    return F.transform("_lacks", lambda one: F.substring_index(one, ":", 1))
 
 
 def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -> DataFrame:
@@ -3032,11 +3065,8 @@ def finish_killed_operation(arguments: JobArguments, session: Callable[[], Spark
         tables[name].go_back(intent["to"][name])
         progress(f"restored {name}")
 
-    spark.conf.set(COMMIT_STAMP, json.dumps({"run_id": intent["run_id"]}))
-    try:
+    with settings(spark, {COMMIT_STAMP: json.dumps({"run_id": intent["run_id"]})}):
         map_concurrently(go_back, tables)
-    finally:
-        spark.conf.unset(COMMIT_STAMP)
     if rollback:
         finish_rollback(arguments, spark, intent)
         return

@@ -343,23 +343,6 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-@contextmanager
-def settings(spark: SparkSession, **values: str) -> Iterator[None]:
-    """Spark's settings as given, and as they were afterwards; `_` stands for `.`."""
-    names = {name: name.replace("_", ".") for name in values}
-    before = {name: spark.conf.get(name, None) for name in names.values()}
-    for name, dotted in names.items():
-        spark.conf.set(dotted, values[name])
-    try:
-        yield
-    finally:
-        for dotted, value in before.items():
-            if value is None:
-                spark.conf.unset(dotted)
-            else:
-                spark.conf.set(dotted, value)
-
-
 # --------------------------------------------------------------------------------------------------
 # The intent
 # --------------------------------------------------------------------------------------------------
@@ -713,7 +696,7 @@ def changes_of(
     """
     spark = work.spark
     spark.sql(f"CREATE TABLE delta.`{candidate}` SHALLOW CLONE delta.`{paths[table.name]}`")
-    with settings(spark, spark_sql_ansi_enabled="true"):  # a value that does not fit is an error
+    with etl.settings(spark, {"spark.sql.ansi.enabled": "true"}):  # what does not fit is an error
         spark.sql(statement.text({**paths, table.name: candidate}))
     before = work.frame(table.name).select(table.column_names)
     after = spark.read.format("delta").load(candidate).select(table.column_names)
@@ -838,7 +821,7 @@ def commit_correction(
     with work.timed("settled parked rows"):
         beaten = supersede_parked(work, table, rows)
     texts = {
-        part: F.when(F.col(part).isNotNull(), as_texts(table, part)).alias(part)
+        part: F.when(F.col(part).isNotNull(), etl.texts_of(table, f"{part}.")).alias(part)
         for part in (GONE, CHANGED)
     }
     corrections = changes.select(
@@ -855,13 +838,6 @@ def commit_correction(
     with work.timed("committed corrections"):
         work.lake["corrections"].append(corrections, work.stamp)
     return {**{name: counts[name] for name in CHANGES}, "parked_rows_superseded": beaten}
-
-
-def as_texts(table: Table, struct: str) -> SparkColumn:
-    """A row in a struct as a MAP of texts, as `fields` in rejected_records."""
-    return etl.text_map(
-        {name: F.col(f"{struct}.{name}").cast("string") for name in table.column_names}
-    )
 
 
 def supersede_parked(work: Work, table: Table, rows: DataFrame) -> int:
@@ -922,18 +898,18 @@ class Archived:
         return self.path, self.etag, self.size
 
 
-def manifest_lines(job: JobArguments, path: str | None = None) -> list[dict[str, Any]]:
-    """The manifests' lines with their run id, of one path or of all, in the order of delivery."""
+def manifest_lines(job: JobArguments, run: str = "") -> list[dict[str, Any]]:
+    """The lines of one run's manifest or of all, with the run id, in the order of delivery."""
     runs = etl.storage(job.runs_path)
-    manifests = [one.path for one in runs.list() if one.path.endswith("/manifest.jsonl")]
+    stored = runs.list(f"{run}/" if run else "")
+    manifests = [one.path for one in stored if one.path.endswith("/manifest.jsonl")]
 
     def read(manifest: str) -> list[dict[str, Any]]:
         lines = b"".join(runs.chunks(manifest)).splitlines()
         return [{"run_id": manifest.rsplit("/", 1)[0], **json.loads(line)} for line in lines]
 
     found = [line for lines in etl.map_concurrently(read, manifests) for line in lines]
-    chosen = [line for line in found if path is None or line["path"] == path]
-    return sorted(chosen, key=lambda line: (line["last_modified"], line["path"], line["run_id"]))
+    return sorted(found, key=lambda line: (line["last_modified"], line["path"], line["run_id"]))
 
 
 def archived_files(job: JobArguments) -> list[Archived]:
@@ -948,14 +924,19 @@ def archived_files(job: JobArguments) -> list[Archived]:
     return list(first.values())
 
 
-def look_at(store: etl.Storage, one: Archived) -> etl.RawFile | None:
-    """An archived file with its header, as it was delivered; None where it is not there."""
-    stored = etl.StoredObject(one.place, one.etag, one.size, one.modified, one.path)
-    raw = etl.RawFile(stored, etl.dataset_of(one.path))
-    try:
-        return etl.with_header(store, raw)
-    except FileNotFoundError:
-        return None
+def look_at(root: str, files: Sequence[Archived]) -> list[tuple[Archived, etl.RawFile | None]]:
+    """Archived files, each with its header, as it was delivered; None where it is not there."""
+    store = etl.storage(root)
+
+    def with_header(one: Archived) -> etl.RawFile | None:
+        stored = etl.StoredObject(one.place, one.etag, one.size, one.modified, one.path)
+        raw = etl.RawFile(stored, etl.dataset_of(one.path))
+        try:
+            return etl.with_header(store, raw)
+        except FileNotFoundError:
+            return None
+
+    return list(zip(files, etl.map_concurrently(with_header, files), strict=True))
 
 
 def archive_root(work: Work, why: str) -> str:
@@ -1018,9 +999,7 @@ def deliveries_since(
         & (F.col("outcome") == "loaded")
         & (F.col("file_modified") >= F.lit(since.isoformat()).cast("timestamp"))
     )
-    versions = {
-        tuple(row) for row in ledger.select("file_path", "file_etag", "file_size").collect()
-    }
+    versions = {tuple(row) for row in ledger.select(*etl.FILE_IDENTITY).collect()}
     frames = [corrections_of(work, table)]
     lost: list[Archived] = []
     if versions:
@@ -1037,10 +1016,10 @@ def archived_rows(
     work: Work, table: Table, root: str, files: Sequence[Archived]
 ) -> tuple[DataFrame, list[Archived]]:
     """The valid rows of archived files: _key, _row, _delivered, and their identity."""
-    store = etl.storage(root)
-    looked_at = etl.map_concurrently(functools.partial(look_at, store), files)
-    lost = [one for one, raw in zip(files, looked_at, strict=True) if raw is None]
-    found = etl.Discovered(tuple(raw for raw in looked_at if raw is not None), archived=True)
+    looked_at = look_at(root, files)
+    lost = [one for one, raw in looked_at if raw is None]
+    there = tuple(raw for _, raw in looked_at if raw is not None)
+    found = etl.Discovered(there, archived=True)
     scratch = f"{work.job.scratch_path}run={work.job.run_id}/ties-{table.dataset}/"
     job = replace(work.job, raw_path=root, scratch_path=scratch, max_rejected_percent=100)
     staged = etl.stage(work.spark, job, found).datasets[table.dataset]
@@ -1159,7 +1138,7 @@ def replay_rows(work: Work, chosen: DataFrame) -> Result:
     datasets = {name: etl.measures(one, reasons.get(name, {})) for name, one in resolved.items()}
     result = Result(replay_text(work, datasets), replay_plan(datasets), datasets=datasets)
     if work.request.dry_run or settled.isEmpty():
-        return replace(result, datasets=datasets)
+        return result
     begin(work)
     for one in resolved.values():
         if one.totals[etl.INSERTED] or one.totals[etl.UPDATED]:
@@ -1197,16 +1176,15 @@ def replay_text(work: Work, datasets: Mapping[str, Mapping[str, Any]]) -> str:
 
 def headers_of(work: Work, chosen: DataFrame) -> dict[tuple[str, str, int], etl.Layout]:
     """The layouts of files whose rows could not be cut into fields, from the archive."""
-    shapeless = chosen.where(_shapeless()).select("file_path", "file_etag", "file_size").distinct()
+    shapeless = chosen.where(_shapeless()).select(*etl.FILE_IDENTITY).distinct()
     wanted = {tuple(row) for row in shapeless.collect()}
     if not wanted:
         return {}
     root = archive_root(work, "rows with a broken shape need the header of their file")
     files = [one for one in archived_files(work.job) if one.version in wanted]
-    looked_at = etl.map_concurrently(functools.partial(look_at, etl.storage(root)), files)
     return {
         one.version: raw.layout
-        for one, raw in zip(files, looked_at, strict=True)
+        for one, raw in look_at(root, files)
         if raw is not None and raw.outcome == "loaded"
     }
 
@@ -1237,7 +1215,7 @@ def stage_rows(
     layouts = list(dict.fromkeys(raw.layout for raw in raws.values() if raw.layout.names))
     places = [
         {
-            **{name: raw.source[name] for name in etl.FILE_COLUMNS[:3]},
+            **{name: raw.source[name] for name in etl.FILE_IDENTITY},
             "_file": raw.id,
             "_layout": layouts.index(raw.layout) if raw.layout.names else -1,
         }
@@ -1245,7 +1223,7 @@ def stage_rows(
     ]
     ddl = "file_path STRING, file_etag STRING, file_size BIGINT, _file STRING, _layout INT"
     known = F.broadcast(etl.local_frame(work.spark, places, ddl))
-    lines = rows.join(known, ["file_path", "file_etag", "file_size"]).select("*", *_place())
+    lines = rows.join(known, [*etl.FILE_IDENTITY]).select("*", *_place())
     staged = etl.union(row_parts(lines, table, layouts)).localCheckpoint()
     counts = staged.groupBy("_file").agg(
         F.count(F.lit(1)).alias("rows"), F.expr(f"count_if(NOT ({etl.VALID}))").alias("rejected")
@@ -1282,10 +1260,6 @@ def row_parts(lines: DataFrame, table: Table, layouts: Sequence[etl.Layout]) -> 
         F.lit(None).cast("array<string>").alias("_reasons"),
         F.lit(None).cast("map<string,string>").alias("_fields"),
     ]
-    typed = [
-        etl.try_cast(F.col("fields").getItem(column.name), column.type).alias(column.name)
-        for column in table.columns
-    ]
     kind = F.when(parked, etl.RECORD).otherwise(etl.HEADER).alias("_kind")
     texts = [
         etl.value_text(column, F.col("fields").getItem(column.name)).alias(f"_t_{column.name}")
@@ -1293,7 +1267,7 @@ def row_parts(lines: DataFrame, table: Table, layouts: Sequence[etl.Layout]) -> 
     ]
     record = [F.lit(etl.RECORD).alias("_kind"), F.lit(None).cast("string").alias("_broken")]
     parts = [
-        lines.where(~cut & ~by_line).select(*etl.PLACE, kind, *none, *typed),
+        lines.where(~cut & ~by_line).select(*etl.PLACE, kind, *none, *etl.fields_of(table)),
         etl.judge_texts(lines.where(cut).select(*etl.PLACE, *record, *texts), table),
     ]
     if layouts:
@@ -1307,12 +1281,7 @@ def resolve_rows(
     """Every chosen row's outcome; the other parked rows wait as in a load."""
     parked = work.frame("rejected_records").where(F.col("status") == etl.PARKED)
     waiting = parked.join(chosen.select(etl.ROW_IDENTITY), etl.ROW_IDENTITY, how="left_anti")
-    waiting = waiting.localCheckpoint()
-    done: dict[str, etl.Resolved] = {}
-    for table in etl.TABLES:
-        done[table.dataset] = etl.resolve_dataset(staged[table.dataset], work.lake, waiting, done)
-        etl.check_conservation(done[table.dataset])
-    return done
+    return etl.resolve_datasets(staged, work.lake, waiting.localCheckpoint())
 
 
 def settled_rows(work: Work, resolved: Mapping[str, etl.Resolved], chosen: DataFrame) -> DataFrame:
@@ -1363,17 +1332,15 @@ def settled_of(work: Work, one: etl.Resolved) -> list[DataFrame]:
             )
         )
         parked = outcome == etl.PARKED
-        texts = etl.text_map({name: F.col(name).cast("string") for name in table.column_names})
-        reasons = F.transform("_lacks", lambda lack: F.substring_index(lack, ":", 1))
         rows = one.decided.where(~F.col("_late")).join(staged.sources, "_file")
         frames.append(
             _settled(
                 rows,
-                *etl.FILE_COLUMNS[:3],
+                *etl.FILE_IDENTITY,
                 status=status,
                 run=resolved_run,
-                reasons=F.when(parked, reasons),
-                fields=F.when(parked, texts),
+                reasons=F.when(parked, etl.reasons_to_wait()),
+                fields=F.when(parked, etl.texts_of(table)),
             )
         )
     if staged.rows is not None:
@@ -1381,7 +1348,7 @@ def settled_of(work: Work, one: etl.Resolved) -> list[DataFrame]:
         frames.append(
             _settled(
                 failing.join(staged.sources, "_file"),
-                *etl.FILE_COLUMNS[:3],
+                *etl.FILE_IDENTITY,
                 status=F.lit(etl.REJECTED),
                 run=F.lit(None).cast("string"),
                 reasons=F.col("_reasons"),
@@ -1485,8 +1452,7 @@ def find_files(work: Work) -> FoundFiles:
 
 def headed(root: str, files: Sequence[Archived]) -> list[etl.RawFile]:
     """Archived files with their headers, without those that are not there any more."""
-    looked_at = etl.map_concurrently(functools.partial(look_at, etl.storage(root)), files)
-    return [raw for raw in looked_at if raw is not None]
+    return [raw for _, raw in look_at(root, files) if raw is not None]
 
 
 def files_text(work: Work, found: FoundFiles) -> str:
@@ -1610,11 +1576,8 @@ def compact(work: Work, name: str, partitions: Sequence[str]) -> None:
         column = partitions[0].partition("=")[0]
         values = [urllib.parse.unquote(one.partition("=")[2]) for one in partitions]
         where = f" WHERE `{column}` IN ({', '.join(repr(value) for value in values)})"
-    work.spark.conf.set(etl.COMMIT_STAMP, work.stamp)
-    try:
+    with etl.settings(work.spark, {etl.COMMIT_STAMP: work.stamp}):
         work.spark.sql(f"OPTIMIZE delta.`{work.lake[name].path}`{where}")
-    finally:
-        work.spark.conf.unset(etl.COMMIT_STAMP)
 
 
 def vacuum(work: Work) -> Result:
@@ -1753,7 +1716,7 @@ def history_of_run(work: Work, run_id: str) -> Result:
         raise JobError(f"history: no run {run_id!r} has changed the lake; {latest_runs(work)}")
     standing = {one.run_id for one in standing_runs(work.runs)}
     rows: list[dict[str, Any]] = [told_of_run(run, standing)]
-    lines = [one for one in manifest_lines(work.job) if one["run_id"] == run_id]
+    lines = manifest_lines(work.job, run_id)
     rows += [
         {"file": line["path"], "outcome": line["outcome"], "detail": line["detail"]}
         for line in lines
@@ -1773,7 +1736,7 @@ def history_of_file(work: Work, path: str) -> Result:
         "rejected": f"{work.job.rejected_path}files/",
     }
     rows = []
-    for line in manifest_lines(work.job, path):
+    for line in (one for one in manifest_lines(work.job) if one["path"] == path):
         home = homes.get(line["destination"])
         place = f"{home}run={line['run_id']}/{path}" if home else f"{work.job.raw_path}{path}"
         kept = ("run_id", "last_modified", "outcome", "reason", "detail", "rows_read")
@@ -1866,7 +1829,7 @@ def deliveries_of_key(
     if root is None:
         return []
     ledger = work.frame("ingested_files").where(F.col("run_id").isin(sorted(run_ids)))
-    versions = {tuple(row) for row in ledger.select(*etl.FILE_COLUMNS[:3]).collect()}
+    versions = {tuple(row) for row in ledger.select(*etl.FILE_IDENTITY).collect()}
     files = [
         one
         for one in archived_files(work.job)

@@ -11,6 +11,7 @@ import argparse
 import datetime as dt
 import getpass
 import json
+import re
 import secrets
 import sys
 import time
@@ -25,6 +26,8 @@ Request = dict[str, Any]
 KEYS = {"order": "clean_orders", "item": "clean_orders_items", "product": "clean_products"}
 CELL = 60  # characters of a value in a table
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
+CHANGES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,11 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", **several, help="only of this file, as orders/2025-04-01.csv")
     parser.add_argument("--archived", action="store_true", help="whole files from the archive")
     parser.add_argument(
-        "--from", dest="first", metavar="DATE", help="archived on this day or later"
+        "--from", dest="first", metavar="DATE", help="delivered on this day or later"
     )
-    parser.add_argument("--to", dest="last", metavar="DATE", help="archived on this day or earlier")
+    parser.add_argument(
+        "--to", dest="last", metavar="DATE", help="delivered on this day or earlier"
+    )
     parser.add_argument("--discard", action="store_true", help="close these rows for good")
     parser.add_argument("--why", help="goes with --discard")
 
@@ -157,6 +162,11 @@ def _history_request(options: argparse.Namespace) -> Request:
         if getattr(options, field):
             return {"table": table, "key": getattr(options, field)}
     return {}
+
+
+def changes_data(sql: str) -> bool:
+    """Whether a statement is one that Athena refuses and the operation `sql` takes."""
+    return CHANGES.match(COMMENT.sub(" ", sql)) is not None
 
 
 def new_run_id(name: str) -> str:

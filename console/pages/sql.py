@@ -17,9 +17,9 @@ from console import look
 from console.athena import Answer, QueryError
 from console.data import names_and_columns
 from console.look import div, span, tag
-from console.operations import changes_data
 from console.pages import dialogs
 from tools.files import ROOT
+from tools.operations import changes_data
 
 FIRST = """SELECT date, count(*) AS orders, sum(total_amount) AS revenue
 FROM clean_orders GROUP BY date ORDER BY date DESC LIMIT 30"""

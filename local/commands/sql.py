@@ -13,18 +13,16 @@ from pathlib import Path
 
 import local.athena
 from local.commands import operate
-from tools.operations import parser, request
+from tools.operations import COMMENT, changes_data, parser, request
 
-CHANGES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 PAST = re.compile(r"\b(VERSION|TIMESTAMP)\s+AS\s+OF\b", re.IGNORECASE)
 QUOTED = re.compile(r"'(?:''|[^'])*'")
-COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 def is_operation(sql: str) -> bool:
     """Whether the statement is one for Spark, not for Athena."""
     plain = COMMENT.sub(" ", QUOTED.sub("''", sql))
-    return bool(CHANGES.match(plain) or PAST.search(plain))
+    return changes_data(plain) or PAST.search(plain) is not None
 
 
 def options_of(argv: Sequence[str]) -> argparse.Namespace:

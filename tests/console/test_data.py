@@ -10,9 +10,10 @@ import pytest
 from console import operations
 from console.athena import Memory, QueryError, containing, literal
 from console.data import ANY, OPEN, Filters, Lake, causes, column_of, meaning_of, visits
-from console.operations import Operator, Refused, changes_data, dataset_of
+from console.operations import Operator, Refused, dataset_of
 from tests.console.conftest import HOSTILE_CELL, HOSTILE_FILE
 from tests.console.world import Shop
+from tools.operations import changes_data
 
 
 def test_the_newest_runs_come_first_with_their_outcomes(shop: Shop, lake: Lake) -> None:

@@ -22,26 +22,13 @@ from typing import Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
-from console.data import columns_of
 from local.athena import Result
 from local.aws import readers
 from local.aws.server import JobFailed, LocalAws, QueryFailed, Runners
 from local.aws.stepfunctions import Pace
+from tests.arrow import schema_of
 from tools.files import load_job
 
-STAMP = pa.timestamp("us", "UTC")
-TYPES = {
-    "STRING": pa.string(),
-    "BIGINT": pa.int64(),
-    "INT": pa.int32(),
-    "DOUBLE": pa.float64(),
-    "BOOLEAN": pa.bool_(),
-    "DATE": pa.date32(),
-    "TIMESTAMP": STAMP,
-    "ARRAY<STRING>": pa.list_(pa.string()),
-    "MAP<STRING, STRING>": pa.map_(pa.string(), pa.string()),
-    "MAP<STRING, BIGINT>": pa.map_(pa.string(), pa.int64()),
-}
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 ORDERS_HEADER = "order_num,order_id,user_id,order_timestamp,total_amount,date"
 MACHINE = {
@@ -76,11 +63,6 @@ def order(number: int, amount: str = "10.0", day: int = 1) -> str:
 
 def orders(*lines: str) -> bytes:
     return "\n".join([ORDERS_HEADER, *lines, ""]).encode()
-
-
-def schema_of(ddl: str) -> pa.Schema:
-    """A declaration's columns as Arrow's."""
-    return pa.schema([(name, TYPES[kind.upper()]) for name, kind in columns_of(ddl)])
 
 
 class Shop:

@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
 from local.athena import Athena
+from tests.arrow import schema_of
 from tools.files import load_job
 from tools.template import ROOT, Template
 
@@ -83,20 +83,6 @@ def queries() -> list[str]:
     return [query.strip() for query in " ".join(lines).split(";") if query.strip()]
 
 
-TYPES = {
-    "STRING": pa.string(),
-    "BIGINT": pa.int64(),
-    "INT": pa.int32(),
-    "DOUBLE": pa.float64(),
-    "BOOLEAN": pa.bool_(),
-    "DATE": pa.date32(),
-    "TIMESTAMP": pa.timestamp("us", "UTC"),
-    "ARRAY<STRING>": pa.list_(pa.string()),
-    "MAP<STRING, STRING>": pa.map_(pa.string(), pa.string()),
-    "MAP<STRING, BIGINT>": pa.map_(pa.string(), pa.int64()),
-}
-
-
 @pytest.fixture(scope="module")
 def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Athena:
     """All tables as the job declares them, without a row."""
@@ -107,11 +93,7 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Athena:
         "etl_runs": job.RUNS_DDL,
     }
     for name, ddl in declared.items():
-        columns = re.findall(r"`?(\w+)`? ((?:MAP|ARRAY)<[^>]*>|\w+)", ddl)
-        write_deltalake(
-            str(folder / name),
-            pa.schema([(column, TYPES[kind]) for column, kind in columns]).empty_table(),
-        )
+        write_deltalake(str(folder / name), schema_of(ddl).empty_table())
     return Athena({name: str(folder / name) for name in declared})
 
 
