@@ -80,8 +80,7 @@ def names_and_columns() -> dict[str, list[tuple[str, str]]]:
         table.name: [(column.name, column.type.lower()) for column in table.columns]
         for table in job().TABLES
     }
-    declared = (job().REJECTED_DDL, job().LEDGER_DDL, job().RUNS_DDL)
-    for name, ddl in zip(job().RECORD_TABLES, declared, strict=True):
+    for name, ddl in job().RECORD_TABLES.items():
         found[name] = columns_of(ddl)
     return found
 

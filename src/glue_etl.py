@@ -258,7 +258,17 @@ RUNS_DDL = (
     "run_id STRING, operation STRING, status STRING, started_at TIMESTAMP, "
     "finished_at TIMESTAMP, summary STRING, table_versions MAP<STRING, BIGINT>"
 )
-RECORD_TABLES = ("rejected_records", "ingested_files", "etl_runs")
+CORRECTIONS_DDL = (
+    "run_id STRING, author STRING, statement STRING, table_name STRING, record_key STRING, "
+    "operation STRING, before MAP<STRING, STRING>, after MAP<STRING, STRING>, "
+    "corrected_at TIMESTAMP"
+)
+RECORD_TABLES = {
+    "rejected_records": REJECTED_DDL,
+    "ingested_files": LEDGER_DDL,
+    "etl_runs": RUNS_DDL,
+    "corrections": CORRECTIONS_DDL,  # written by the operation `sql` (glue_operations.py)
+}
 FILE_IDENTITY = FILE_COLUMNS[:3]
 ROW_IDENTITY = [*FILE_IDENTITY, "line"]  # of a row in rejected_records
 
@@ -431,9 +441,8 @@ def texts_of(table: Table, row: str = "") -> SparkColumn:
 
 
 def keep_values(rows: DataFrame, table: Table, where: SparkColumn) -> DataFrame:
-    """Rows with their values, `_raw` among them, only where something will be written of them."""
-    names = ("_raw", *table.column_names)
-    return rows.withColumns({name: F.when(where, F.col(name)) for name in names})
+    """Rows with the table's columns only where something will be written of them."""
+    return rows.withColumns({name: F.when(where, F.col(name)) for name in table.column_names})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1417,6 +1426,7 @@ def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
 #   _raw       STRING   the line as it stands, or all lines of a quoted record
 #   _kind      INT      RECORD, BLANK, HEADER or OTHER_HEADER (the same names in another order);
 #                       NULL where the fast path leaves the line to the parser
+#   _open      BOOLEAN  whether such a line leaves a quoted field open; of the fast path only
 #   _reasons   ARRAY    why a record is rejected; NULL for a valid row
 #   _fields    MAP      the texts of a rejected row by column; NULL where they could not be told
 # --------------------------------------------------------------------------------------------------
@@ -1429,6 +1439,11 @@ STAGED_DDL = (
 )
 # A path is a path: no wildcards in names, and no partitions guessed from `date=...` folders
 PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
+SCRATCH_OPTIONS = {  # nothing is skipped in it: statistics would be a fifth of what it costs
+    "compression": "lz4_raw",
+    "parquet.column.statistics.enabled": "false",
+    "parquet.size.statistics.enabled": "false",
+}
 FAST_LAYOUTS = 4  # so many layouts of a batch have a fast path
 LINE_BREAK = r"\r\n|\n|\r"
 CONTROL_CHARACTER = r"[\x00-\x08\x0e-\x1f\x7f]"
@@ -1452,7 +1467,7 @@ class Scratch:
         if not self.on_disk:
             return frame.localCheckpoint(eager=False)
         path = self.path + name
-        frame.write.mode("overwrite").option("compression", "lz4_raw").parquet(path)
+        frame.write.mode("overwrite").options(**SCRATCH_OPTIONS).parquet(path)
         return self.spark.read.schema(frame.schema).parquet(path)
 
 
@@ -1687,7 +1702,7 @@ def stage_files(empty: StagedDataset, files: Mapping[str, RawFile]) -> StagedDat
     names = _file_names(files, {split.file for split in splits})
     return replace(
         empty,
-        rows=union([fast.where(taken), *parsed]),
+        rows=union([fast.where(taken).drop("_open"), *parsed]),
         files=names,
         splits=splits,
         counts=_row_counts(profiles, names),
@@ -1761,8 +1776,8 @@ def read_lines(
     """One row for each line of the files, which are given by their path: PLACE."""
     lines = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(list(files))
     lines = lines.selectExpr(
-        "_metadata.file_path AS _file",
-        "_metadata.file_block_start AS _split",
+        "input_file_name() AS _file",
+        "input_file_block_start() AS _split",
         "monotonically_increasing_id() AS _mid",
         "CAST(NULL AS BIGINT) AS _line",
         "0 AS _layout",
@@ -1820,7 +1835,7 @@ def plain_line(layout: Layout, table: Table) -> str:
 
 
 def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
-    """Nearly all lines, by one regular expression and plain casts: PLACE, _kind, typed columns.
+    """Nearly all lines, by one regular expression and plain casts: the staged columns and _open.
 
     _kind is NULL where a value is not plain or a check may fail; the parser takes those lines. What
     is taken here, the parser would read alike.
@@ -1856,7 +1871,16 @@ def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Data
         F.expr("CAST(NULL AS ARRAY<STRING>) AS _reasons"),
         F.expr("CAST(NULL AS MAP<STRING, STRING>) AS _fields"),
     ]
-    return lines.select(*PLACE, kind.alias("_kind"), *none, *table_values(table))
+    opened = F.when(kind.isNull(), leaves_quote_open(F.col("_raw"))).otherwise(False)
+    found = [kind.alias("_kind"), opened.alias("_open")]
+    return lines.select(*PLACE, *found, *none, *table_values(table))
+
+
+def leaves_quote_open(line: SparkColumn) -> SparkColumn:
+    """Whether a line ends within quotes, or a carriage return in it ends a line as well."""
+    quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
+    returns = F.octet_length(line) - F.octet_length(F.replace(line, F.lit("\r"), F.lit("")))
+    return (quotes % 2 == 1) | (returns > F.when(line.endswith("\r"), 1).otherwise(0))
 
 
 def table_values(table: Table) -> list[SparkColumn]:
@@ -2024,17 +2048,12 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
     """Per file and split: SPLIT_FACTS, unparsed, multi_line, records, rejected, headers,
     other_headers, low_day, high_day, and of a small batch for each key column low_, high_ (its
     numbers) and texts_ (other keys)."""
-    raw = F.col("_raw")
-    quotes = F.length(raw) - F.length(F.replace(raw, F.lit('"'), F.lit("")))
-    returns = F.octet_length(raw) - F.octet_length(F.replace(raw, F.lit("\r"), F.lit("")))
-    open_line = (quotes % 2 == 1) | (returns > F.when(raw.endswith("\r"), 1).otherwise(0))
-    open_line = F.when(F.col("_kind").isNull(), open_line).otherwise(False)
     day = f"`{table.partition}`" if table.partition else "CAST(NULL AS DATE)"
     measures = {
         "lines": "count(*)",
         "first_mid": "min(_mid)",
         "unparsed": "count_if(_kind IS NULL)",
-        "multi_line": "bool_or(_open)",
+        "multi_line": "bool_or(_open)" if "_open" in staged.columns else "false",
         "records": f"count_if(_kind = {RECORD})",
         "rejected": f"count_if(_kind = {RECORD} AND _reasons IS NOT NULL)",
         "headers": f"count_if(_kind = {HEADER})",
@@ -2048,7 +2067,7 @@ def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
         measures[f"low_{name}"] = f"min(`_n_{name}`)"
         measures[f"high_{name}"] = f"max(`_n_{name}`)"
         measures[f"texts_{name}"] = f"count_if({VALID} AND `_n_{name}` IS NULL)"
-    lines = staged.select("*", open_line.alias("_open"), *numbers)
+    lines = staged.select("*", *numbers)
     found = [F.expr(measure).alias(name) for name, measure in measures.items()]
     return lines.groupBy("_file", "_split").agg(*found)
 
@@ -2096,7 +2115,6 @@ def comes_by_day(profiles: Sequence[Any]) -> bool:
 #   _beaten    BOOLEAN  a better row of the batch has the key
 #   _outcome   STRING   one of OUTCOMES
 # --------------------------------------------------------------------------------------------------
-CANDIDATE = ["_file", "_line", "_raw", "_late", "_source", "_replayed"]
 SOURCE_DDL = "struct<path:string,etag:string,size:bigint,modified:timestamp>"
 ABSENT, SAME, NEWER, OLDER = "absent", "same", "newer", "older"
 
@@ -2203,7 +2221,6 @@ def candidates(staged: StagedDataset, late: DataFrame | None) -> DataFrame:
     rows = staged.valid.select(
         "_file",
         "_line",
-        "_raw",
         F.lit(False).alias("_late"),
         F.lit(None).cast(SOURCE_DDL).alias("_source"),
         (F.col("_file").isin(known) if known else F.lit(False)).alias("_replayed"),
@@ -2247,7 +2264,6 @@ def late_rows(
     waiting = parked.where(F.col("dataset") == table.dataset).select(
         F.lit(None).cast("int").alias("_file"),
         F.col("line").alias("_line"),
-        F.col("raw").alias("_raw"),
         F.lit(True).alias("_late"),
         source.cast(SOURCE_DDL).alias("_source"),
         F.lit(False).alias("_replayed"),
@@ -2621,6 +2637,8 @@ def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
         frames.append(reject_rows(again, resolved, run_id, REJECTED))
     if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
         waiting = resolved.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
+        waiting = waiting if staged.large else F.broadcast(waiting)
+        waiting = staged.valid.select("_file", "_line", "_raw").join(waiting, ["_file", "_line"])
         waiting = waiting.withColumns({"_fields": texts_of(table), "_reasons": reasons_to_wait()})
         frames.append(reject_rows(waiting, resolved, run_id, PARKED))
     return frames
@@ -2858,6 +2876,9 @@ def record(
 ) -> dict[str, Any]:
     """Write the ledger, the run's row, the manifest and the summary; returns the summary."""
     counts = {file: count for one in resolved.values() for file, count in one.counts.items()}
+    if not lake["corrections"].exists:  # so that it can be queried before there is a correction
+        with timed("committed corrections"):
+            lake["corrections"].append_records([], CORRECTIONS_DDL, stamp(arguments))
     with timed("committed ingested_files"):
         write_ledger(arguments, staged.files, counts, lake["ingested_files"])
     summary = summary_of(arguments, timed, staged.files, "SUCCEEDED")

@@ -66,11 +66,6 @@ MAINTENANCE = ("optimize", "vacuum")
 RESTORED = (*(table.name for table in etl.TABLES), "rejected_records", "ingested_files")
 DISCARDED = "discarded"
 OPEN_STATUSES = (etl.REJECTED, etl.PARKED)
-CORRECTIONS_DDL = (
-    "run_id STRING, author STRING, statement STRING, table_name STRING, record_key STRING, "
-    "operation STRING, before MAP<STRING, STRING>, after MAP<STRING, STRING>, "
-    "corrected_at TIMESTAMP"
-)
 SMALL_BYTES = 64 << 20  # a smaller data file is worth compacting
 LEAST_DAYS = 7  # of files that VACUUM leaves
 SHOWN_ROWS = 1_000  # of a SELECT or of history in operation.json
@@ -290,15 +285,6 @@ class Result:
     datasets: Mapping[str, Any] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] = ()
     recorded: bool = True
-
-
-def open_all(spark: SparkSession, job: JobArguments) -> Lake:
-    """All tables of the load, and `corrections`."""
-    corrections = etl.bare_table(spark, job.path_of("corrections"))
-    if corrections.exists:
-        frame = spark.read.format("delta").load(corrections.path)
-        corrections = replace(corrections, frame=frame)
-    return {**etl.open_lake(spark, job), "corrections": corrections}
 
 
 def runs_of(lake: Lake) -> tuple[Run, ...]:
@@ -1476,7 +1462,7 @@ def is_chosen(one: Archived, wanted: Mapping[str, Any]) -> bool:
 
 def replay_batch(work: Work, root: str, raws: Sequence[etl.RawFile]) -> dict[str, dict[str, Any]]:
     """The five steps of a load on archived files; returns the numbers by dataset."""
-    work = replace(work, lake=open_all(work.spark, work.job))
+    work = replace(work, lake=etl.open_lake(work.spark, work.job))
     job = replace(work.job, raw_path=root)
     staged = etl.stage(work.spark, job, etl.Discovered(tuple(raws), archived=True))
     datasets = {
@@ -1974,17 +1960,19 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
         looks = request.dry_run or request.name in READ_ONLY
         if not looks:
             etl.finish_killed_operation(job, lambda: spark)
-        lake = open_all(spark, job)
+        lake = etl.open_lake(spark, job)
         work = Work(arguments, request, spark, lake, runs_of(lake), timed)
     done = work.run_of(job.run_id)
     if done is not None:
         return finish_again(work, done)
+    scratch = etl.storage(job.scratch_path)
+    scratch.remove("run=")  # what a killed operation of this name has left
     try:
         result = OPERATIONS[request.name](work)
     finally:
-        etl.storage(job.scratch_path).remove("run=")
+        scratch.remove("run=")
     if request.name == "rollback" and not request.dry_run:
-        written = {run.run_id: run for run in runs_of(open_all(spark, job))}
+        written = {run.run_id: run for run in runs_of(etl.open_lake(spark, job))}
         return finish_again(work, written[job.run_id])
     killed = etl.intent_of_killed(job) if looks else None
     if killed:

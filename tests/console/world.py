@@ -71,8 +71,7 @@ class Shop:
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.job, self.folder = load_job(), folder
         declared = {table.name: table.ddl.replace("`", "") for table in self.job.TABLES}
-        records = (self.job.REJECTED_DDL, self.job.LEDGER_DDL, self.job.RUNS_DDL)
-        declared |= dict(zip(self.job.RECORD_TABLES, records, strict=True))
+        declared |= self.job.RECORD_TABLES
         self.schemas = {name: schema_of(ddl) for name, ddl in declared.items()}
         self.rows: dict[str, list[Row]] = {name: [] for name in self.schemas}
         self.uploaded: set[str] = set()

@@ -30,6 +30,7 @@ TABLES = (
     "rejected_records",
     "ingested_files",
     "etl_runs",
+    "corrections",
 )
 
 

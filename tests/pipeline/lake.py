@@ -192,6 +192,21 @@ TABLES: dict[str, tuple[list[tuple[str, pa.DataType]], list[tuple[object, ...]],
         RUNS,
         [],
     ),
+    "corrections": (
+        [
+            ("run_id", pa.string()),
+            ("author", pa.string()),
+            ("statement", pa.string()),
+            ("table_name", pa.string()),
+            ("record_key", pa.string()),
+            ("operation", pa.string()),
+            ("before", FIELDS),
+            ("after", FIELDS),
+            ("corrected_at", STAMP),
+        ],
+        [],
+        [],
+    ),
 }
 
 

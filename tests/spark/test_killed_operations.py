@@ -68,6 +68,21 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "committed etl_runs",
         ],
     ),
+    "discard": (
+        "replay",
+        {"discard": True, "why": "tests of the shop", "statuses": ["rejected"], "author": "ann"},
+        ["said its intent", "settled rows", "committed etl_runs"],
+    ),
+    "optimize": (
+        "optimize",
+        {"tables": ["clean_orders", "ingested_files"], "min_files": 2},
+        ["optimized clean_orders", "optimized ingested_files", "committed etl_runs"],
+    ),
+    "vacuum": (
+        "vacuum",
+        {"days": 7},
+        ["vacuumed clean_products", "vacuumed clean_orders", "committed etl_runs"],
+    ),
 }
 CASES = [(name, step) for name, (_, _, steps) in OPERATIONS.items() for step in steps]
 KILLER = """
@@ -94,7 +109,17 @@ def prepared(job: ModuleType, folder: Path, name: str) -> OperatedLake:
         lake.operate("sql", **PARENT)
     if name == "replay of files":
         lake.operate("rollback", to="run-1")
+    if name == "vacuum":
+        leave_files(lake, "clean_products", "clean_orders")
     return lake
+
+
+def leave_files(lake: OperatedLake, *tables: str) -> None:
+    """Data files of a killed run, old enough to be removed."""
+    for table in tables:
+        file = next(Path(lake.path(table)).rglob("*.parquet"))
+        shutil.copy(file, file.with_name("left-by-a-crash.parquet"))
+        os.utime(file.with_name("left-by-a-crash.parquet"), (0, 0))
 
 
 def next_delivery() -> list[RawFile]:
@@ -186,6 +211,7 @@ def check_killed(
     check_equation(summary)
     assert summary["status"] == "SUCCEEDED" and summary["operation"]["name"] == operation
     assert lake.state() == expected.done
+    assert not list(lake.folder.rglob("left-by-a-crash.parquet"))
     runs = [row.run_id for row in lake.frame("etl_runs").collect()]
     assert runs.count("killed") == 1
 

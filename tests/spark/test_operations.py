@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -43,6 +44,21 @@ def deliveries() -> list[list[RawFile]]:
     ]
 
 
+OUTCOMES = "(inserted|updated|unchanged|superseded)"
+
+
+def without_outcomes(state: dict[str, list[str]]) -> dict[str, list[str]]:
+    """A state without what depends on which files are loaded together: whether a row was inserted
+    and then updated by a later file, or at once superseded by it. The three tables do not."""
+    settled = f"status='({OUTCOMES}|admitted)'"
+    return {
+        name: sorted(re.sub(f"{settled}|{OUTCOMES}=[0-9]+", "", row) for row in rows)
+        if name in ("ingested_files", "rejected_records")
+        else rows
+        for name, rows in state.items()
+    }
+
+
 @pytest.mark.long
 def test_a_rollback_to_each_earlier_run_is_the_state_of_that_time_and_replay_brings_all_back(
     lake: OperatedLake,
@@ -55,7 +71,7 @@ def test_a_rollback_to_each_earlier_run_is_the_state_of_that_time_and_replay_bri
         lake.operate("rollback", to=f"run-{number}")
         assert lake.state() == states[number - 1], number
     summary = lake.operate("replay", archived={})
-    assert lake.state() == states[-1]
+    assert without_outcomes(lake.state()) == without_outcomes(states[-1])
     check_equation(summary)
     assert summary["operation"]["plan"]["files"] == 11
     again = lake.operate("replay", archived={"paths": ["orders/*"]})

@@ -87,11 +87,7 @@ def queries() -> list[str]:
 def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Athena:
     """All tables as the job declares them, without a row."""
     job, folder = load_job(), tmp_path_factory.mktemp("lake")
-    declared = {table.name: table.ddl for table in job.TABLES} | {
-        "rejected_records": job.REJECTED_DDL,
-        "ingested_files": job.LEDGER_DDL,
-        "etl_runs": job.RUNS_DDL,
-    }
+    declared = {table.name: table.ddl for table in job.TABLES} | job.RECORD_TABLES
     for name, ddl in declared.items():
         write_deltalake(str(folder / name), schema_of(ddl).empty_table())
     return Athena({name: str(folder / name) for name in declared})
