@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
 from nicegui import app, ui
 
 from console import guard, look
-from console.data import OPEN, job
+from console.athena import QueryError
+from console.data import OPEN, Lake, job
 from console.pages import file, home, key, rejects, run, runs, sql, tables
 
 STYLE = Path(__file__).parent / "style.css"
@@ -77,10 +80,24 @@ def _key_page(console: look.Console, dataset: str, text: str) -> None:
     key.show(console, dataset, text)
 
 
+def look_ahead(lake: Lake) -> None:
+    """Asks what the first pages will ask, so that they need not wait for it.
+
+    What fails here fails again where a page asks it, which tells it.
+    """
+    job()  # it imports pyspark: a second
+    with suppress(QueryError, BotoCoreError, ClientError):
+        lake.attention(lake.recent(home.BARS))
+        filters = rejects.Filters(status=OPEN)
+        lake.rejects(filters)
+        lake.count_rejects(filters)
+        lake.reject_choices()
+
+
 def serve(console: look.Console, port: int) -> None:
     """Serves the console until it is interrupted."""
     register(console)
-    threading.Thread(target=job, daemon=True, name="rules").start()  # it imports pyspark: a second
+    threading.Thread(target=look_ahead, args=(console.lake,), daemon=True).start()
     app.add_middleware(guard.Guard, port=port)
     ui.run(
         host=HOST,

@@ -49,8 +49,8 @@ def instructions(pipeline: Pipeline, sample: Path, console: str) -> str:
             "",
             "The folder is laid out as the raw zone; take your own. Each upload starts a run, "
             "which is shown here with its message.",
-            f"Ctrl-C ends it. What it holds stays in {KEPT} for the next time; --fresh begins "
-            "empty.",
+            f"Ctrl-C ends it. What it holds stays in {KEPT} for the next time; make up FRESH=1 "
+            "begins empty.",
             "",
         ]
     )

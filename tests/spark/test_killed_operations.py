@@ -109,6 +109,8 @@ def prepared(job: ModuleType, folder: Path, name: str) -> OperatedLake:
         lake.operate("sql", **PARENT)
     if name == "replay of files":
         lake.operate("rollback", to="run-1")
+    if name == "optimize":
+        lake.load([csv_file("orders/8.csv", ORDERS + order("o8"), 150)])  # a second small file
     if name == "vacuum":
         leave_files(lake, "clean_products", "clean_orders")
     return lake
