@@ -3,7 +3,8 @@
 The floor is plain Spark: the three CSVs with their types, written as Parquet, partitioned by date.
 Wall and CPU seconds (driver and Java) are the best of three rounds after one to warm up, in which
 all steps take their turn. Small deliveries are timed in cold processes beside a naive job, and
-3,000 files of three rows beside plain Spark that reads the same files.
+3,000 files of three rows beside plain Spark that reads the same files. `--only maintenance` tells
+what a query reads after 100 small deliveries, before and after `optimize`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
+from deltalake import DeltaTable
+
+from local.athena import Athena
 from local.aws.job import job_arguments
 from local.runtime import ROOT, STATE, spark_environment
-from tools.files import load_job
+from tools.files import load_job, load_operations
 from tools.sample import write_bench, write_bench_delivery, write_sample
 
 FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
@@ -129,6 +135,45 @@ class Bench:
                 lambda: self.load(raw, lake, "first"),
                 lambda: shutil.rmtree(lake, ignore_errors=True),
             ),
+        )
+
+    def maintenance(self, deliveries: int = 100) -> None:
+        """Files, bytes and the time of a query by day, before and after `optimize`."""
+        lake = self.folder / "lake-maintained"
+        header = "order_num,order_id,user_id,order_timestamp,total_amount,date"
+        for number in range(deliveries):
+            rows = [
+                f"1,{number * 40 + n},u{n},2025-04-{n % 8 + 1:02}T10:00:{n:02},{number}.5,"
+                for n in range(40)
+            ]
+            raw = self.folder / f"delivery-{number}"
+            (raw / "orders").mkdir(parents=True)
+            path = raw / "orders" / f"{number}.csv"
+            path.write_text("\n".join([header, *rows]) + "\n")
+            self.load(raw, lake, f"run-{number:03}")
+        self.told_of_query(lake, f"after {deliveries} deliveries")
+        request = json.dumps({"operation": "optimize"})
+        arguments = [*job_arguments(self.folder / "none", lake, "optimize"), "--OPERATION", request]
+        if load_operations().main(arguments):
+            raise SystemExit("optimize failed")
+        self.told_of_query(lake, "after optimize")
+
+    def told_of_query(self, lake: Path, when: str) -> None:
+        """One line: the files of clean_orders and what a query of the local Athena takes."""
+        location = lake / "lakehouse-dwh" / "clean_orders"
+        files = [Path(urlparse(one).path) for one in DeltaTable(str(location)).file_uris()]
+        by_day = Counter(path.parent for path in files)
+        athena = Athena({"clean_orders": str(location)})
+        seconds = []
+        for _ in range(1 + self.repeats):
+            begin = time.monotonic()
+            athena.query("SELECT date, count(*), sum(total_amount) FROM clean_orders GROUP BY date")
+            seconds.append(time.monotonic() - begin)
+        size = sum(path.stat().st_size for path in files)
+        print(
+            f"{when}: {len(files)} files, at most {max(by_day.values())} a day, {size:,} bytes; "
+            f"a query by day {min(seconds[1:]):.2f} s",
+            flush=True,
         )
 
     def deliveries(self) -> None:
@@ -249,13 +294,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--only",
-        choices=("large", "deliveries", "many", "cold"),
+        choices=("large", "deliveries", "many", "cold", "maintenance"),
         action="append",
         help="one part; can be said again",
     )
     parser.add_argument("--memory", default="2g", help="Spark's driver heap")
     options = parser.parse_args()
-    parts = options.only or ["large", "many", "deliveries", "cold"]
+    parts = options.only or ["large", "many", "deliveries", "cold", "maintenance"]
     folder = STATE / "bench"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -268,6 +313,8 @@ def main() -> None:
         bench.many_files()
     if "deliveries" in parts:
         bench.deliveries()
+    if "maintenance" in parts:
+        bench.maintenance()
     result = report(bench, small)
     (ROOT / "benchmarks" / "last.json").write_text(json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder)

@@ -80,7 +80,9 @@ class Kept:
             return False
         state = json.loads(path.read_text("utf-8"))
         if state["format"] != FORMAT:
-            raise ValueError(f"{path}: of another version of this product; begin empty: --fresh, or make up FRESH=1")
+            raise ValueError(
+                f"{path}: of another version of this product; say --fresh (make up FRESH=1)"
+            )
         for one in state["objects"]:
             self._restore_object(one)
         for table in state["tables"]:
