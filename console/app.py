@@ -81,17 +81,14 @@ def _key_page(console: look.Console, dataset: str, text: str) -> None:
 
 
 def look_ahead(lake: Lake) -> None:
-    """Asks what the first pages will ask, so that they need not wait for it.
+    """Reads what Home and Rejects show, so that the first who opens them need not wait for it.
 
-    What fails here fails again where a page asks it, which tells it.
+    What fails here fails again, and is told, where a page reads it.
     """
     job()  # it imports pyspark: a second
     with suppress(QueryError, BotoCoreError, ClientError):
-        lake.attention(lake.recent(home.BARS))
-        filters = rejects.Filters(status=OPEN)
-        lake.rejects(filters)
-        lake.count_rejects(filters)
-        lake.reject_choices()
+        home.read(lake)
+        rejects.read(lake, rejects.Filters(status=OPEN))
 
 
 def serve(console: look.Console, port: int) -> None:

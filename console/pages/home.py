@@ -12,7 +12,7 @@ from typing import Any
 from nicegui import events, ui
 
 from console import look
-from console.data import OUTCOMES, Attention, Run
+from console.data import OUTCOMES, Attention, Lake, Run
 from console.look import Head, Row, div, span, tag
 from console.operations import Refused, dataset_of
 
@@ -38,6 +38,11 @@ class State:
     attention: Sequence[Attention]
 
 
+def read(lake: Lake) -> State:
+    runs = lake.recent(BARS)
+    return State(runs, lake.table_cards(runs), lake.attention(runs))
+
+
 def show(console: look.Console) -> None:
     lake = console.lake
     with look.frame(console, "Home", "/"):
@@ -45,23 +50,22 @@ def show(console: look.Console) -> None:
         _upload(console)
         seen: dict[str, Any] = {}
 
-        def read() -> State:
+        def read_now() -> State:
             seen["stamp"] = lake.stamp()
-            runs = lake.recent(BARS)
-            return State(runs, lake.table_cards(runs), lake.attention(runs))
+            return read(lake)
 
         holder = div()
 
         def refresh() -> None:
             holder.clear()
             with holder:
-                look.later(read, _state)
+                look.later(read_now, _state)
 
         async def look_again() -> None:
             if "stamp" not in seen or await asyncio.to_thread(lake.stamp) == seen["stamp"]:
                 return
             del seen["stamp"]
-            state = await asyncio.to_thread(read)
+            state = await asyncio.to_thread(read_now)
             if not holder.is_deleted:
                 holder.clear()
                 with holder:

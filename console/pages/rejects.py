@@ -11,7 +11,7 @@ from typing import Any
 from nicegui import events, ui
 
 from console import look
-from console.data import ANY, OPEN, Filters, column_of, meaning_of, table_of
+from console.data import ANY, OPEN, Filters, Lake, column_of, meaning_of, table_of
 from console.look import Head, Row, div, span, tag
 from console.pages import dialogs
 
@@ -26,19 +26,21 @@ class Listed:
     choices: Mapping[str, Mapping[str, int]]
 
 
+def read(lake: Lake, filters: Filters, offset: int = 0) -> Listed:
+    with ThreadPoolExecutor(3) as pool:
+        rows = pool.submit(lake.rejects, filters, offset, PAGE)
+        total = pool.submit(lake.count_rejects, filters)
+        choices = pool.submit(lake.reject_choices)
+        return Listed(rows.result(), total.result(), choices.result())
+
+
 def show(console: look.Console, filters: Filters, offset: int) -> None:
-    lake = console.lake
-
-    def read() -> Listed:
-        with ThreadPoolExecutor(3) as pool:
-            rows = pool.submit(lake.rejects, filters, offset, PAGE)
-            total = pool.submit(lake.count_rejects, filters)
-            choices = pool.submit(lake.reject_choices)
-            return Listed(rows.result(), total.result(), choices.result())
-
     with look.frame(console, "Rejects", "/rejects"):
         look.heading("Rejects", "Rows that are in no table: their raw text, place and all reasons.")
-        look.later(read, lambda found: _page(console, filters, offset, found))
+        look.later(
+            lambda: read(console.lake, filters, offset),
+            lambda found: _page(console, filters, offset, found),
+        )
 
 
 def _page(console: look.Console, filters: Filters, offset: int, found: Listed) -> None:
