@@ -18,18 +18,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-
-from deltalake import DeltaTable
 
 from local.athena import Athena
 from local.aws.job import job_arguments
 from local.runtime import ROOT, STATE, spark_environment
 from tools.files import load_job, load_operations
-from tools.sample import write_bench, write_bench_delivery, write_sample
+from tools.sample import ORDER_COLUMNS, write_bench, write_bench_delivery, write_sample
 
 FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
 MANY_FLOOR = "floor of many files: plain Spark"
@@ -120,13 +117,11 @@ class Bench:
     def many_files(self, files: int = 3_000) -> None:
         """A first load of many files of three rows, beside plain Spark that reads the same."""
         raw, lake = self.folder / "many", self.folder / "lake-many"
-        header, row = "order_num,order_id,user_id,order_timestamp,total_amount,date", 0
+        row = 0
         for number in range(files):
             day = f"2025-04-{number % 15 + 1:02}"
             lines = [f"1,{row + n},u{row % 97},{day}T10:00:0{n},{n}.5,{day}" for n in range(3)]
-            path = raw / "orders" / f"{number:05}.csv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join([header, *lines]) + "\n")
+            write_orders(raw / "orders" / f"{number:05}.csv", lines)
             row += 3
         self.measure(
             (MANY_FLOOR, lambda: self.floor(raw), nothing),
@@ -140,16 +135,13 @@ class Bench:
     def maintenance(self, deliveries: int = 100) -> None:
         """Files, bytes and the time of a query by day, before and after `optimize`."""
         lake = self.folder / "lake-maintained"
-        header = "order_num,order_id,user_id,order_timestamp,total_amount,date"
         for number in range(deliveries):
-            rows = [
+            lines = [
                 f"1,{number * 40 + n},u{n},2025-04-{n % 8 + 1:02}T10:00:{n:02},{number}.5,"
                 for n in range(40)
             ]
             raw = self.folder / f"delivery-{number}"
-            (raw / "orders").mkdir(parents=True)
-            path = raw / "orders" / f"{number}.csv"
-            path.write_text("\n".join([header, *rows]) + "\n")
+            write_orders(raw / "orders" / f"{number}.csv", lines)
             self.load(raw, lake, f"run-{number:03}")
         self.told_of_query(lake, f"after {deliveries} deliveries")
         request = json.dumps({"operation": "optimize"})
@@ -161,7 +153,7 @@ class Bench:
     def told_of_query(self, lake: Path, when: str) -> None:
         """One line: the files of clean_orders and what a query of the local Athena takes."""
         location = lake / "lakehouse-dwh" / "clean_orders"
-        files = [Path(urlparse(one).path) for one in DeltaTable(str(location)).file_uris()]
+        files = [location / name for name in self.job.DeltaLog(str(location)).files()]
         by_day = Counter(path.parent for path in files)
         athena = Athena({"clean_orders": str(location)})
         seconds = []
@@ -206,6 +198,11 @@ class Bench:
                     )
                 )
             self.measure(*steps)
+
+
+def write_orders(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([",".join(ORDER_COLUMNS), *lines]) + "\n")
 
 
 def nothing() -> None:
