@@ -1966,7 +1966,7 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     if done is not None:
         return finish_again(work, done)
     scratch = etl.storage(job.scratch_path)
-    scratch.remove("run=")  # what a killed operation of this name has left
+    scratch.remove(f"run={job.run_id}")  # left where this very run was killed before
     try:
         result = OPERATIONS[request.name](work)
     finally:

@@ -10,6 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from tests.arrow import schema_of
+from tools.files import load_job
+
 STAMP = pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(pa.string())
 FIELDS = pa.map_(pa.string(), pa.string())
@@ -193,17 +196,7 @@ TABLES: dict[str, tuple[list[tuple[str, pa.DataType]], list[tuple[object, ...]],
         [],
     ),
     "corrections": (
-        [
-            ("run_id", pa.string()),
-            ("author", pa.string()),
-            ("statement", pa.string()),
-            ("table_name", pa.string()),
-            ("record_key", pa.string()),
-            ("operation", pa.string()),
-            ("before", FIELDS),
-            ("after", FIELDS),
-            ("corrected_at", STAMP),
-        ],
+        [(one.name, one.type) for one in schema_of(load_job().CORRECTIONS_DDL)],
         [],
         [],
     ),
