@@ -950,6 +950,14 @@ class Discovered:
         return tuple(raw for raw in self.files if raw.outcome == "loaded")
 
     @property
+    def text_bytes(self) -> int:
+        return sum(raw.stored.text_bytes for raw in self.to_load)
+
+    @property
+    def large(self) -> bool:
+        return self.text_bytes > LARGE_BYTES
+
+    @property
     def anything_new(self) -> bool:
         return any(raw.outcome == "loaded" or not raw.known for raw in self.files)
 
@@ -1226,6 +1234,12 @@ SPARK_SETTINGS = {
 DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+# The plans of a small batch run once over few rows; to compile each of them into Java first is more
+# than a tenth of a delivery in a cold process
+INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -1587,13 +1601,12 @@ class Staged:
 
 def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
     """Read every file to load once; leave out those that changed, or are bad as a whole."""
-    large = sum(raw.stored.text_bytes for raw in found.to_load) > LARGE_BYTES
     paths = readable_paths(arguments, found.to_load)
 
     def stage_table(table: Table) -> StagedDataset:
         path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
         files = {place: raw for place, raw in paths.items() if raw.dataset == table.dataset}
-        empty = StagedDataset(table, Scratch(spark, path, large and bool(files)))
+        empty = StagedDataset(table, Scratch(spark, path, found.large and bool(files)))
         return stage_files(empty, files) if files else empty
 
     datasets = map_concurrently(stage_table, TABLES)
@@ -3136,15 +3149,15 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
         summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")
         return finish(arguments, summary, found.files)
     with timed("Spark started"):
-        text_bytes = sum(raw.stored.text_bytes for raw in found.to_load)
-        spark = spark_session(text_bytes, arguments.local)
-    with timed("tables opened"):
-        lake = open_lake(spark, arguments)
+        spark = spark_session(found.text_bytes, arguments.local)
     try:
-        with timed("staged"):
-            staged = stage(spark, arguments, found)
-        with timed("resolved"):
-            resolved = resolve(staged, lake)
+        with settings(spark, {} if found.large else INTERPRETED):
+            with timed("tables opened"):
+                lake = open_lake(spark, arguments)
+            with timed("staged"):
+                staged = stage(spark, arguments, found)
+            with timed("resolved"):
+                resolved = resolve(staged, lake)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
         storage(arguments.scratch_path).remove("run=")  # and what a killed run has left

@@ -15,33 +15,10 @@ import pytest
 
 from console.data import Filters, Lake
 from tests.console.browser import Server
+from tests.console.chromium import drop, expect, go, opened, playwright, started, write
 from tests.console.conftest import HOSTILE, HOSTILE_CELL, HOSTILE_FILE, deliver
 from tests.console.world import Shop, order, orders
-from tools import browser as chromium
 from tools.files import ROOT
-
-pytest.importorskip("nicegui", reason="the console is not installed: make test-console installs it")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: make test-console installs it"
-)
-if chromium.browser() is None:
-    pytest.skip("there is no Chromium here: apt-get install chromium", allow_module_level=True)
-expect = playwright.expect
-PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds; others may have the machine
-expect.set_options(timeout=PATIENCE)
-
-DROP = """(zone, [kind, files]) => {
-  const data = new DataTransfer();
-  for (const [name, text] of files) data.items.add(new File([text], name, {type: "text/csv"}));
-  const how = {dataTransfer: data, bubbles: true, cancelable: true};
-  zone.dispatchEvent(new DragEvent(kind, how));
-}"""
-
-
-def drop(page: playwright.Page, files: list[list[str]]) -> None:
-    """Files, by name and text, are dragged over the page and let go."""
-    page.locator(".q-uploader").evaluate(DROP, ["dragover", files])
-    page.locator(".q-uploader__dnd").evaluate(DROP, ["drop", files])
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +30,8 @@ def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as started:
-        program = started.chromium.launch(
-            executable_path=chromium.browser(), args=["--no-sandbox", "--disable-gpu"]
-        )
+    with started() as program:
         yield program
-        program.close()
 
 
 @pytest.fixture
@@ -67,26 +40,6 @@ def page(browser: playwright.Browser, server: Server) -> Iterator[playwright.Pag
     yield page
     assert page.alerts == [], "a script from a file has run"  # type: ignore[attr-defined]
     page.context.close()
-
-
-def opened(browser: playwright.Browser, server: Server, width: int = 1280) -> playwright.Page:
-    context = browser.new_context(
-        base_url=server.url, viewport={"width": width, "height": 900}, accept_downloads=True
-    )
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.set_default_navigation_timeout(PATIENCE)
-    alerts: list[str] = []
-    page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
-    page.alerts = alerts  # type: ignore[attr-defined]
-    return page
-
-
-def go(page: playwright.Page, address: str) -> None:
-    """Opens a page and waits until all of it is there."""
-    page.goto(address)
-    expect(page.locator("#main h1").first).to_be_visible()
-    expect(page.locator(".skeleton")).to_have_count(0)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -183,14 +136,6 @@ def test_a_statement_that_changes_data_shows_its_plan_and_may_be_refused(
     refused = page.get_by_role("dialog").filter(has_text="two rows with the key 1")
     expect(refused).to_be_visible()
     expect(refused.get_by_role("button", name="Change data")).to_have_count(0)
-
-
-def write(page: playwright.Page, sql: str) -> None:
-    """Types a statement in the place of what stands in the editor."""
-    page.locator(".cm-content").click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(sql)
-    page.wait_for_timeout(300)  # the editor sends what was typed after a pause
 
 
 def test_a_failed_run_begins_with_its_cause(page: playwright.Page, shop: Shop, lake: Lake) -> None:
