@@ -1235,12 +1235,6 @@ DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
-# The plans of a small batch run once over few rows; to compile each of them into Java first is more
-# than a tenth of a delivery in a cold process
-INTERPRETED = {
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-}
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -3150,14 +3144,13 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
         return finish(arguments, summary, found.files)
     with timed("Spark started"):
         spark = spark_session(found.text_bytes, arguments.local)
+    with timed("tables opened"):
+        lake = open_lake(spark, arguments)
     try:
-        with settings(spark, {} if found.large else INTERPRETED):
-            with timed("tables opened"):
-                lake = open_lake(spark, arguments)
-            with timed("staged"):
-                staged = stage(spark, arguments, found)
-            with timed("resolved"):
-                resolved = resolve(staged, lake)
+        with timed("staged"):
+            staged = stage(spark, arguments, found)
+        with timed("resolved"):
+            resolved = resolve(staged, lake)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
         storage(arguments.scratch_path).remove("run=")  # and what a killed run has left
