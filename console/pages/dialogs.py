@@ -105,15 +105,30 @@ def _told(outcome: Outcome, numbers: Mapping[str, Any]) -> None:
         look.problem(outcome.error or "It failed; its page has the cause.")
         return
     tag("p", "", outcome.text or "Nothing to do.")
-    flat = {name: value for name, value in numbers.items() if not isinstance(value, Mapping)}
-    tables = {name: value for name, value in numbers.items() if isinstance(value, Mapping)}
-    for name, value in tables.items():
-        rows = [Row((key.replace("_", " "), _plain(one))) for key, one in value.items()]
-        tag("h3", "mono", name)
-        look.table([Head("what"), Head("how many", "path")], rows, f"What happens to {name}")
-    if flat:
-        rows = [Row((key.replace("_", " "), _plain(one))) for key, one in flat.items()]
+    facts: dict[str, Any] = {}
+    for name, value in numbers.items():
+        if not isinstance(value, Mapping):
+            facts[name] = value
+        elif all(isinstance(one, Mapping) for one in value.values()):
+            _by_name(name, value)
+        else:
+            facts |= {f"{name} {key}": one for key, one in value.items()}
+    if facts:
+        rows = [Row((key.replace("_", " "), _plain(one))) for key, one in facts.items()]
         look.table([Head("what"), Head("how many", "path")], rows, "What happens")
+
+
+def _by_name(title: str, objects: Mapping[str, Mapping[str, Any]]) -> None:
+    """Numbers of each table or dataset: a line for each."""
+    if not objects:
+        return
+    columns = list(dict.fromkeys(key for one in objects.values() for key in one))
+    heads = [Head(title), *(Head(key.replace("_", " "), "n") for key in columns)]
+    rows = [
+        Row((name, *(_plain(one[key]) if key in one else "" for key in columns)))
+        for name, one in objects.items()
+    ]
+    look.table(heads, rows, f"What happens to {title}")
 
 
 def _plain(value: Any) -> str:
@@ -121,4 +136,6 @@ def _plain(value: Any) -> str:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "–"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

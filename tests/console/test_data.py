@@ -185,7 +185,7 @@ def test_a_dry_run_tells_its_plan_and_changes_nothing(lake: Lake) -> None:
     operator = Operator(lake, allowed=True)
     outcome = operator.wait(operator.start({"operation": "replay"}, dry_run=True), 60)
     assert outcome.succeeded and outcome.text == "3 rejected rows would be admitted."
-    assert outcome.plan == {"clean_orders": {"rows_inserted": 3}}
+    assert outcome.plan == {"datasets": {"orders": {"rows_read": 3, "inserted": 3}}}
     assert lake.count_rejects(Filters(status="rejected")) == 3
 
 

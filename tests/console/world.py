@@ -303,7 +303,7 @@ class Shop:
             self.record(run_id, name, told["numbers"], {}, 0, operation=operation)
 
     def anything(self, run_id: str, asked: Row, dry: bool) -> Row:
-        effect = {"clean_orders": {"rows_deleted": 1}}
+        effect = {"tables": {"clean_orders": {"inserted": 0, "updated": 0, "deleted": 1}}}
         return {
             "text": f"{asked['operation']}: 1 row",
             "plan": effect,
@@ -322,7 +322,7 @@ class Shop:
             and one["run_id"] in asked.get("runs", [one["run_id"]])
         ]
         count = len(chosen)
-        effect = {"clean_orders": {"rows_inserted": count}}
+        effect = {"datasets": {"orders": {"rows_read": count, "inserted": count}}}
         text = f"{count} rejected rows {'would be' if dry else 'were'} admitted."
         if not dry:
             for one in chosen:
@@ -338,7 +338,8 @@ class Shop:
             for name in ("ingested_files", "rejected_records"):
                 self.rows[name] = [r for r in self.rows[name] if r["run_id"] != asked["undo"]]
             self.rows["clean_orders"] = [r for r in self.rows["clean_orders"] if r not in gone]
-        effect = {"clean_orders": {"rows_deleted": len(gone)}}
+        rows = len(self.rows["clean_orders"])
+        effect = {"runs": 1, "tables": {"clean_orders": {"from": 2, "to": 1, "rows": rows}}}
         text = f"The tables {'would go' if dry else 'went'} back by one run."
         return {"text": text, "plan": effect, "effect": effect, "numbers": {}}
 
