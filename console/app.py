@@ -81,13 +81,14 @@ def _key_page(console: look.Console, dataset: str, text: str) -> None:
 
 
 def look_ahead(lake: Lake) -> None:
-    """Reads what Home and Rejects show, so that the first who opens them need not wait for it.
+    """Reads what Home, Runs and Rejects show, so that who opens them first need not wait for it.
 
     What fails here fails again, and is told, where a page reads it.
     """
     job()  # it imports pyspark: a second
     with suppress(QueryError, BotoCoreError, ClientError):
         home.read(lake)
+        runs.read(lake)
         rejects.read(lake, rejects.Filters(status=OPEN))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from console import look
-from console.data import ENDED_BADLY, OUTCOMES, PAGE, Run
+from console.data import ENDED_BADLY, OUTCOMES, PAGE, Lake, Run
 from console.look import Head, Row, div, tag
 
 VIEWS = {"": "Loads and operations", "failed": "Failed", "all": "All executions"}
@@ -19,20 +19,20 @@ class Listed:
     total: int | None = None
 
 
+def read(lake: Lake, view: str = "", token: str = "", offset: int = 0) -> Listed:
+    """A page of the list."""
+    if not view:
+        return Listed(lake.recorded(PAGE, offset), "", lake.runs_recorded())
+    if view == "all":
+        page, behind = lake.executions_page(PAGE, token)
+        return Listed(lake.described(page), behind)
+    found = [one for word in ENDED_BADLY for one in lake.executions(PAGE, word)]
+    newest = sorted(found, key=lambda one: one["startDate"], reverse=True)[:PAGE]
+    return Listed(lake.described(newest))
+
+
 def show(console: look.Console, view: str, token: str, offset: int) -> None:
-    lake = console.lake
     view = view if view in VIEWS else ""
-
-    def read() -> Listed:
-        if not view:
-            return Listed(lake.recorded(PAGE, offset), "", lake.runs_recorded())
-        if view == "all":
-            page, behind = lake.executions_page(PAGE, token)
-            return Listed(lake.described(page), behind)
-        found = [one for word in ENDED_BADLY for one in lake.executions(PAGE, word)]
-        newest = sorted(found, key=lambda one: one["startDate"], reverse=True)[:PAGE]
-        return Listed(lake.described(newest))
-
     with look.frame(console, "Runs", "/runs"):
         look.heading("Runs")
         with tag("nav", "acts pager", aria_label="Which runs"):
@@ -40,7 +40,10 @@ def show(console: look.Console, view: str, token: str, offset: int) -> None:
                 current = {"aria_current": "page"} if name == view else {}
                 look.anchor(text, look.address("/runs", view=name), **current)
         with look.card():
-            look.later(read, lambda found: _listed(found, view, offset))
+            look.later(
+                lambda: read(console.lake, view, token, offset),
+                lambda found: _listed(found, view, offset),
+            )
 
 
 def _listed(found: Listed, view: str, offset: int) -> None:
