@@ -1173,9 +1173,12 @@ DELIMITERS = (",", ";", "\t", "|")
 
 
 def read_header(text: str, delimiter: str) -> Layout:
-    """The first record of a text, as if its columns were separated so."""
+    """The first record of a text, as if its columns were separated so; no names where a quote of it
+    is not closed."""
     names, lines = next(csv_records(text, delimiter), ((), 1))
     line = "".join(io.StringIO(text, newline="").readlines()[:lines]).rstrip("\r\n")
+    if not re.fullmatch(closed_pattern(delimiter).removesuffix(r"\z"), line):
+        names = ()
     return Layout(line, tuple(name.strip(BLANKS).lower() for name in names), delimiter)
 
 
@@ -1200,9 +1203,10 @@ def one_field_more(text: str, layout: Layout) -> bool:
 def _seen(text: str, wanted: Sequence[str]) -> str:
     """What stands where the header should be."""
     line = re.split(LINE_BREAK, text, maxsplit=1)[0]
-    for sign in ":/~^!*-":
+    for sign in (*":/~^!*-", *DELIMITERS):
         if set(wanted) <= {name.strip(BLANKS + '"').lower() for name in line.split(sign)}:
-            return f"its columns are separated by {sign!r}"
+            broken = sign in DELIMITERS
+            return "a broken quote" if broken else f"its columns are separated by {sign!r}"
     cut = len(line.encode()) >= HEAD_BYTES
     return "it reads " + ("a line of more than 64 kB" if cut else repr(line[:80]))
 

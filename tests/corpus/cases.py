@@ -1455,6 +1455,18 @@ HEADERS = [
         "no_header",
     ),
     aside(
+        "a_header_whose_last_quote_is_not_closed",
+        "products/open_header.csv",
+        b'"product_id";"department_id";"department";"product_name\r\r\n',
+        "no_header",
+    ),
+    aside(
+        "a_header_whose_quote_is_closed_by_a_row",
+        "products/open_header_rows.csv",
+        text(PRODUCTS.replace("product_name", '"product_name'), product("open-header")),
+        "no_header",
+    ),
+    aside(
         "a_line_that_does_not_end",
         "orders/endless.csv",
         b"x" * 160_000,

@@ -199,6 +199,7 @@ def test_one_field_more_than_names_is_allowed_where_it_is_empty_in_every_row() -
         (b"\xef\xbb\xbf\r\n \t\n", "empty_file", ""),
         (HEADER.replace(",", ":").encode(), "no_header", "separated by ':'"),
         (b"sku,stock\n1,2\n", "no_header", "sku,stock"),
+        (HEADER.replace(",", ',"').encode(), "no_header", "a broken quote"),
         (b"product_id,department\n", "missing_column", "department_id, product_name"),
         (f"{HEADER},Product_ID\n".encode(), "duplicate_column", "product_id"),
         (HEADER.encode("utf-16"), "utf16", "UTF-8"),
