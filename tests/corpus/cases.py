@@ -1120,6 +1120,14 @@ QUOTES = [
         raw={2: '1,"on\ntwo",u1,2025-04-01T10:00:00,ten,'},
     ),
     Case(
+        "lines_that_end_with_a_return_too_many_count_as_two",
+        "products/crcrlf.csv",
+        text(PRODUCTS, product("crcrlf-1"), "crcrlf-2,1", end="\r\r\n"),
+        stored=names(crcrlf_1="Tea"),
+        rejected={5: "too_few_fields"},
+        raw={5: "crcrlf-2,1"},
+    ),
+    Case(
         "windows_line_ends",
         "products/crlf.csv",
         text(PRODUCTS, product("crlf-1"), product("crlf-2", '"a\r\nb"'), "crlf-3,1", end="\r\n"),
