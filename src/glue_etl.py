@@ -1853,8 +1853,8 @@ def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> Data
     """
     text = F.col("_text")
     # Of several carriage returns all but the last end lines of their own: such a line is not plain
-    one_end = F.octet_length("_raw") - F.octet_length(line_text()) <= 1
-    lines = lines.select(*PLACE, F.when(one_end, line_text()).alias("_text"))
+    plain_end = ~F.col("_raw").endswith("\r\r")
+    lines = lines.select(*PLACE, F.when(plain_end, line_text()).alias("_text"))
     plain = text.rlike(plain_line(layouts[0], table))
     if len(layouts) > 1:
         plain = F.when(F.col("_layout") == 0, plain)

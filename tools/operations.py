@@ -234,19 +234,27 @@ def told(outcome: Outcome) -> str:
     return "\n\n".join(parts) or f"The run {outcome.run_id} left no operation.json"
 
 
+def sections(
+    value: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Mapping[str, Mapping[str, Any]]]]:
+    """What a plan or an effect says: numbers and words by name, and by title objects that have
+    names: those in `tables` or another one that holds nothing but objects; others under ''."""
+    facts, loose, nested = {}, {}, {}
+    for name, inner in value.items():
+        if not inner or not isinstance(inner, Mapping):
+            facts[name] = inner
+        elif all(isinstance(one, Mapping) for one in inner.values()):
+            nested[name] = inner
+        else:
+            loose[name] = inner
+    return facts, {"": loose, **nested} if loose else nested
+
+
 def _object(value: Mapping[str, Any]) -> str:
-    """Numbers and words a line each; objects by name as rows, and so the objects in `tables` or
-    another one that holds nothing but objects."""
-    objects = {name: inner for name, inner in value.items() if inner and isinstance(inner, dict)}
-    nested = {
-        name: inner
-        for name, inner in objects.items()
-        if all(isinstance(one, dict) for one in inner.values())
-    }
-    rows = {name: inner for name, inner in objects.items() if name not in nested}
-    lines = [f"  {name}: {_cell(inner)}" for name, inner in value.items() if name not in objects]
-    parts = [*lines, *([_by_name("", rows)] if rows else [])]
-    return "\n".join([*parts, *(_by_name(name, inner) for name, inner in nested.items())])
+    """Facts a line each, then a table for each title."""
+    facts, titled = sections(value)
+    lines = [f"  {name}: {_cell(inner)}" for name, inner in facts.items()]
+    return "\n".join([*lines, *(_by_name(title, rows) for title, rows in titled.items())])
 
 
 def _by_name(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:

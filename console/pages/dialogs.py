@@ -14,6 +14,7 @@ from nicegui.element import Element
 from console import look
 from console.look import Head, Row, div, span, tag
 from console.operations import Outcome, Refused
+from tools.operations import sections
 
 WORDS = {
     "sql": "Change data",
@@ -105,14 +106,9 @@ def _told(outcome: Outcome, numbers: Mapping[str, Any]) -> None:
         look.problem(outcome.error or "It failed; its page has the cause.")
         return
     tag("p", "", outcome.text or "Nothing to do.")
-    facts: dict[str, Any] = {}
-    for name, value in numbers.items():
-        if not isinstance(value, Mapping):
-            facts[name] = value
-        elif all(isinstance(one, Mapping) for one in value.values()):
-            _by_name(name, value)
-        else:
-            facts |= {f"{name} {key}": one for key, one in value.items()}
+    facts, titled = sections(numbers)
+    for title, objects in titled.items():
+        _by_name(title, objects)
     if facts:
         rows = [Row((key.replace("_", " "), _plain(one))) for key, one in facts.items()]
         look.table([Head("what"), Head("how many", "path")], rows, "What happens")
@@ -120,15 +116,13 @@ def _told(outcome: Outcome, numbers: Mapping[str, Any]) -> None:
 
 def _by_name(title: str, objects: Mapping[str, Mapping[str, Any]]) -> None:
     """Numbers of each table or dataset: a line for each."""
-    if not objects:
-        return
     columns = list(dict.fromkeys(key for one in objects.values() for key in one))
     heads = [Head(title), *(Head(key.replace("_", " "), "n") for key in columns)]
     rows = [
         Row((name, *(_plain(one[key]) if key in one else "" for key in columns)))
         for name, one in objects.items()
     ]
-    look.table(heads, rows, f"What happens to {title}")
+    look.table(heads, rows, f"What happens to {title}" if title else "What happens")
 
 
 def _plain(value: Any) -> str:
@@ -136,6 +130,8 @@ def _plain(value: Any) -> str:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, list | Mapping) and not value:
+        return "–"
     if isinstance(value, list):
-        return ", ".join(map(_plain, value)) or "–"
+        return ", ".join(map(_plain, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
