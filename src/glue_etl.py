@@ -93,7 +93,7 @@ FILE_REASONS = {
     "unknown_dataset": "the path names no dataset: start it with products, orders or order_items "
     "and end it with .csv or .csv.gz",
     "empty_file": "the file holds no text",
-    "no_header": "the first record names no column of the dataset",
+    "no_header": "the first record names no column of the dataset, or a quote in it is broken",
     "missing_column": "the header lacks a column",
     "duplicate_column": "the header names a column twice",
     "mixed_headers": "a second header has its columns in another order: split the file there",
