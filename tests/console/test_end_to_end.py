@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -69,13 +68,13 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
         return [tuple(row) for row in pipeline.query(sql).text_rows()]
 
     def act(button: str, plan: str, go_ahead: str, done: str) -> None:
-        """Asks for an operation, reads its plan, and lets it run."""
+        """Asks for an operation, reads its plan, lets it run; `done` is what only its end says."""
         page.get_by_role("button", name=button, exact=True).click()
         dialog = page.get_by_role("dialog")
-        expect(dialog).to_contain_text(re.compile(plan), timeout=RUN)
+        expect(dialog).to_contain_text(plan, timeout=RUN)
         assert amounts() == before, "the plan has changed something"
         dialog.get_by_role("button", name=go_ahead, exact=True).click()
-        expect(dialog).to_contain_text(re.compile(done), timeout=RUN)
+        expect(dialog).to_contain_text(done, timeout=RUN)
 
     go(page, "/")
     drop(page, [["orders.csv", orders(order(1), order(2, "1.5"), order(3, "abc")).decode()]])
@@ -91,7 +90,8 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
     expect(reject).to_contain_text("the date is neither the timestamp's date as written")
     for box in page.get_by_role("article").get_by_role("checkbox").all():
         box.click()
-    act("Replay", "1 .*admitted", "Replay", "1 .*admitted")
+    replayed = "2 rows {} replayed: 1 inserted and 1 rejected."
+    act("Replay", replayed.format("would be"), "Replay", replayed.format("were"))
     assert amounts() == [("1", "10.0"), ("2", "1.5")]
     go(page, "/rejects")
     expect(page.get_by_role("article")).to_have_count(1)  # abc is no amount, now as before
@@ -100,7 +100,7 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
     before = amounts()
     go(page, "/sql")
     write(page, "UPDATE clean_orders SET total_amount = 7 WHERE order_id = '1'")
-    act("Run", "1 would be updated", "Change data", "1 updated")
+    act("Run", "rows: 1 would be updated.", "Change data", "rows: 1 updated.")
     assert amounts() == [("1", "7.0"), ("2", "1.5")]
 
     before = amounts()
@@ -109,5 +109,6 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
     expect(page.locator("#main")).to_contain_text("10.0", timeout=RUN)
     corrected = pipeline.aws.executions()[-2]["name"]  # behind it the one that read the history
     go(page, f"/run?run={corrected}")
-    act("Undo this run", "state after", "Go back", "state after")
+    back = "The tables {} back to the state after"
+    act("Undo this run", back.format("would go"), "Go back", back.format("went"))
     assert amounts() == [("1", "10.0"), ("2", "1.5")]
