@@ -279,6 +279,7 @@ TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
 }
 SCHEMA_VERSION = 1  # of summary.json; the state machine asks for it
 LARGE_BYTES = 16 << 20  # a batch with more text is staged in scratch files instead of memory
+COMPILED_BYTES = 128 << 20  # of the tables; with more in them, plans are compiled to Java
 BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
 GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
 HEAD_BYTES = 1 << 16  # what is read of a file to find its header
@@ -809,6 +810,13 @@ class DeltaLog:
             self._commits[version] = _log_commit(version, text)
         return self._commits[version]
 
+    def data_bytes(self, version: int) -> int | None:
+        """Bytes of the table's data files, by Delta's checksum file; None where it does not say."""
+        with suppress(FileNotFoundError, ValueError, KeyError):  # a killed writer may leave half
+            text = b"".join(self.storage.chunks(f"_delta_log/{version:020d}.crc"))
+            return int(json.loads(text)["tableSizeBytes"])
+        return None
+
     def commits(self, after: int = -1) -> list[LogCommit]:
         return map_concurrently(self.commit, [one for one in self.versions() if one > after])
 
@@ -1239,6 +1247,12 @@ DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
+# Few rows go through the plans of a small batch, each of which runs once: to compile them to Java
+# first takes a tenth of a delivery in a cold process
+INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -1374,10 +1388,10 @@ class LakeTable:
 
     def _rows(self) -> int:
         """Rows of the table: by the log's statistics where it has them, else Delta counts."""
-        rows = list((self.log.files() or {"": None}).values())
-        if None in rows:
+        files = self.log.files()
+        if files is None or None in files.values():
             return self.spark.read.format("delta").load(self.path).count()
-        return sum(count or 0 for count in rows)
+        return sum(count or 0 for count in files.values())
 
 
 def _days(files: Iterable[str]) -> list[list[str]]:
@@ -1401,6 +1415,12 @@ def _day_after(day: str) -> str | None:
 
 
 Lake = Mapping[str, LakeTable]
+
+
+def is_large(lake: Lake) -> bool:
+    """Whether much stands in the tables, or how much is not known."""
+    sizes = [one.log.data_bytes(one.before) for one in lake.values() if one.exists]
+    return None in sizes or sum(size or 0 for size in sizes) > COMPILED_BYTES
 
 
 def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
@@ -3153,10 +3173,11 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
     with timed("tables opened"):
         lake = open_lake(spark, arguments)
     try:
-        with timed("staged"):
-            staged = stage(spark, arguments, found)
-        with timed("resolved"):
-            resolved = resolve(staged, lake)
+        with settings(spark, {} if found.large or is_large(lake) else INTERPRETED):
+            with timed("staged"):
+                staged = stage(spark, arguments, found)
+            with timed("resolved"):
+                resolved = resolve(staged, lake)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
         storage(arguments.scratch_path).remove("run=")  # and what a killed run has left

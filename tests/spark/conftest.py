@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from local.aws.job import job_arguments
 from local.runtime import BRIEF, spark_environment
@@ -86,8 +88,15 @@ class Lake:
     def frame(self, table: str) -> Any:
         return self.job.SparkSession.getActiveSession().read.format("delta").load(self.path(table))
 
-    def rows(self, table: str) -> list[tuple]:
-        return [tuple(row) for row in self.frame(table).collect()]
+    def rows(self, table: str) -> list[Any]:
+        """The rows as named tuples in Python's types, by a reader that is not Spark."""
+        arrow = DeltaTable(self.path(table)).to_pyarrow_table()
+        row_type = namedtuple("Row", arrow.column_names)
+        columns = [
+            [python_value(value) for value in column.to_pylist(maps_as_pydicts="strict")]
+            for column in arrow.columns
+        ]
+        return [row_type(*values) for values in zip(*columns, strict=True)]
 
     def tables(self) -> dict[str, dict[str, tuple]]:
         """dataset -> key -> row, in the shape of the model's."""
@@ -100,7 +109,12 @@ class Lake:
         return found
 
     def records(self) -> list[Any]:
-        return self.frame("rejected_records").collect()
+        return self.rows("rejected_records")
+
+
+def python_value(value: Any) -> Any:
+    """A moment without its zone, which is UTC; anything else as it is."""
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ class OperatedLake(Lake):
         changing = {"run_id", "resolved_run_id", "ingested_at"}
         found = {}
         for name in RESTORED:
-            frame = self.frame(name)
-            kept = [column for column in frame.columns if column not in changing]
-            found[name] = sorted(repr(row) for row in frame.select(kept).collect())
+            rows = [row._asdict() for row in self.rows(name)]
+            kept = [{column: row[column] for column in row.keys() - changing} for row in rows]
+            found[name] = sorted(repr(sorted(row.items())) for row in kept)
         return found

@@ -251,7 +251,7 @@ def ran(request: Any, job: Any, spark: Any, tmp_path_factory: Any) -> Ran:
         {file.path: file for file in files},
         summary,
         lake.manifest("run-1"),
-        {row.file_path: row for row in lake.frame("ingested_files").collect()},
+        {row.file_path: row for row in lake.rows("ingested_files")},
         rejected,
         lake.tables(),
     )

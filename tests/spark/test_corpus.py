@@ -83,8 +83,11 @@ def test_no_row_of_the_corpus_is_lost(ran: tuple) -> None:
     )
 
 
-def test_the_corpus_once_more_by_force_changes_nothing(ran: tuple) -> None:
+def test_the_corpus_once_more_by_force_and_compiled_plans_changes_nothing(
+    ran: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake, _, results = ran
+    monkeypatch.setattr(lake.job, "COMPILED_BYTES", -1)
     before = lake.job.DeltaLog(lake.path("rejected_records")).versions()
     summary = lake.run_on(lake.folder / "raw-1", "again", force=True)
     check_equation(summary)

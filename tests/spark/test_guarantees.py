@@ -145,6 +145,20 @@ def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
         ), table
 
 
+def test_the_size_of_a_table_is_known_by_deltas_checksum_and_else_not(lake: Lake) -> None:
+    lake.run(first_delivery())
+    table = Path(lake.path("clean_orders"))
+    log = lake.job.DeltaLog(str(table))
+    sizes = [(table / path).stat().st_size for path in log.files()]
+    assert log.data_bytes(log.latest()) == sum(sizes) > 0
+    (checksum,) = table.glob("_delta_log/*.crc")
+    for text in ('{"tableSizeBytes"', "{}"):
+        checksum.write_text(text)
+        assert log.data_bytes(log.latest()) is None
+    checksum.unlink()
+    assert log.data_bytes(log.latest()) is None
+
+
 def test_the_tables_have_exactly_the_customers_schema(lake: Lake) -> None:
     lake.run([])
     lake.run(first_delivery()[:1])  # products alone: the other two tables are there, empty
@@ -502,7 +516,7 @@ def test_a_run_that_is_forced_again_under_its_name_has_one_row(lake: Lake) -> No
     raw = lake.write(first_delivery(), lake.folder / "raw")
     for run_id in ("a", "a", "b"):
         lake.run_on(raw, run_id, force=True)
-    assert sorted(row.run_id for row in lake.frame("etl_runs").collect()) == ["a", "b"]
+    assert sorted(row.run_id for row in lake.rows("etl_runs")) == ["a", "b"]
 
 
 COMMITS = [
@@ -572,7 +586,7 @@ def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, loaded_once: Path, s
         ("i3", "admitted", ("orphan_order",)),
         ("i5", "parked", ("orphan_product",)),
     ]
-    paths = [row.file_path for row in lake.frame("ingested_files").collect()]
+    paths = [row.file_path for row in lake.rows("ingested_files")]
     assert sorted(paths) == [
         "order_items/1.csv",
         "order_items/2.csv",

@@ -214,13 +214,13 @@ def check_killed(
     assert summary["status"] == "SUCCEEDED" and summary["operation"]["name"] == operation
     assert lake.state() == expected.done
     assert not list(lake.folder.rglob("left-by-a-crash.parquet"))
-    runs = [row.run_id for row in lake.frame("etl_runs").collect()]
+    runs = [row.run_id for row in lake.rows("etl_runs")]
     assert runs.count("killed") == 1
 
     check_equation(other.load(next_delivery()))
     stands = name == "rollback" or step == "committed etl_runs"
     assert other.state() == (expected.done_and_load if stands else expected.load_alone)
-    rows = [row.run_id for row in other.frame("etl_runs").collect()]
+    rows = [row.run_id for row in other.rows("etl_runs")]
     assert rows.count("killed") == int(stands)
     kept = other.frame("corrections").where("run_id = 'killed'").count()
     assert kept == int(stands and operation == "sql")

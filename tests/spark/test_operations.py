@@ -122,7 +122,7 @@ def test_the_customers_insert_where_not_exists_inserts_three_orders_once(
     assert again["operation"]["text"] == "clean_orders: no row changes."
     after = lake.versions()
     assert after == before | {"etl_runs": before["etl_runs"] + 1}
-    kept = lake.frame("corrections").orderBy("record_key").collect()
+    kept = sorted(lake.rows("corrections"), key=lambda row: row.record_key)
     assert [(row.record_key, row.operation, row.author) for row in kept] == [
         ("n1", "insert", "ann"),
         ("n2", "insert", "ann"),
@@ -130,7 +130,7 @@ def test_the_customers_insert_where_not_exists_inserts_three_orders_once(
     ]
     assert kept[0].before is None and kept[0].after["total_amount"] == "10.5"
     assert kept[0].statement == CUSTOMERS_INSERT
-    runs = {row.run_id: row.operation for row in lake.frame("etl_runs").collect()}
+    runs = {row.run_id: row.operation for row in lake.rows("etl_runs")}
     assert runs == {"run-1": "load", "op-1": "sql", "op-2": "sql"}
 
 
@@ -321,7 +321,7 @@ def test_files_replayed_after_a_later_load_lose_their_ties_against_it(lake: Oper
     check_equation(summary)
     assert {row[1]: row[4] for row in lake.rows("clean_orders")} == {"o1": 9.0, "o2": 5.0}
     assert summary["datasets"]["orders"]["superseded"] == 1
-    ledger = [row.file_path for row in lake.frame("ingested_files").collect()]
+    ledger = [row.file_path for row in lake.rows("ingested_files")]
     assert sorted(ledger) == sorted(
         ["products.csv", "orders/1.csv", "order_items/1.csv", "orders/3.csv", "orders/2.csv"]
     )
