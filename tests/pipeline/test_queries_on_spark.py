@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from local.athena import Athena
-from local.runtime import ROOT, spark_environment
+from local.runtime import BRIEF, ROOT, spark_environment
 from tests.pipeline import lake
 from tests.pipeline.test_athena import QUERIES, read_queries
 
@@ -32,7 +32,13 @@ def in_sparks_words() -> list[str]:
 
 def ask_spark(folder: Path, statements: list[str]) -> list[list[list[str | None]]]:
     """The answers of a Spark in a process of its own."""
-    environment = {**os.environ, **spark_environment("1g", {"spark.sql.shuffle.partitions": "2"})}
+    few_rows = {
+        **BRIEF,
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    }
+    environment = {**os.environ, **spark_environment("1g", few_rows)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.pipeline.spark_queries", str(folder)],
         cwd=ROOT,

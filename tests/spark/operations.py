@@ -86,7 +86,9 @@ class OperatedLake(Lake):
         changing = {"run_id", "resolved_run_id", "ingested_at"}
         found = {}
         for name in RESTORED:
-            rows = [row._asdict() for row in self.rows(name)]
-            kept = [{column: row[column] for column in row.keys() - changing} for row in rows]
-            found[name] = sorted(repr(sorted(row.items())) for row in kept)
+            rows = [row._asdict().items() for row in self.rows(name)]
+            found[name] = sorted(
+                ", ".join(f"{column}={value!r}" for column, value in row if column not in changing)
+                for row in rows
+            )
         return found

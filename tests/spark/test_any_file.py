@@ -299,7 +299,9 @@ def test_the_rows_of_every_file_are_its_outcomes(ran: Ran) -> None:
         row = ran.ledger.get(path)
         if row is None:
             wrong[path] = "not in the ledger"
-        elif not entry["rows_read"] == row.rows_read == sum(row[name] for name in OUTCOMES):
+        elif (
+            not entry["rows_read"] == row.rows_read == sum(getattr(row, name) for name in OUTCOMES)
+        ):
             wrong[path] = f"{entry['rows_read']} rows in the manifest, {row} in the ledger"
     assert not wrong, smallest(ran, wrong)
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import duckdb
@@ -18,9 +14,9 @@ import pytest
 from deltalake import DeltaTable
 
 from local.aws.job import job_arguments
-from local.runtime import ROOT, spark_environment
 from tests.model import RawFile
-from tests.spark.conftest import FAST, Lake, check_equation, csv_file
+from tests.spark.conftest import Lake, check_equation, csv_file
+from tests.spark.kills import kill, kill_in_process
 
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
@@ -528,18 +524,6 @@ COMMITS = [
     "committed ingested_files",
     "committed etl_runs",
 ]
-KILLER = """
-import json, os, signal, sys
-from tools.files import load_job
-job = load_job()
-step, steps = sys.argv[1], job.progress
-def kill(name):
-    steps(name)
-    if name == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-job.progress = kill
-job.main(json.loads(sys.argv[2]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -553,17 +537,31 @@ def loaded_once(job: Any, spark: Any, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", COMMITS)
 def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, loaded_once: Path, step: str) -> None:
+    check_healed(lake, loaded_once, step, kill_in_process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["committed clean_orders", "committed ingested_files"])
+def test_a_sigkill_leaves_what_the_test_above_stops_at(
+    lake: Lake, loaded_once: Path, step: str
+) -> None:
+    check_healed(lake, loaded_once, step, kill)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", COMMITS)
+def test_a_sigkill_behind_each_commit_is_healed(lake: Lake, loaded_once: Path, step: str) -> None:
+    check_healed(lake, loaded_once, step, kill)
+
+
+Kill = Callable[[ModuleType, str, Sequence[str]], None]
+
+
+def check_healed(lake: Lake, loaded_once: Path, step: str, kill_behind: Kill) -> None:
+    """Kill the second delivery behind a step; the next run ends with all of it, once."""
     shutil.copytree(loaded_once, lake.folder, dirs_exist_ok=True)
     raw = lake.write(second_delivery(), lake.folder / "raw")
-    environment = {**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLER, step, json.dumps(job_arguments(raw, lake.folder, "killed"))],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    kill_behind(lake.job, step, job_arguments(raw, lake.folder, "killed"))
     assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
     summary = lake.run_on(raw, "after")
     check_equation(summary)

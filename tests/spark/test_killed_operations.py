@@ -4,12 +4,8 @@ next: the same operation again, or a load."""
 from __future__ import annotations
 
 import functools
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from local.runtime import ROOT, spark_environment
 from tests.model import RawFile
-from tests.spark.conftest import FAST, check_equation, csv_file
+from tests.spark.conftest import check_equation, csv_file
+from tests.spark.kills import kill, kill_in_process
 from tests.spark.operations import OperatedLake
 from tests.spark.test_guarantees import ORDERS, order
 from tests.spark.test_operations import deliveries
@@ -85,19 +81,6 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
 }
 CASES = [(name, step) for name, (_, _, steps) in OPERATIONS.items() for step in steps]
-KILLER = """
-import json, os, signal, sys
-from tools.files import load_operations
-operations = load_operations()
-job, step = operations.etl, sys.argv[1]
-steps = job.progress
-def kill(name):
-    steps(name)
-    if name == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-job.progress = kill
-operations.main(json.loads(sys.argv[2]))
-"""
 
 
 def prepared(job: ModuleType, folder: Path, name: str) -> OperatedLake:
@@ -166,36 +149,6 @@ def copied(job: ModuleType, lake: OperatedLake, folder: Path) -> OperatedLake:
     return other
 
 
-class Killed(BaseException):
-    """In place of a SIGKILL: nothing of the operation's catches it."""
-
-
-def kill_in_process(lake: OperatedLake, step: str, arguments: list[str]) -> None:
-    """Stop the operation after a step, in this process: what is on disk is what a kill leaves."""
-    with pytest.MonkeyPatch.context() as patch:
-
-        def stop(name: str) -> None:
-            if name == step:
-                raise Killed
-
-        patch.setattr(lake.job, "progress", stop)
-        with pytest.raises(Killed):
-            lake.operations.main(arguments)
-
-
-def kill(step: str, arguments: list[str]) -> None:
-    """Run the operation in a process of its own, which kills itself after a step."""
-    environment = {**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLER, step, json.dumps(arguments)],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-
-
 def check_killed(
     job: ModuleType, folder: Path, templates: Templates, name: str, step: str, hard: bool
 ) -> None:
@@ -204,7 +157,7 @@ def check_killed(
     operation, options, _ = OPERATIONS[name]
     lake = copied(job, expected.before, folder / "lake")
     arguments = lake.arguments(operation, "killed", **options)
-    kill(step, arguments) if hard else kill_in_process(lake, step, arguments)
+    (kill if hard else kill_in_process)(lake.operations, step, arguments)
     assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
     other = copied(job, lake, folder / "other")
 
@@ -222,8 +175,8 @@ def check_killed(
     assert other.state() == (expected.done_and_load if stands else expected.load_alone)
     rows = [row.run_id for row in other.rows("etl_runs")]
     assert rows.count("killed") == int(stands)
-    kept = other.frame("corrections").where("run_id = 'killed'").count()
-    assert kept == int(stands and operation == "sql")
+    kept = [row.run_id for row in other.rows("corrections")]
+    assert kept.count("killed") == int(stands and operation == "sql")
 
 
 @pytest.mark.long
