@@ -845,9 +845,10 @@ class DeltaLog:
             ids = then[commit.version] = ids.union(named) if named else ids
         return ids, whole
 
-    def files(self) -> dict[str, int | None] | None:
-        """The table's data files and their rows; None where the log is long or not whole."""
-        versions = self.versions()
+    def files(self, version: int | None = None) -> dict[str, int | None] | None:
+        """The data files at a version, or now, and their rows; None where the log is long or not
+        whole."""
+        versions = [one for one in self.versions() if version is None or one <= version]
         if len(versions) > MAX_LOG_COMMITS or versions != list(range(len(versions))):
             return None
         files: dict[str, int | None] = {}
@@ -1378,7 +1379,7 @@ class LakeTable:
         added = [path for commit in commits for path in commit.added]
         return {
             "version": version if version >= 0 else None,
-            "rows": self._rows() if version >= 0 else 0,
+            "rows": self.rows_at(version),
             "schema_changed": version >= 0
             and (not self.exists or any(one.operation == "ADD COLUMNS" for one in commits)),
             "files_added": len(added),
@@ -1386,11 +1387,13 @@ class LakeTable:
             "dates": _days(added),
         }
 
-    def _rows(self) -> int:
-        """Rows of the table: by the log's statistics where it has them, else Delta counts."""
-        files = self.log.files()
+    def rows_at(self, version: int) -> int:
+        """Rows at a version, 0 before the first: by the log's statistics where it has them, else
+        Delta counts."""
+        files = self.log.files(version)
         if files is None or None in files.values():
-            return self.spark.read.format("delta").load(self.path).count()
+            reader = self.spark.read.format("delta").option("versionAsOf", version)
+            return reader.load(self.path).count()
         return sum(count or 0 for count in files.values())
 
 

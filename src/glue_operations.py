@@ -438,24 +438,15 @@ def check_reachable(work: Work, target: Run | None, to: Mapping[str, int]) -> No
     raise JobError(f"rollback: the state after {name} is gone ({problems[0]}); {advice}")
 
 
-def rows_at(work: Work, name: str, version: int) -> int:
-    """The rows of a table at a version; Delta counts them by its log."""
-    if version < 0:
-        return 0
-    reader = work.spark.read.format("delta").option("versionAsOf", version)
-    return reader.load(work.lake[name].path).count()
-
-
 def rollback_plan(work: Work, target: Run | None, to: Mapping[str, int]) -> dict[str, Any]:
     """The run to go back to, the runs taken back, and by table its versions and rows."""
     place = work.runs.index(target) + 1 if target else 0
     taken_back = [run.run_id for run in work.runs[place:] if run.operation not in MAINTENANCE]
     tables = {}
     for name, version in to.items():
-        now = work.lake[name].before
-        then = min(version, now)
-        rows = rows_at(work, name, now)
-        rows_then = rows if then == now else rows_at(work, name, then)
+        table = work.lake[name]
+        now, then = table.before, min(version, table.before)
+        rows, rows_then = table.rows_at(now), table.rows_at(then)
         tables[name] = {"from": now, "to": then, "rows": rows, "rows_then": rows_then}
     return {
         "to_run": target.run_id if target else None,
