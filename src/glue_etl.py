@@ -279,7 +279,7 @@ TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
 }
 SCHEMA_VERSION = 1  # of summary.json; the state machine asks for it
 LARGE_BYTES = 16 << 20  # a batch with more text is staged in scratch files instead of memory
-COMPILED_BYTES = 128 << 20  # of the tables; with more in them, plans are compiled to Java
+COMPILED_BYTES = 32 << 20  # of the tables; with more in them, plans are compiled to Java
 BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
 GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
 HEAD_BYTES = 1 << 16  # what is read of a file to find its header
@@ -1249,7 +1249,7 @@ DELTA_SETTINGS = {
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
 # Few rows go through the plans of a small batch, each of which runs once: to compile them to Java
-# first takes a tenth of a delivery in a cold process
+# first takes a tenth of a small delivery in a cold process; at LARGE_BYTES it begins to pay
 INTERPRETED = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -1422,7 +1422,8 @@ Lake = Mapping[str, LakeTable]
 
 def is_large(lake: Lake) -> bool:
     """Whether much stands in the tables, or how much is not known."""
-    sizes = [one.log.data_bytes(one.before) for one in lake.values() if one.exists]
+    tables = [one for one in lake.values() if one.exists]
+    sizes = map_concurrently(lambda one: one.log.data_bytes(one.before), tables)
     return None in sizes or sum(size or 0 for size in sizes) > COMPILED_BYTES
 
 
