@@ -1420,11 +1420,13 @@ def _day_after(day: str) -> str | None:
 Lake = Mapping[str, LakeTable]
 
 
-def is_large(lake: Lake) -> bool:
-    """Whether much stands in the tables, or how much is not known."""
-    tables = [one for one in lake.values() if one.exists]
+def plans(lake: Lake, large: bool) -> dict[str, str]:
+    """Settings for the plans of a run: INTERPRETED, unless its batch is large, or much stands in
+    the tables, or how much is not known."""
+    tables = [] if large else [one for one in lake.values() if one.exists]
     sizes = map_concurrently(lambda one: one.log.data_bytes(one.before), tables)
-    return None in sizes or sum(size or 0 for size in sizes) > COMPILED_BYTES
+    compiled = large or None in sizes or sum(size or 0 for size in sizes) > COMPILED_BYTES
+    return {} if compiled else INTERPRETED
 
 
 def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
@@ -3177,7 +3179,7 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
     with timed("tables opened"):
         lake = open_lake(spark, arguments)
     try:
-        with settings(spark, {} if found.large or is_large(lake) else INTERPRETED):
+        with settings(spark, plans(lake, found.large)):
             with timed("staged"):
                 staged = stage(spark, arguments, found)
             with timed("resolved"):

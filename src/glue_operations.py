@@ -446,7 +446,8 @@ def rollback_plan(work: Work, target: Run | None, to: Mapping[str, int]) -> dict
     for name, version in to.items():
         table = work.lake[name]
         now, then = table.before, min(version, table.before)
-        rows, rows_then = table.rows_at(now), table.rows_at(then)
+        rows = table.rows_at(now)
+        rows_then = rows if then == now else table.rows_at(then)
         tables[name] = {"from": now, "to": then, "rows": rows, "rows_then": rows_then}
     return {
         "to_run": target.run_id if target else None,
@@ -1958,10 +1959,9 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
         return finish_again(work, done)
     scratch = etl.storage(job.scratch_path)
     scratch.remove(f"run={job.run_id}")  # left where this very run was killed before
-    # A replay may read files of any size
-    few_rows = request.name != "replay" and not etl.is_large(lake)
+    reads_files = request.name == "replay"  # of any size
     try:
-        with etl.settings(spark, etl.INTERPRETED if few_rows else {}):
+        with etl.settings(spark, etl.plans(lake, large=reads_files)):
             result = OPERATIONS[request.name](work)
     finally:
         scratch.remove("run=")
