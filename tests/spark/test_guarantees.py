@@ -355,7 +355,7 @@ def test_what_was_staged_is_loaded_whatever_becomes_of_the_raw_zone(
     assert done and {row[1] for row in lake.rows("clean_orders")} == {"o1", "o2"}
     assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i2"}
     assert [row.raw for row in lake.records() if row.status == "rejected"] == ["1,,u1,bad,5,"]
-    assert not list((lake.folder / "glue-temp").glob("**/*.parquet"))
+    assert not [path for path in (lake.folder / "glue-temp").rglob("*") if path.is_file()]
     monkeypatch.setattr(lake.job, "resolve", real)
     assert lake.run_on(raw, "b")["datasets"]["orders"]["inserted"] == 1
 
@@ -366,9 +366,44 @@ def test_scratch_files_of_a_killed_run_are_removed_by_the_next_one(
     monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
     left = lake.folder / "glue-temp" / "run=killed" / "orders"
     left.mkdir(parents=True)
-    (left / "part.parquet").write_bytes(b"half")
+    (left / "part.orc").write_bytes(b"half")
     lake.run(first_delivery())
     assert not left.exists()
+
+
+def test_scratch_files_keep_every_moment_whatever_the_time_zone_of_the_machine(
+    job: Any, spark: Any, tmp_path: Path
+) -> None:
+    """Files that keep times as a clock on the wall shows them have two hours of one name in autumn,
+    and days before 1582 in another calendar."""
+    zones = spark._jvm.java.util.TimeZone
+    before = zones.getDefault()
+    zones.setDefault(zones.getTimeZone("Europe/Berlin"))
+    try:
+        given = spark.createDataFrame(
+            [
+                (moment, moment[:10], ["a", "b"], {"x": "1", "y": None}, 1.5, True)
+                for moment in (
+                    "2025-10-26 00:30:00.000001",
+                    "2025-10-26 01:30:00.000001",
+                    "2025-03-30 01:00:00",
+                    "1582-10-04 12:00:00",
+                    "1582-10-10 12:00:00",
+                    "0001-01-01 00:00:00",
+                    "9999-12-31 23:59:59.999999",
+                )
+            ],
+            "moment string, day string, reasons array<string>, fields map<string, string>, "
+            "amount double, flag boolean",
+        ).selectExpr("* EXCEPT (moment, day)", "timestamp(moment) moment", "date(day) day")
+        kept = job.Scratch(spark, f"{tmp_path}/", on_disk=True).materialize(given, "rows")
+        assert kept.dtypes == given.dtypes
+        as_texts = [f"cast({name} AS string)" for name in given.columns]
+        texts = [tuple(row) for row in kept.selectExpr(*as_texts).collect()]
+        assert sorted(texts) == sorted(tuple(row) for row in given.selectExpr(*as_texts).collect())
+        assert len({text[-2] for text in texts}) == 7
+    finally:
+        zones.setDefault(before)
 
 
 def test_a_large_batch_need_not_hold_every_dataset(
