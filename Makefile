@@ -12,7 +12,7 @@ help:
 	@echo "make console the console for a deployed environment (ENV=prod; OPERATE=1 lets it change data)"
 	@echo "make test    lint and all tests but the long ones"
 	@echo "make lint    flake8, ruff's rules and format, mypy"
-	@echo "make test-long  what takes minutes a test: loads ended by SIGKILL and operations stopped at each commit point, in random schedules, over ten deliveries"
+	@echo "make test-long  what takes minutes a test: loads ended by SIGKILL and operations stopped at each commit point, in random schedules, over ten deliveries, a burst of a thousand files"
 	@echo "make test-fast  without the slow ones: a kill at each commit point, every scenario on Spark, faults and a storm of uploads"
 	@echo "make images  draw the pictures in images/ from the files and the run that they show"
 	@echo "make test-console  the tests of the console, in Chromium; make bench-console  how long its pages take"
@@ -73,7 +73,7 @@ test: lint $(VENV)/.console-ready
 
 test-long: $(VENV)/.console-ready
 	@$(PY) -m local jars
-	@$(PY) -m pytest tests/spark -m long
+	@$(PY) -m pytest tests/spark tests/pipeline -m long
 
 test-fast: lint $(VENV)/.console-ready
 	@$(PY) -m local jars

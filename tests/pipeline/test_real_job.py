@@ -415,15 +415,19 @@ def test_a_load_a_correction_and_a_rollback_at_once_end_as_if_one_after_another(
 
 
 @pytest.mark.slow
-def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(
-    deploy: Callable[..., Shop],
+@pytest.mark.parametrize("burst", [300, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_burst_of_files_is_loaded_by_a_few_runs_and_none_is_lost(
+    deploy: Callable[..., Shop], burst: int
 ) -> None:
+    orders, items = burst * 4 // 10, burst * 6 // 10 - 1
     window = 15.0  # a quarter of the deployed one
     shop = deploy(batching_window=window)
     rng = random.Random(7)
     files = {"products.csv": PRODUCTS + "p1,1,Books,Pen\n"}
-    files |= {f"orders/{n:03}.csv": ORDERS + order(f"o{n}") for n in range(400)}
-    files |= {f"order_items/{n:03}.csv": ITEMS + item(f"i{n}", f"o{n % 400}") for n in range(599)}
+    files |= {f"orders/{n:03}.csv": ORDERS + order(f"o{n}") for n in range(orders)}
+    files |= {
+        f"order_items/{n:03}.csv": ITEMS + item(f"i{n}", f"o{n % orders}") for n in range(items)
+    }
     names = rng.sample(sorted(files), len(files))
     shop.upload("orders/first.csv", ORDERS, order("first"))
     shop.aws.sweep()
@@ -448,10 +452,10 @@ def test_a_thousand_files_in_a_burst_are_loaded_by_a_few_runs_and_none_is_lost(
     )
     assert shop.archived() == sorted(["orders/first.csv", *names]) and shop.raw() == []
     assert sorted(shop.column("SELECT order_id FROM clean_orders")) == sorted(
-        ["first", *(f"o{n}" for n in range(400))]
+        ["first", *(f"o{n}" for n in range(orders))]
     )
     assert sorted(shop.column("SELECT id FROM clean_orders_items")) == sorted(
-        f"i{n}" for n in range(599)
+        f"i{n}" for n in range(items)
     )
     assert shop.column("SELECT count(*) FROM rejected_records WHERE status = 'parked'") == ["0"]
 

@@ -15,14 +15,13 @@ import pytest
 from deltalake import DeltaTable
 
 from local.aws.job import job_arguments
-from local.runtime import BRIEF, spark_environment
+from local.runtime import spark_environment
 from tests.model import RawFile
 from tools.files import load_job
 
 FAST = {
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
-    **BRIEF,
     # hundreds of lakes in one session: it must not keep what it knows of each
     "spark.databricks.delta.delta.log.cacheSize": "20",
     "spark.sql.ui.retainedExecutions": "10",

@@ -575,17 +575,11 @@ def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, loaded_once: Path, s
     check_healed(lake, loaded_once, step, kill_in_process)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", ["committed clean_orders", "committed ingested_files"])
+@pytest.mark.long
+@pytest.mark.parametrize("step", COMMITS)
 def test_a_sigkill_leaves_what_the_test_above_stops_at(
     lake: Lake, loaded_once: Path, step: str
 ) -> None:
-    check_healed(lake, loaded_once, step, kill)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("step", COMMITS)
-def test_a_sigkill_behind_each_commit_is_healed(lake: Lake, loaded_once: Path, step: str) -> None:
     check_healed(lake, loaded_once, step, kill)
 
 
