@@ -32,6 +32,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from moto import backends
 from moto.athena.models import AthenaBackend, QueryResults
 from moto.athena.responses import AthenaResponse
 from moto.awslambda_simple.models import LambdaSimpleBackend
@@ -558,6 +559,9 @@ class _StandIns:
         if cls.installed:
             return
         cls.installed = True
+        # moto looks through its folders at each request
+        modules = tuple(backends.list_of_moto_modules())
+        replace(backends, list_of_moto_modules=lambda: modules)
         cls._glue_jobs()
         cls._crawlers()
         cls._athena()
