@@ -65,8 +65,8 @@ lint: $(VENV)/.ready
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-# Two processes: one holds the Spark of tests/spark, the other takes the rest
-PYTEST = -m pytest -n 2 tests/spark tests/unit tests/pipeline tests/conformance tests/console
+# Two processes: one holds the Spark of tests/spark, the other takes the rest, what takes long first
+PYTEST = -m pytest -n 2 --no-loadscope-reorder tests/spark tests/console tests/pipeline tests/unit tests/conformance
 test: lint $(VENV)/.console-ready
 	@$(PY) -m local jars
 	@$(PY) $(PYTEST) -m "not long"
