@@ -1511,9 +1511,8 @@ class Scratch:
         path, types = self.path + name, frame.dtypes
         numbers = frame.select(_converted(types, TO_NUMBER))
         numbers.write.mode("overwrite").options(**SCRATCH_OPTIONS).orc(path)
-        return (
-            self.spark.read.schema(numbers.schema).orc(path).select(_converted(types, FROM_NUMBER))
-        )
+        kept = self.spark.read.schema(numbers.schema).orc(path)
+        return kept.select(_converted(types, FROM_NUMBER))
 
 
 def _converted(
@@ -1871,7 +1870,10 @@ def split_by(text: SparkColumn, layouts: Sequence[Layout]) -> SparkColumn:
 
 
 def line_text() -> SparkColumn:
-    """`_raw` without the carriage return of a Windows line end; bytes that are not UTF-8 stay."""
+    """`_raw` without the carriage return of a Windows line end; bytes that are not UTF-8 stay.
+
+    Only a line that has one is trimmed: trim copies every line that it is given.
+    """
     raw = F.col("_raw")
     return F.when(raw.endswith("\r"), F.expr("trim(TRAILING '\\r' FROM _raw)")).otherwise(raw)
 
