@@ -217,9 +217,13 @@ def versions(job: Any, lake: Path) -> dict[str, list[int]]:
 
 
 def cold(folder: Path, repeats: int) -> dict[str, float]:
-    """Wall seconds of cold processes on the sample: the job and the naive job in turn; medians."""
+    """Wall seconds of cold processes on the sample: the job and the naive job in turn; medians.
+
+    Neither gets the class archive, in which the job's own classes are and not the naive job's.
+    """
     deliveries = write_sample(folder / "sample")
-    environment = {**os.environ, **spark_environment(), "PYTHONPATH": str(ROOT)}
+    spark = spark_environment(kept_classes=False)
+    environment = {**os.environ, **spark, "PYTHONPATH": str(ROOT)}
     times: dict[str, list[float]] = {}
     for attempt in range(repeats + 1):
         for kind in ("job", "naive"):

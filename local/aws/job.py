@@ -7,11 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from local.runtime import ROOT, STATE, spark_environment
+from local.runtime import (
+    BRIEF,
+    JAVA_OPTIONS,
+    ROOT,
+    STATE,
+    can_keep_classes,
+    class_archive,
+    spark_environment,
+)
 
 
 class JobProcess:
@@ -24,11 +33,22 @@ class JobProcess:
         settings: dict[str, str] | None = None,
         environment: dict[str, str] | None = None,
         warm: bool = False,
+        brief: bool = False,
     ) -> None:
-        """`warm` starts Spark at once, not in the first run that has something to load."""
+        """
+        warm   start Spark at once, not in the first run that has something to load
+        brief  little is loaded and Spark does not live long; as it ends, Java keeps the classes for
+               the next time, where there are none yet
+        """
         STATE.mkdir(parents=True, exist_ok=True)
         self.log = STATE / "spark.log"
         self._errors = self.log.open("a")
+        self._classes: Path | None = None
+        if brief:
+            settings = {**(settings or {}), **BRIEF}
+            if not class_archive().exists() and can_keep_classes():
+                self._classes = class_archive().with_suffix(f".{uuid.uuid4()}")
+                settings[JAVA_OPTIONS] += f" -XX:ArchiveClassesAtExit={self._classes}"
         variables = {
             **os.environ,
             **spark_environment(memory, settings),
@@ -65,9 +85,18 @@ class JobProcess:
         """End the process and its Spark at once, without a chance to tidy up."""
         os.killpg(self._process.pid, signal.SIGKILL)
 
+    @property
+    def keeps_classes(self) -> bool:
+        """Whether its end takes a quarter of a minute, since Java writes the archive."""
+        return self._classes is not None
+
     def close(self) -> None:
-        if self._process.stdin:
-            self._process.stdin.close()
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        if self._classes is not None:
+            self._process.stdout.read()  # to the end, which is that of Java: it holds it too
+            if self._classes.exists():
+                self._classes.replace(class_archive())
         self._process.wait()
         self._errors.close()
 

@@ -32,7 +32,7 @@ from local.aws import readers
 from local.aws.job import JobProcess
 from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
 from local.aws.stepfunctions import Pace
-from local.runtime import BRIEF, SetupError
+from local.runtime import SetupError
 from tools.template import REGION
 
 QUICK = Pace(
@@ -49,7 +49,7 @@ class SparkJob:
     def __init__(
         self, endpoint: str, show: Callable[[str], None] = lambda line: None, brief: bool = False
     ) -> None:
-        """`brief` where little is loaded and Spark does not live long."""
+        """`show` gets the job's lines of progress; `brief` as for JobProcess."""
         self.endpoint, self.show, self.brief = endpoint, show, brief
         self._lock = threading.Lock()
         self._process = self._start()
@@ -72,6 +72,10 @@ class SparkJob:
     @property
     def log(self) -> Path:
         return self._process.log
+
+    @property
+    def keeps_classes(self) -> bool:
+        return self._process.keeps_classes
 
     def close(self) -> None:
         self._process.close()
@@ -99,8 +103,8 @@ class SparkJob:
         return show
 
     def _start(self) -> JobProcess:
-        settings = {**s3a_settings(self.endpoint), **(BRIEF if self.brief else {})}
-        return JobProcess(settings=settings, environment=job_environment(self.endpoint), warm=True)
+        settings, environment = s3a_settings(self.endpoint), job_environment(self.endpoint)
+        return JobProcess(settings=settings, environment=environment, warm=True, brief=self.brief)
 
     def _cause(self, arguments: Mapping[str, str]) -> str | None:
         """The error in the run's summary; None where the job died before it could write one."""
@@ -154,8 +158,7 @@ class Pipeline:
         brief: bool = False,
         **options: Any,
     ) -> None:
-        """`show` gets the job's lines of progress; `brief` as for SparkJob; `options` go to
-        LocalAws."""
+        """`show` and `brief` as for SparkJob; `options` go to LocalAws."""
         port = free_port(port)
         self.endpoint = f"http://localhost:{port}"
         self.job = SparkJob(self.endpoint, show, brief)

@@ -196,19 +196,21 @@ def main(argv: Sequence[str]) -> int:
             for sql in queries:
                 show_answer(pipeline, sql, console)
         reports = keep_records(pipeline.aws, STATE / "run")
-    console.rule("[bold]Next[/bold]", align="left")
-    console.print(
-        "A page about each run, to open in a browser:",
-        *(f"  {path}" for path in reports),
-        sep="\n",
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(cost_on_aws(STATE / "run"), highlight=False, soft_wrap=True)
-    console.print(
-        "Keep it running, with the console in a browser: make up\n"
-        "Your own exports: .venv/bin/python -m local run --data FOLDER\n"
-        f"(all of this took {time.monotonic() - started:.0f} s)",
-        highlight=False,
-    )
+        console.rule("[bold]Next[/bold]", align="left")
+        console.print(
+            "A page about each run, to open in a browser:",
+            *(f"  {path}" for path in reports),
+            sep="\n",
+            highlight=False,
+            soft_wrap=True,
+        )
+        console.print(cost_on_aws(STATE / "run"), highlight=False, soft_wrap=True)
+        console.print(
+            "Keep it running, with the console in a browser: make up\n"
+            "Your own exports: .venv/bin/python -m local run --data FOLDER\n"
+            f"(all of this took {time.monotonic() - started:.0f} s)",
+            highlight=False,
+        )
+        if pipeline.job.keeps_classes:
+            console.print("Keeping Spark's classes, for faster starts from now on ...")
     return 0 if succeeded else 1
