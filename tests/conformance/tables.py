@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +154,18 @@ ROWS = {
 }
 
 
-def build(folder: Path | str, storage_options: dict[str, str] | None = None) -> dict[str, str]:
-    """Write the tables below a folder, or below an S3 prefix; table name -> location."""
+def build(
+    folder: Path | str, storage_options: dict[str, str] | None = None, shuffled: bool = False
+) -> dict[str, str]:
+    """Write the tables below a folder, or below an S3 prefix; table name -> location.
+
+    shuffled  lay the rows in another order, which no answer may depend on
+    """
     for name, columns in COLUMNS.items():
         fields = [tuple(text.split(" ")) for text in columns.split(", ")]
         rows = ROWS[name]()
+        if shuffled:
+            random.Random(name).shuffle(rows)
         data = pa.table(
             {
                 n: pa.array([row[i] for row in rows], KINDS[kind])

@@ -187,4 +187,4 @@ SELECT count(*) FROM clean_orders WHERE order_id != 'o1' AND order_id <> 'o2';
 SELECT if(total_amount IS NULL, 'none', 'some') AS s, count(*) c FROM clean_orders GROUP BY 1 ORDER BY c;
 SELECT sum(total_amount)/count(*)*100 FROM clean_orders WHERE user_id='u1';
 SELECT element_at(array_agg(order_id ORDER BY order_id), -1), element_at(split('a/b/c', '/'), -1) FROM clean_orders;
-SELECT row_number() OVER (ORDER BY n DESC) AS rank, department FROM (SELECT department, count(*) AS n FROM clean_products GROUP BY department) ORDER BY rank, department LIMIT 1;
+SELECT row_number() OVER (ORDER BY n DESC, department) AS rank, department FROM (SELECT department, count(*) AS n FROM clean_products GROUP BY department) ORDER BY rank, department LIMIT 1;
