@@ -16,12 +16,10 @@ alarms and schedules (`sweep()` is the schedule); events about executions.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
 import traceback
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,12 +37,12 @@ from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
 from moto.core.utils import utcnow
 from moto.glue.models import FakeCrawler, FakeJob, FakeJobRun
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.athena.results import column_info
 from local.aws import stepfunctions
 from local.aws.kept import Kept
+from local.aws.moto_server import MotoServer
 from local.aws.stepfunctions import Pace, replace
 from tools.files import load_module
 from tools.template import REGION, ROOT, Template
@@ -132,7 +130,7 @@ class LocalAws:
         self.batching_window = batching_window
         self.change_definition = change_definition
         self.region = REGION
-        self._server: ThreadedMotoServer | None = None
+        self._server: MotoServer | None = None
         self._environment: dict[str, str | None] = {}
         self._clients: dict[str, Any] = {}
         self.log: list[str] = []  # what functions have printed
@@ -147,10 +145,8 @@ class LocalAws:
         """Starts the server and deploys the template."""
         default_user_config["stepfunctions"] = {"execute_state_machine": True}
         default_user_config["lambda"] = {"use_docker": False}
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
-        self._server.start()
-        self.port = self._server.get_host_and_port()[1]
+        self._server = MotoServer(self.port).start()
+        self.port = self._server.port
         self.set_environment(
             {
                 "MOTO_PORT": str(self.port),
@@ -162,9 +158,6 @@ class LocalAws:
                 "AWS_EC2_METADATA_DISABLED": "true",
             }
         )
-        urllib.request.urlopen(
-            urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST")
-        ).close()
         stepfunctions_parser_backends.reset()
         stepfunctions.install(self.pace)
         _StandIns.install(self)

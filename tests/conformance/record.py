@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from moto.server import ThreadedMotoServer
 
 from local.athena import s3_options
 from local.aws.crawler import crawl_tables
+from local.aws.moto_server import MotoServer
 from tests.conformance import tables
 
 VERSION = "476"
@@ -106,11 +105,8 @@ def configure(home: Path, endpoint: str) -> Path:
 @contextmanager
 def local_lake() -> Iterator[str]:
     """The tables in an S3 and a Glue of this machine, registered as the crawler registers them."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    try:
+    with MotoServer() as server:
+        endpoint = f"http://127.0.0.1:{server.port}"
         keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
         s3, glue = (
             boto3.client(name, endpoint_url=endpoint, region_name="us-east-1", **keys)
@@ -122,8 +118,6 @@ def local_lake() -> Iterator[str]:
         failures = crawl_tables(glue, tables.DATABASE, locations.values(), s3_options(endpoint))
         assert not failures, failures
         yield endpoint
-    finally:
-        server.stop()
 
 
 @contextmanager

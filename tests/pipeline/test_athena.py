@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from pathlib import Path
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from local.athena import (
     Athena,
@@ -21,6 +19,7 @@ from local.athena import (
     s3_options,
 )
 from local.aws.crawler import crawl_tables
+from local.aws.moto_server import MotoServer
 from local.runtime import SetupError
 from tests.pipeline import lake
 from tools import pictures
@@ -381,13 +380,8 @@ def test_the_command_prints_a_table_a_result_file_an_error_and_the_past(
 
 
 def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        endpoint = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-        urllib.request.urlopen(
-            f"{endpoint}/moto-api/reset", data=b""
-        ).close()  # its state belongs to the process
+    with MotoServer() as server:
+        endpoint = server.endpoint
         clients = {name: boto3.client(name, endpoint_url=endpoint) for name in ("s3", "glue")}
         clients["s3"].create_bucket(Bucket="lake")
         clients["glue"].create_database(DatabaseInput={"Name": "delta-lakehouse"})
@@ -405,8 +399,6 @@ def test_tables_in_s3_are_known_once_they_are_crawled() -> None:
         for _, sql, rows in read_queries():
             assert console.query(sql).text_rows() == rows
         assert len(console.query("DESCRIBE clean_orders").rows) == 8
-    finally:
-        server.stop()
 
 
 def test_without_an_aws_on_this_machine_the_console_says_how_to_start_one() -> None:

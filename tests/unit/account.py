@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +11,9 @@ from unittest.mock import patch
 
 from moto.cloudformation.models import CloudFormationBackend
 from moto.core.config import default_user_config
-from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 from moto.stepfunctions.responses import StepFunctionResponse
+
+from local.aws.moto_server import MotoServer
 
 REGION = "us-east-1"
 
@@ -52,13 +51,10 @@ def _validate(response: StepFunctionResponse) -> str:
 @contextmanager
 def account(**environment: str) -> Iterator[Mapping[str, str]]:
     """Runs the server, with the process's environment pointing to it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     default_user_config["lambda"] = {"use_docker": False}
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://localhost:{1}".format(*server.get_host_and_port())
+    server = MotoServer()
     values = {
-        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ENDPOINT_URL": server.endpoint,
         "AWS_ACCESS_KEY_ID": "deployer",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": REGION,
@@ -78,10 +74,5 @@ def account(**environment: str) -> Iterator[Mapping[str, str]]:
         ),
     ):
         warnings.simplefilter("ignore")
-        urllib.request.urlopen(
-            urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")
-        ).close()
-        try:
+        with server:
             yield values
-        finally:
-            server.stop()

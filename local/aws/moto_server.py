@@ -1,0 +1,53 @@
+"""moto as a server in this process."""
+
+from __future__ import annotations
+
+import logging
+import urllib.request
+from threading import Thread
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import make_server
+
+HOST = "127.0.0.1"
+POLL = 0.02  # seconds after which it is seen that it shall end; moto's own server takes 0.5
+
+
+class MotoServer:
+    """Answers on the loopback from `start` to `stop`, on the given port or on any.
+
+    moto's state belongs to the process: each server begins without that of the one before.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for each request
+        app = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server(
+            HOST, port, app, threaded=True, request_handler=MotoRequestHandler
+        )
+        self._thread = Thread(target=self._server.serve_forever, args=(POLL,), daemon=True)
+        self.port = self._server.server_port
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def start(self) -> MotoServer:
+        self._thread.start()
+        urllib.request.urlopen(f"{self.endpoint}/moto-api/reset", data=b"").close()
+        return self
+
+    def stop(self) -> None:
+        """Returns once the port is free."""
+        self._server.shutdown()
+        self._thread.join()
+
+    def __enter__(self) -> MotoServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
