@@ -139,14 +139,24 @@ def _fetch_jars(folder: Path) -> None:
 
 def class_archive() -> Path:
     """Where Java keeps Spark's classes as one session has loaded them (class data sharing), which
-    saves a third of a cold run. Each Java and each Spark has its own."""
+    saves a third of a cold run. Another Java or Spark has another one."""
     import pyspark
 
     home = Path(java_home())
     release = home / "release"
     java = release.read_text() if release.exists() else ""
-    known = hashlib.sha256(f"{home} {java} {pyspark.__file__}".encode()).hexdigest()
-    return STATE / f"classes-{known[:12]}.jsa"
+    spark = f"{pyspark.__version__} {pyspark.__file__}"
+    known = hashlib.sha256(f"{home} {java} {spark}".encode()).hexdigest()
+    return STATE / f"jars-{spark_line()}" / f"classes-{known[:12]}.jsa"
+
+
+def keep_classes(written: Path) -> None:
+    """Take what Java has written, if it has, in place of all that was kept for this Spark."""
+    archive = class_archive()
+    if written.exists():
+        written.replace(archive)
+        for other in set(archive.parent.glob("classes-*")) - {archive}:
+            other.unlink(missing_ok=True)
 
 
 def can_keep_classes() -> bool:

@@ -19,6 +19,7 @@ from local.runtime import (
     STATE,
     can_keep_classes,
     class_archive,
+    keep_classes,
     spark_environment,
 )
 
@@ -95,8 +96,7 @@ class JobProcess:
         self._process.stdin.close()
         if self._classes is not None:
             self._process.stdout.read()  # to the end, which is that of Java: it holds it too
-            if self._classes.exists():
-                self._classes.replace(class_archive())
+            keep_classes(self._classes)
         self._process.wait()
         self._errors.close()
 

@@ -14,6 +14,7 @@ from local import runtime
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(runtime, "STATE", tmp_path)
     monkeypatch.setattr(runtime, "jars", list)
+    runtime.class_archive().parent.mkdir()
     return tmp_path
 
 
@@ -38,6 +39,19 @@ def test_spark_gets_the_archive_once_there_is_one(state: Path) -> None:
     assert option in runtime.spark_environment()["PYSPARK_SUBMIT_ARGS"]
     without = runtime.spark_environment(kept_classes=False)
     assert option not in without["PYSPARK_SUBMIT_ARGS"]
+
+
+def test_what_java_has_written_takes_the_place_of_older_archives(state: Path) -> None:
+    archive = runtime.class_archive()
+    written, old = archive.with_suffix(".written"), archive.with_name("classes-of-an-old-java.jsa")
+    for file in (written, old):
+        file.write_text(file.name)
+    runtime.keep_classes(written)
+    assert list(archive.parent.iterdir()) == [archive]
+    assert archive.read_text() == written.name
+
+    runtime.keep_classes(archive.with_suffix(".never-written"))
+    assert archive.exists()
 
 
 def test_java_starts_without_an_archive_that_does_not_fit_and_says_nothing(state: Path) -> None:
