@@ -95,7 +95,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Pipeline]:
     """One Spark for all tests of this file."""
-    with Pipeline(pace=Pace(waits=0.05, retries=0.01, poll=0.1), brief=True) as pipeline:
+    with Pipeline(pace=Pace(waits=0.05, retries=0.01, poll=0.1)) as pipeline:
         yield pipeline
 
 
