@@ -47,8 +47,9 @@ class JobProcess:
         self._classes: Path | None = None
         if brief:
             settings = {**(settings or {}), **BRIEF}
-            if not class_archive().exists() and can_keep_classes():
-                self._classes = class_archive().with_suffix(f".{uuid.uuid4()}")
+            archive = class_archive()
+            if not archive.exists() and can_keep_classes():
+                self._classes = archive.with_suffix(f".{uuid.uuid4()}")
                 settings[JAVA_OPTIONS] += f" -XX:ArchiveClassesAtExit={self._classes}"
         variables = {
             **os.environ,
