@@ -22,10 +22,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import glue_etl
+import glue_operations
 from local.athena import Athena
 from local.aws.job import job_arguments
 from local.runtime import ROOT, STATE, spark_environment
-from tools.files import load_job, load_operations
 from tools.sample import ORDER_COLUMNS, write_bench, write_bench_delivery, write_sample
 
 FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
@@ -48,8 +49,7 @@ class Bench:
     def __init__(self, folder: Path, items: int, repeats: int) -> None:
         self.folder, self.items, self.repeats = folder, items, repeats
         self.figures: dict[str, dict[str, float]] = {}
-        self.job = load_job()
-        self.spark = self.job.spark_session()
+        self.spark = glue_etl.spark_session()
         java = self.spark._jvm.java.lang.ProcessHandle.current().pid()
         self.pids = [os.getpid(), int(java)]
         self.plain = self.spark.newSession()  # with none of the job's settings
@@ -74,15 +74,15 @@ class Bench:
             print(f"{name:58} {seconds}", file=sys.stderr, flush=True)
 
     def load(self, raw: Path, lake: Path, run_id: str, force: bool = False) -> None:
-        if self.job.main(job_arguments(raw, lake, run_id, force)):
+        if glue_etl.main(job_arguments(raw, lake, run_id, force)):
             raise SystemExit(f"the run {run_id} failed; see {lake / 'runs' / run_id}")
 
     def floor(self, raw: Path) -> None:
-        for table in self.job.TABLES:
+        for table in glue_etl.TABLES:
             paths = [
                 str(path)
                 for path in raw.rglob("*.csv")
-                if self.job.dataset_of(path.relative_to(raw).as_posix()) == table.dataset
+                if glue_etl.dataset_of(path.relative_to(raw).as_posix()) == table.dataset
             ]
             if not paths:
                 continue
@@ -107,11 +107,11 @@ class Bench:
             (
                 "the same files again, by the ledger",
                 lambda: self.load(raw, lake, "again"),
-                lambda: loaded.append(versions(self.job, lake)),
+                lambda: loaded.append(versions(lake)),
             ),
             ("the same files again, forced", lambda: self.load(raw, lake, "forced", True), nothing),
         )
-        if versions(self.job, lake) != loaded[-1]:
+        if versions(lake) != loaded[-1]:
             raise SystemExit("a re-load of the same files wrote a table version")
 
     def many_files(self, files: int = 3_000) -> None:
@@ -146,14 +146,14 @@ class Bench:
         self.told_of_query(lake, f"after {deliveries} deliveries")
         request = json.dumps({"operation": "optimize"})
         arguments = [*job_arguments(self.folder / "none", lake, "optimize"), "--OPERATION", request]
-        if load_operations().main(arguments):
+        if glue_operations.main(arguments):
             raise SystemExit("optimize failed")
         self.told_of_query(lake, "after optimize")
 
     def told_of_query(self, lake: Path, when: str) -> None:
         """One line: the files of clean_orders and what a query of the local Athena takes."""
         location = lake / "lakehouse-dwh" / "clean_orders"
-        files = [location / name for name in self.job.DeltaLog(str(location)).files()]
+        files = [location / name for name in glue_etl.DeltaLog(str(location)).files()]
         by_day = Counter(path.parent for path in files)
         athena = Athena({"clean_orders": str(location)})
         seconds = []
@@ -209,10 +209,10 @@ def nothing() -> None:
     """What prepares a step that needs no preparation."""
 
 
-def versions(job: Any, lake: Path) -> dict[str, list[int]]:
+def versions(lake: Path) -> dict[str, list[int]]:
     return {
-        table.name: job.DeltaLog(str(lake / "lakehouse-dwh" / table.name)).versions()
-        for table in job.TABLES
+        table.name: glue_etl.DeltaLog(str(lake / "lakehouse-dwh" / table.name)).versions()
+        for table in glue_etl.TABLES
     }
 
 

@@ -12,3 +12,5 @@ environment as on the AWS that `local` plays.
     pages/         a module for each page
     app.py         the server
 """
+
+import tools  # noqa: F401  # puts what is deployed on Python's path

@@ -11,7 +11,7 @@ from nicegui import app, ui
 
 from console import guard, look
 from console.athena import QueryError
-from console.data import OPEN, Lake, job
+from console.data import OPEN, Lake
 from console.pages import file, home, key, rejects, run, runs, sql, tables
 
 STYLE = Path(__file__).parent / "style.css"
@@ -85,7 +85,6 @@ def look_ahead(lake: Lake) -> None:
 
     What fails here fails again, and is told, where a page reads it.
     """
-    job()  # it imports pyspark: a second
     with suppress(QueryError, BotoCoreError, ClientError):
         home.read(lake)
         runs.read(lake)

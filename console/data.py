@@ -7,7 +7,6 @@ needs. What Athena has said is remembered until an execution starts or ends.
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import gzip
 import io
 import json
@@ -16,16 +15,14 @@ import time
 import zlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+import glue_etl
+import run_graph as graph
 from console.athena import Answer, Athena, Memory, QueryError, containing, literal, one_of
 from console.places import DWH, REJECTED, RUNS, Place
-from tools.files import ROOT, load_job, load_module
-
-graph = load_module("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
 
 DATASETS = ("products", "orders", "order_items")
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
@@ -45,20 +42,14 @@ REJECT_COLUMNS = (
 )
 
 
-@functools.cache
-def job() -> ModuleType:
-    """The deployed script, for its rules and declarations: nothing of them is said twice."""
-    return load_job()
-
-
-def table_of(dataset: str) -> Any:
+def table_of(dataset: str) -> glue_etl.Table:
     """The declared table of a dataset."""
-    return next(table for table in job().TABLES if table.dataset == dataset)
+    return next(table for table in glue_etl.TABLES if table.dataset == dataset)
 
 
 def meaning_of(reason: str) -> str:
     """What a reason code says, of a row or of a file."""
-    known: dict[str, str] = {**job().FILE_REASONS, **job().ROW_REASONS}
+    known: dict[str, str] = {**glue_etl.FILE_REASONS, **glue_etl.ROW_REASONS}
     kind, _, column = reason.partition("_")
     if reason not in known and f"{kind}_<column>" in known:
         return known[f"{kind}_<column>"] + f" ({column})"
@@ -69,7 +60,7 @@ def column_of(reason: str) -> str | None:
     """The column that a reason blames; None where it blames the row."""
     if reason == "date_mismatch":
         return "date"
-    parents = {p.reason: p.column for table in job().TABLES for p in table.parents}
+    parents = {p.reason: p.column for table in glue_etl.TABLES for p in table.parents}
     kind, _, column = reason.partition("_")
     return parents.get(reason) or (column if kind in ("missing", "invalid", "ambiguous") else None)
 
@@ -78,9 +69,9 @@ def names_and_columns() -> dict[str, list[tuple[str, str]]]:
     """Each table that can be queried with its columns and their types."""
     found = {
         table.name: [(column.name, column.type.lower()) for column in table.columns]
-        for table in job().TABLES
+        for table in glue_etl.TABLES
     }
-    for name, ddl in job().RECORD_TABLES.items():
+    for name, ddl in glue_etl.RECORD_TABLES.items():
         found[name] = columns_of(ddl)
     return found
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from console.data import ENDED_BADLY, Lake, causes, job
+import glue_etl
+from console.data import ENDED_BADLY, Lake, causes
 
 NAMES = ("sql", "rollback", "replay", "optimize", "vacuum", "history")
 READS = ("history",)  # allowed where nothing may be changed
@@ -43,7 +44,7 @@ class Outcome:
 
 def dataset_of(path: str) -> str | None:
     """The dataset that a path below the raw zone names, by the job's own rule."""
-    return job().dataset_of(path)
+    return glue_etl.dataset_of(path)
 
 
 class Operator:

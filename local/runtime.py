@@ -12,8 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import SetupError
-from tools.files import ROOT
+from tools import ROOT, SetupError
 
 STATE = Path(os.environ.get("LAKEHOUSE_STATE", ROOT / ".local"))
 LOG_SETTINGS = ROOT / "local" / "log4j2.properties"

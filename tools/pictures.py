@@ -20,15 +20,13 @@ from html import escape
 from pathlib import Path
 from typing import Any, Protocol
 
+import run_graph as graph
+from tools import ROOT
 from tools.browser import measure, screenshot
-from tools.files import ROOT, load_module
 from tools.template import ACCOUNT, Template
 
 ASL_FILE = ROOT / "stepfunctions" / "delta-lake.json"
 IMAGES = ROOT / "images"
-
-
-graph = load_module("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from tools.files import ROOT
+from tools import ROOT
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"

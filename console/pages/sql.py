@@ -18,7 +18,7 @@ from console.athena import Answer, QueryError
 from console.data import names_and_columns
 from console.look import div, span, tag
 from console.pages import dialogs
-from tools.files import ROOT
+from tools import ROOT
 from tools.operations import changes_data
 
 FIRST = """SELECT date, count(*) AS orders, sum(total_amount) AS revenue

@@ -15,6 +15,7 @@ alarms and schedules (`sweep()` is the schedule); events about executions.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import threading
@@ -44,7 +45,6 @@ from local.aws import stepfunctions
 from local.aws.kept import Kept
 from local.aws.moto_server import MotoServer
 from local.aws.stepfunctions import Pace, replace
-from tools.files import load_module
 from tools.template import REGION, ROOT, Template
 
 WORKER_DPUS = {"G.1X": 1.0, "G.2X": 2.0, "G.4X": 4.0}
@@ -325,7 +325,7 @@ class LocalAws:
 def load_handler(folder: Path, handler: str) -> Function:
     """The function `module.function` in a folder of `lambda/`."""
     module_name, _, function_name = handler.partition(".")
-    module = load_module(f"local_lambda_{folder.name}", folder / f"{module_name}.py")
+    module = importlib.import_module(f"{folder.name}.{module_name}")
     return getattr(module, function_name)
 
 

@@ -7,20 +7,28 @@ As Glue does, it runs the script that `--scriptLocation` names instead of the jo
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from types import ModuleType
+from typing import Any, Protocol
 
-from tools.files import ROOT, load_job, load_module
+import glue_etl
+from tools import ROOT
 
 
-def warm_up(job: ModuleType) -> None:
+class Script(Protocol):
+    """The module of a script that Glue runs."""
+
+    def main(self, argv: Sequence[str], /) -> int: ...
+
+
+def warm_up() -> None:
     """Start Spark and let it write, merge and read a Delta table once: the first time takes seconds
     that no run should wait for."""
     with tempfile.TemporaryDirectory() as folder:
-        spark = job.spark_session()
+        spark = glue_etl.spark_session()
         rows = spark.range(2).selectExpr("string(id) AS id", "current_date() AS date")
         rows.write.format("delta").partitionBy("date").mode("append").save(folder)
         rows.createOrReplaceTempView("warm_up")
@@ -33,24 +41,26 @@ def warm_up(job: ModuleType) -> None:
 
 
 @functools.cache
-def other_script(path: str) -> ModuleType:
-    """A script beside the job's own, which it may import as `glue_etl`."""
-    load_job()
+def other_script(path: str) -> Script:
+    """A script beside the job's own, which it may import as `glue_etl`. As where Python runs a
+    script, its folder comes first on the path. Raises ModuleNotFoundError."""
     file = ROOT / path
-    return load_module(file.stem, file)
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    script: Any = importlib.import_module(file.stem)
+    return script
 
 
-def script_of(words: Sequence[str]) -> ModuleType:
+def script_of(words: Sequence[str]) -> Script:
     """The script that a run's arguments ask for."""
     given = dict(zip(words, words[1:], strict=False))
     path = given.get("--scriptLocation")
-    return load_job() if path is None else other_script(path)
+    return glue_etl if path is None else other_script(path)
 
 
 def main() -> None:
-    job = load_job()
     if "--warm" in sys.argv:
-        warm_up(job)
+        warm_up()
     for line in sys.stdin:
         try:
             words = json.loads(line)

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tools.files import ROOT
+from tools import ROOT
 
 
 def free_port() -> int:

@@ -18,7 +18,7 @@ from tests.console.browser import Server
 from tests.console.chromium import drop, expect, go, opened, playwright, started, write
 from tests.console.conftest import HOSTILE, HOSTILE_CELL, HOSTILE_FILE, deliver
 from tests.console.world import Shop, order, orders
-from tools.files import ROOT
+from tools import ROOT
 
 
 @pytest.fixture(scope="module")

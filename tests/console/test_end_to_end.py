@@ -16,18 +16,16 @@ from tests.console.world import order, orders
 RUN = 600_000  # milliseconds for Spark, on whatever machine
 STRICT_JOB = """
 from dataclasses import replace
-from tools.files import load_job
-
-job = load_job()
+import glue_etl as etl
 
 def main(words):
-    rule = job.Rule("date_mismatch", lambda text, value: value("total_amount") == 1.5)
-    orders = replace(job.ORDERS, rules=(*job.ORDERS.rules, rule))
-    tables, job.TABLES = job.TABLES, (job.PRODUCTS, orders, job.ORDER_ITEMS)
+    rule = etl.Rule("date_mismatch", lambda text, value: value("total_amount") == 1.5)
+    orders = replace(etl.ORDERS, rules=(*etl.ORDERS.rules, rule))
+    tables, etl.TABLES = etl.TABLES, (etl.PRODUCTS, orders, etl.ORDER_ITEMS)
     try:
-        return job.main(words)
+        return etl.main(words)
     finally:
-        job.TABLES = tables
+        etl.TABLES = tables
 """
 
 

@@ -22,12 +22,12 @@ from typing import Any
 import pyarrow as pa
 from deltalake import write_deltalake
 
+import glue_etl as etl
 from local.athena import Result
 from local.aws import readers
 from local.aws.server import JobFailed, LocalAws, QueryFailed, Runners
 from local.aws.stepfunctions import Pace
 from tests.arrow import schema_of
-from tools.files import load_job
 
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 ORDERS_HEADER = "order_num,order_id,user_id,order_timestamp,total_amount,date"
@@ -69,9 +69,9 @@ class Shop:
     """The local AWS with its job. `folder` holds the mirror of the lake, and what is kept."""
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        self.job, self.folder = load_job(), folder
-        declared = {table.name: table.ddl.replace("`", "") for table in self.job.TABLES}
-        declared |= self.job.RECORD_TABLES
+        self.folder = folder
+        declared = {table.name: table.ddl.replace("`", "") for table in etl.TABLES}
+        declared |= etl.RECORD_TABLES
         self.schemas = {name: schema_of(ddl) for name, ddl in declared.items()}
         self.rows: dict[str, list[Row]] = {name: [] for name in self.schemas}
         self.uploaded: set[str] = set()
@@ -171,7 +171,7 @@ class Shop:
         for key in self.aws.keys("RawBucket"):
             path = key.removeprefix("land-folder/Data/")
             got = s3.get_object(Bucket=raw, Key=key)
-            body, dataset = got["Body"].read(), self.job.dataset_of(path)
+            body, dataset = got["Body"].read(), etl.dataset_of(path)
             if b"fail the run" in body:
                 self.summary(run_id, {}, "FAILED", "JobError: the double was told to fail")
                 raise JobFailed("JobError: the double was told to fail")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import write_deltalake
 
+import glue_etl as etl
 from tests.arrow import schema_of
-from tools.files import load_job
 
 STAMP = pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(pa.string())
@@ -196,7 +196,7 @@ TABLES: dict[str, tuple[list[tuple[str, pa.DataType]], list[tuple[object, ...]],
         [],
     ),
     "corrections": (
-        [(one.name, one.type) for one in schema_of(load_job().CORRECTIONS_DDL)],
+        [(one.name, one.type) for one in schema_of(etl.CORRECTIONS_DDL)],
         [],
         [],
     ),

@@ -13,9 +13,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 from moto.s3.models import s3_backends
 
-from tools.files import ROOT, load_module
+import moves3objects.handler as archiver
 
-archiver = load_module("moves3objects_handler", ROOT / "lambda" / "moves3objects" / "handler.py")
 RAW, LAKE, ARCHIVE = "raw-zone", "lake", "archive"
 PREFIX = "land-folder/Data/"
 

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import glue_etl as etl
 from local.athena import Athena
 from local.runtime import BRIEF, ROOT, spark_environment
 from tests.pipeline import lake
 from tests.pipeline.test_athena import QUERIES, read_queries
-from tools.files import load_job
 
 
 def in_sparks_words() -> list[str]:
@@ -33,7 +33,7 @@ def in_sparks_words() -> list[str]:
 
 def ask_spark(folder: Path, statements: list[str]) -> list[list[list[str | None]]]:
     """The answers of a Spark in a process of its own."""
-    few_rows = {**BRIEF, **load_job().INTERPRETED, "spark.sql.shuffle.partitions": "2"}
+    few_rows = {**BRIEF, **etl.INTERPRETED, "spark.sql.shuffle.partitions": "2"}
     environment = {**os.environ, **spark_environment("1g", few_rows)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.pipeline.spark_queries", str(folder)],

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
+import glue_etl as etl
 from local.athena import Athena
-from tools.files import load_job
 
 DEFINITION = Path(__file__).resolve().parents[2] / "stepfunctions" / "delta-lake.json"
 SQL = json.loads(DEFINITION.read_text("utf-8"))["States"]["PrepareChecks"]["Result"]
@@ -47,7 +47,7 @@ class Lake:
             else (
                 dates[0],
                 dates[-1],
-                json.dumps(load_job()._days(f"date={day}/x" for day in dates)),
+                json.dumps(etl._days(f"date={day}/x" for day in dates)),
             )
             if dates
             else ()

@@ -8,16 +8,15 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
+import glue_etl as etl
 from local.aws.job import job_arguments
 from local.runtime import spark_environment
 from tests.model import RawFile
-from tools.files import load_job
 
 FAST = {
     "spark.sql.shuffle.partitions": "2",
@@ -31,26 +30,20 @@ FAST = {
 
 
 @pytest.fixture(scope="session")
-def job() -> Iterator[ModuleType]:
-    """The job's module, with Spark's variables set before it starts one."""
+def spark() -> Iterator[Any]:
+    """The job's Spark, with its variables set before it starts."""
     os.environ.update(spark_environment(settings=FAST))
-    module = load_job()
-    yield module
-    active = module.SparkSession.getActiveSession()
+    yield etl.spark_session()
+    active = etl.SparkSession.getActiveSession()
     if active is not None:
         active.stop()
-
-
-@pytest.fixture(scope="session")
-def spark(job: ModuleType) -> Any:
-    return job.spark_session()
 
 
 class Lake:
     """A lake in a folder, and runs of the job on it."""
 
-    def __init__(self, job: ModuleType, folder: Path) -> None:
-        self.job, self.folder, self.runs = job, folder, 0
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.runs = folder, 0
 
     def write(self, files: list[RawFile], raw: Path) -> Path:
         """Lay files out as a raw zone, with their times of delivery."""
@@ -72,7 +65,7 @@ class Lake:
     def run_on(
         self, raw: Path, run_id: str, force: bool = False, expect: int = 0
     ) -> dict[str, Any]:
-        assert self.job.main(job_arguments(raw, self.folder, run_id, force)) == expect
+        assert etl.main(job_arguments(raw, self.folder, run_id, force)) == expect
         return json.loads((self.folder / "runs" / run_id / "summary.json").read_text())
 
     def manifest(self, run_id: str) -> dict[str, dict[str, Any]]:
@@ -85,7 +78,7 @@ class Lake:
         )
 
     def frame(self, table: str) -> Any:
-        return self.job.SparkSession.getActiveSession().read.format("delta").load(self.path(table))
+        return etl.SparkSession.getActiveSession().read.format("delta").load(self.path(table))
 
     def rows(self, table: str) -> list[Any]:
         """The rows as named tuples in Python's types, by a reader that is not Spark."""
@@ -100,7 +93,7 @@ class Lake:
     def tables(self) -> dict[str, dict[str, tuple]]:
         """dataset -> key -> row, in the shape of the model's."""
         found = {}
-        for table in self.job.TABLES:
+        for table in etl.TABLES:
             at = table.column_names.index(table.key)
             rows = self.rows(table.name)
             found[table.dataset] = {row[at]: row for row in rows}
@@ -117,13 +110,13 @@ def python_value(value: Any) -> Any:
 
 
 @pytest.fixture
-def lake(job: ModuleType, spark: Any, tmp_path: Path) -> Lake:
-    return Lake(job, tmp_path)
+def lake(spark: Any, tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
 
 
 @pytest.fixture
-def new_lake(job: ModuleType, spark: Any, tmp_path: Path) -> Callable[[str], Lake]:
-    return lambda name: Lake(job, tmp_path / name)
+def new_lake(spark: Any, tmp_path: Path) -> Callable[[str], Lake]:
+    return lambda name: Lake(tmp_path / name)
 
 
 def csv_file(path: str, text: str, at: int) -> RawFile:

@@ -7,55 +7,55 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 
 import pytest
 
+import glue_etl as etl
 from local.runtime import ROOT, spark_environment
 from tests.spark.conftest import FAST
-from tools.files import load_job
 
 KILLER = """
-import json, os, signal, sys
-from tools.files import load_job, load_operations
-job, operations = load_job(), load_operations()
+import importlib, json, os, signal, sys
+import glue_etl as etl
 script, step, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-steps = job.progress
+steps = etl.progress
 def kill(name):
     steps(name)
     if name == step:
         os.kill(os.getpid(), signal.SIGKILL)
-job.progress = kill
-{"glue_etl": job, "glue_operations": operations}[script].main(arguments)
+etl.progress = kill
+importlib.import_module(script).main(arguments)
 """
+
+
+Main = Callable[[Sequence[str]], int]  # of the load or of the operations
 
 
 class Killed(BaseException):
     """In place of a SIGKILL: neither the job nor an operation catches it."""
 
 
-def kill_in_process(script: ModuleType, step: str, arguments: Sequence[str]) -> None:
+def kill_in_process(main: Main, step: str, arguments: Sequence[str]) -> None:
     """Stop the script after a step. What is on disk then is what a SIGKILL leaves: the scratch too,
     which is not cleared on the way out."""
-    job = load_job()
     with pytest.MonkeyPatch.context() as patch:
 
         def stop(name: str) -> None:
             if name == step:
-                patch.setattr(job.FolderStorage, "remove", lambda self, prefix: None)
+                patch.setattr(etl.FolderStorage, "remove", lambda self, prefix: None)
                 raise Killed
 
-        patch.setattr(job, "progress", stop)
+        patch.setattr(etl, "progress", stop)
         with pytest.raises(Killed):
-            script.main(arguments)
+            main(arguments)
 
 
-def kill(script: ModuleType, step: str, arguments: Sequence[str]) -> None:
+def kill(main: Main, step: str, arguments: Sequence[str]) -> None:
     """Run the script in a process of its own, which kills itself after a step."""
     killed = subprocess.run(
-        [sys.executable, "-c", KILLER, script.__name__, step, json.dumps(arguments)],
-        env={**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", KILLER, main.__module__, step, json.dumps(arguments)],
+        env={**os.environ, **spark_environment(settings=FAST), "PYTHONPATH": str(ROOT / "src")},
         cwd=ROOT,
         capture_output=True,
         text=True,

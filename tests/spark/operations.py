@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from jsonschema import validate
 
+import glue_etl as etl
+import glue_operations
 from local.aws.job import job_arguments
 from tests.model import RawFile
 from tests.spark.conftest import Lake
-from tools.files import ROOT, load_operations
+from tools import ROOT
 
 SCHEMA = json.loads((ROOT / "stepfunctions" / "summary.schema.json").read_text("utf-8"))
 
@@ -29,9 +30,8 @@ RESTORED = (
 class OperatedLake(Lake):
     """A lake in a folder, loads on it, whose files are archived, and operations."""
 
-    def __init__(self, job: ModuleType, folder: Path) -> None:
-        super().__init__(job, folder)
-        self.operations = load_operations()
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.asked = 0
 
     def load(self, files: list[RawFile], expect: int = 0) -> dict[str, Any]:
@@ -58,7 +58,7 @@ class OperatedLake(Lake):
         """One operation; returns its summary."""
         self.asked += 1
         run_id = f"op-{self.asked}"
-        assert self.operations.main(self.arguments(name, run_id, **options)) == expect
+        assert glue_operations.main(self.arguments(name, run_id, **options)) == expect
         summary = self.summary(run_id)
         validate(summary, SCHEMA)
         return summary
@@ -79,7 +79,7 @@ class OperatedLake(Lake):
 
     def versions(self) -> dict[str, int]:
         names = (*RESTORED, "etl_runs", "corrections")
-        return {name: self.job.DeltaLog(self.path(name)).latest() for name in names}
+        return {name: etl.DeltaLog(self.path(name)).latest() for name in names}
 
     def state(self) -> dict[str, list[str]]:
         """Every table that a rollback restores, row by row, without what a repetition changes."""

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import glue_etl as etl
 from local.aws.job import job_arguments
 from tests.corpus.cases import CASES, item, order, product, text
 from tests.corpus.cases import ITEMS as ITEMS_HEADER
@@ -217,7 +218,7 @@ def test_a_file_that_was_set_aside_for_its_rows_is_no_duplicate_and_can_be_taken
         assert entries[mostly.path]["reason"] == "mostly_rejected"
         assert (lake.rows("clean_orders"), lake.records()) == ([], [])
     arguments = job_arguments(raw, lake.folder, "taken", force=True)
-    assert lake.job.main([*arguments, "--MAX_REJECTED_PERCENT", "100"]) == 0
+    assert etl.main([*arguments, "--MAX_REJECTED_PERCENT", "100"]) == 0
     assert (len(lake.rows("clean_orders")), len(lake.records())) == (9, 11)
 
 
@@ -238,9 +239,9 @@ BATCHES = range(0, FILES, BATCH)
 
 
 @pytest.fixture(scope="module", params=BATCHES, ids=lambda first: f"from {first}")
-def ran(request: Any, job: Any, spark: Any, tmp_path_factory: Any) -> Ran:
+def ran(request: Any, spark: Any, tmp_path_factory: Any) -> Ran:
     files = [*GOOD, *drawn_files()[request.param : request.param + BATCH]]
-    lake = Lake(job, tmp_path_factory.mktemp("any"))
+    lake = Lake(tmp_path_factory.mktemp("any"))
     summary = lake.run(files)
     rejected: dict[str, set[tuple[int, str]]] = {}
     for row in lake.records():

@@ -9,6 +9,7 @@ from typing import Any
 import pyspark
 import pytest
 
+import glue_etl as etl
 from tests.corpus.cases import CASES as ALL_CASES
 from tests.corpus.cases import Case
 from tests.corpus.compare import RejectedRow, Results, differences, rows_of_no_case
@@ -45,13 +46,13 @@ def stored_rows(lake: Lake, table: Any) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def ran(job: Any, spark: Any, tmp_path_factory: Any) -> tuple[Lake, dict[str, Any], Results]:
-    lake = Lake(job, tmp_path_factory.mktemp("corpus"))
+def ran(spark: Any, tmp_path_factory: Any) -> tuple[Lake, dict[str, Any], Results]:
+    lake = Lake(tmp_path_factory.mktemp("corpus"))
     modified = csv_file("x", "", 0).modified
     summary = lake.run([RawFile(case.path, case.content, modified) for case in CASES])
     tables = {
         table.dataset: {row[table.key]: row for row in stored_rows(lake, table)}
-        for table in job.TABLES
+        for table in etl.TABLES
     }
     rejected = [
         RejectedRow(row.file_path, row.line, row.status, tuple(row.reasons), row.raw)
@@ -87,12 +88,12 @@ def test_the_corpus_once_more_by_force_and_compiled_plans_changes_nothing(
     ran: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, _, results = ran
-    monkeypatch.setattr(lake.job, "COMPILED_BYTES", -1)
-    before = lake.job.DeltaLog(lake.path("rejected_records")).versions()
+    monkeypatch.setattr(etl, "COMPILED_BYTES", -1)
+    before = etl.DeltaLog(lake.path("rejected_records")).versions()
     summary = lake.run_on(lake.folder / "raw-1", "again", force=True)
     check_equation(summary)
     assert (
         sum(numbers["inserted"] + numbers["updated"] for numbers in summary["datasets"].values())
         == 0
     )
-    assert lake.job.DeltaLog(lake.path("rejected_records")).versions() == before
+    assert etl.DeltaLog(lake.path("rejected_records")).versions() == before

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tools.files import load_job
+import glue_etl as etl
 
-job_module = load_job()
 USUAL = {
     "identifier": ["1", "007", "x-9", "A/B#1"],
     "STRING": ["", "Pen", "Red pen", "Füller 2", "日本"],
@@ -102,35 +101,35 @@ def lines_of(table: Any) -> list[str]:
     ]
 
 
-def lines_frame(job: Any, spark: Any, texts: list[tuple[str, int]]) -> Any:
+def lines_frame(spark: Any, texts: list[tuple[str, int]]) -> Any:
     """Lines as the raw text gives them: (text, place of its file's layout)."""
     rows = [
         {"_file": "f", "_split": 0, "_mid": number, "_layout": layout, "_raw": text}
         for number, (text, layout) in enumerate(texts)
     ]
     ddl = "_file STRING, _split BIGINT, _mid BIGINT, _line BIGINT, _layout INT, _raw STRING"
-    return job.local_frame(spark, rows, ddl).localCheckpoint()
+    return etl.local_frame(spark, rows, ddl).localCheckpoint()
 
 
-def layout_of(job: Any, table: Any) -> Any:
-    return job.Layout(",".join(table.column_names), tuple(table.column_names))
+def layout_of(table: Any) -> Any:
+    return etl.Layout(",".join(table.column_names), tuple(table.column_names))
 
 
-@pytest.mark.parametrize("table", job_module.TABLES, ids=lambda table: table.dataset)
-def test_what_the_fast_path_takes_the_parser_reads_alike(job: Any, spark: Any, table: Any) -> None:
+@pytest.mark.parametrize("table", etl.TABLES, ids=lambda table: table.dataset)
+def test_what_the_fast_path_takes_the_parser_reads_alike(spark: Any, table: Any) -> None:
     texts = lines_of(table)
-    lines = lines_frame(job, spark, [(text, 0) for text in texts])
-    layouts = [layout_of(job, table)]
+    lines = lines_frame(spark, [(text, 0) for text in texts])
+    layouts = [layout_of(table)]
     shown = ["_mid", "_kind", "_raw", "_reasons"]
     shown += [f"cast(`{column.name}` AS string) AS `{column.name}`" for column in table.columns]
-    fast_rows = job.fast_path(lines, table, layouts).selectExpr(*shown).collect()
-    parsed_rows = job.parse_lines(lines, table, layouts).selectExpr(*shown).collect()
+    fast_rows = etl.fast_path(lines, table, layouts).selectExpr(*shown).collect()
+    parsed_rows = etl.parse_lines(lines, table, layouts).selectExpr(*shown).collect()
     fast = {row["_mid"]: row for row in fast_rows}
     parsed = {row["_mid"]: row for row in parsed_rows}
     assert len(fast) == len(parsed) == len(texts)
     taken = {number for number, row in fast.items() if row["_kind"] is not None}
     for number in taken:
-        if fast[number]["_kind"] == job.RECORD:
+        if fast[number]["_kind"] == etl.RECORD:
             assert fast[number] == parsed[number], texts[number]
         assert fast[number]["_kind"] == parsed[number]["_kind"], texts[number]
     assert {number: row["_raw"] for number, row in fast.items()} == dict(enumerate(texts))
@@ -146,21 +145,21 @@ def test_what_the_fast_path_takes_the_parser_reads_alike(job: Any, spark: Any, t
 
 
 def test_a_file_with_columns_in_another_order_and_more_of_them_takes_the_fast_path_too(
-    job: Any, spark: Any
+    spark: Any,
 ) -> None:
-    names = ("extra", *reversed(job.PRODUCTS.column_names))
-    layouts = [layout_of(job, job.PRODUCTS), job.Layout(",".join(names), names)]
-    lines = lines_frame(job, spark, [("7,1,Books,Pen", 0), ("what ever,Pen,Books,1,7", 1)])
-    rows = job.fast_path(lines, job.PRODUCTS, layouts).collect()
-    found = [[row[name] for name in job.PRODUCTS.column_names] for row in rows]
+    names = ("extra", *reversed(etl.PRODUCTS.column_names))
+    layouts = [layout_of(etl.PRODUCTS), etl.Layout(",".join(names), names)]
+    lines = lines_frame(spark, [("7,1,Books,Pen", 0), ("what ever,Pen,Books,1,7", 1)])
+    rows = etl.fast_path(lines, etl.PRODUCTS, layouts).collect()
+    found = [[row[name] for name in etl.PRODUCTS.column_names] for row in rows]
     assert found == [["7", "1", "Books", "Pen"]] * 2
-    assert [row["_kind"] for row in rows] == [job.RECORD] * 2
+    assert [row["_kind"] for row in rows] == [etl.RECORD] * 2
 
 
-def test_only_a_plain_integer_is_a_number_among_keys(job: Any, spark: Any) -> None:
+def test_only_a_plain_integer_is_a_number_among_keys(spark: Any) -> None:
     keys = "0 5 05 +5 -5 5.0 5. 10 010 999999999999999999 1234567890123456789 x 5x 00 5e3".split()
-    frame = job.local_frame(spark, [{"key": key} for key in [*keys, " 5"]], "key STRING")
-    rows = frame.select("key", job.integer_key(job.F.col("key")).alias("number")).collect()
+    frame = etl.local_frame(spark, [{"key": key} for key in [*keys, " 5"]], "key STRING")
+    rows = frame.select("key", etl.integer_key(etl.F.col("key")).alias("number")).collect()
     found = {row["key"]: row["number"] for row in rows if row["number"] is not None}
     assert found == {"0": 0, "5": 5, "10": 10, "999999999999999999": 999999999999999999}
 
@@ -175,8 +174,8 @@ def test_only_a_plain_integer_is_a_number_among_keys(job: Any, spark: Any) -> No
     ],
 )
 def test_a_span_of_keys_prunes_by_text_and_never_loses_one(
-    job: Any, spark: Any, span: Any, inside: list[str], outside: list[str]
+    spark: Any, span: Any, inside: list[str], outside: list[str]
 ) -> None:
-    frame = job.local_frame(spark, [{"key": key} for key in inside + outside], "key STRING")
-    found = [row["key"] for row in frame.where(job.within("key", span)).collect()]
+    frame = etl.local_frame(spark, [{"key": key} for key in inside + outside], "key STRING")
+    found = [row["key"] for row in frame.where(etl.within("key", span)).collect()]
     assert found == inside

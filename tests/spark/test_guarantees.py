@@ -6,17 +6,17 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
 import pytest
 from deltalake import DeltaTable
 
+import glue_etl as etl
 from local.aws.job import job_arguments
 from tests.model import RawFile
 from tests.spark.conftest import Lake, check_equation, csv_file
-from tests.spark.kills import kill, kill_in_process
+from tests.spark.kills import Main, kill, kill_in_process
 
 PRODUCTS = "product_id,department_id,department,product_name\n"
 ORDERS = "order_num,order_id,user_id,order_timestamp,total_amount,date\n"
@@ -79,7 +79,7 @@ def test_unchanged_rows_write_nothing_not_a_file_and_not_a_version(lake: Lake) -
     lake.run(first_delivery())
     before = {
         table: (
-            lake.job.DeltaLog(lake.path(table)).versions(),
+            etl.DeltaLog(lake.path(table)).versions(),
             sorted(Path(lake.path(table)).rglob("*.parquet")),
         )
         for table in ("clean_products", "clean_orders", "clean_orders_items", "rejected_records")
@@ -91,7 +91,7 @@ def test_unchanged_rows_write_nothing_not_a_file_and_not_a_version(lake: Lake) -
         and summary["datasets"]["order_items"]["unchanged"] == 2
     )
     for table, (versions, files) in before.items():
-        assert lake.job.DeltaLog(lake.path(table)).versions() == versions, table
+        assert etl.DeltaLog(lake.path(table)).versions() == versions, table
         assert sorted(Path(lake.path(table)).rglob("*.parquet")) == files, table
 
 
@@ -103,7 +103,7 @@ def test_a_known_file_is_a_duplicate_and_starts_no_spark(
     def no_spark(*_: object) -> None:
         raise AssertionError("Spark was started for nothing new")
 
-    monkeypatch.setattr(lake.job, "spark_session", no_spark)
+    monkeypatch.setattr(etl, "spark_session", no_spark)
     summary = lake.run(first_delivery())
     assert summary["status"] == "NOTHING_NEW" and summary["files"]["duplicate"] == 3
     assert {line["destination"] for line in lake.manifest("run-2").values()} == {"archive"}
@@ -130,7 +130,7 @@ def test_a_header_in_another_order_does_not_load_into_wrong_columns(lake: Lake) 
 def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
     lake.run(first_delivery())
     lake.run(second_delivery())
-    for table in [declared.name for declared in lake.job.TABLES] + list(lake.job.RECORD_TABLES):
+    for table in [declared.name for declared in etl.TABLES] + list(etl.RECORD_TABLES):
         protocol = DeltaTable(lake.path(table)).protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2), table
         properties = DeltaTable(lake.path(table)).metadata().configuration
@@ -144,7 +144,7 @@ def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
 def test_the_size_of_a_table_is_known_by_deltas_checksum_and_else_not(lake: Lake) -> None:
     lake.run(first_delivery())
     table = Path(lake.path("clean_orders"))
-    log = lake.job.DeltaLog(str(table))
+    log = etl.DeltaLog(str(table))
     sizes = [(table / path).stat().st_size for path in log.files()]
     assert log.data_bytes(log.latest()) == sum(sizes) > 0
     (checksum,) = table.glob("_delta_log/*.crc")
@@ -185,10 +185,10 @@ def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(
 ) -> None:
     lake.run([csv_file("products.csv", PRODUCTS + "1,2,Food,Tea\n3,2,Food,Rice\n", 0)])
     wider = replace(
-        lake.job.PRODUCTS,
-        columns=(*lake.job.PRODUCTS.columns, lake.job.Column("brand", "STRING", "who makes it")),
+        etl.PRODUCTS,
+        columns=(*etl.PRODUCTS.columns, etl.Column("brand", "STRING", "who makes it")),
     )
-    monkeypatch.setattr(lake.job, "TABLES", (wider, lake.job.ORDERS, lake.job.ORDER_ITEMS))
+    monkeypatch.setattr(etl, "TABLES", (wider, etl.ORDERS, etl.ORDER_ITEMS))
     summary = lake.run(
         [
             csv_file(
@@ -213,13 +213,13 @@ def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(
 def test_a_column_that_is_not_declared_any_more_stays_in_the_table(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    brand = lake.job.Column("brand", "STRING", "who makes it")
-    wider = replace(lake.job.PRODUCTS, columns=(*lake.job.PRODUCTS.columns, brand))
-    narrow = lake.job.TABLES
-    monkeypatch.setattr(lake.job, "TABLES", (wider, *narrow[1:]))
+    brand = etl.Column("brand", "STRING", "who makes it")
+    wider = replace(etl.PRODUCTS, columns=(*etl.PRODUCTS.columns, brand))
+    narrow = etl.TABLES
+    monkeypatch.setattr(etl, "TABLES", (wider, *narrow[1:]))
     header = PRODUCTS[:-1] + ",brand\n"
     lake.run([csv_file("products.csv", header + "1,2,Food,Tea,Twig\n2,2,Food,Rice,Bag\n", 0)])
-    monkeypatch.setattr(lake.job, "TABLES", narrow)
+    monkeypatch.setattr(etl, "TABLES", narrow)
     lake.run([csv_file("products_2.csv", PRODUCTS + "1,2,Food,Green tea\n3,2,Food,Oil\n", 1)])
     rows = {row[0]: (row[3], row[4]) for row in lake.rows("clean_products")}
     assert rows == {"1": ("Green tea", "Twig"), "2": ("Rice", "Bag"), "3": ("Oil", None)}
@@ -229,18 +229,17 @@ def test_a_new_dataset_with_another_parent_waits_for_it_and_for_the_parents_of_t
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Returns of order items: a parent that may wait itself, and a column no other dataset has."""
-    job = lake.job
-    returns = job.Table(
+    returns = etl.Table(
         dataset="returns",
         name="clean_returns",
         key="return_id",
         columns=(
-            job.Column("return_id", "STRING", "the return", required=True, identifier=True),
-            job.Column("item", "STRING", "the item sent back", required=True, identifier=True),
+            etl.Column("return_id", "STRING", "the return", required=True, identifier=True),
+            etl.Column("item", "STRING", "the item sent back", required=True, identifier=True),
         ),
-        parents=(job.Parent("item", "order_items", "orphan_item"),),
+        parents=(etl.Parent("item", "order_items", "orphan_item"),),
     )
-    monkeypatch.setattr(job, "TABLES", (*job.TABLES, returns))
+    monkeypatch.setattr(etl, "TABLES", (*etl.TABLES, returns))
     first = [
         csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1),
         csv_file("order_items/1.csv", ITEMS + item("i1", "o1"), 2),
@@ -258,14 +257,14 @@ def test_a_new_dataset_with_another_parent_waits_for_it_and_for_the_parents_of_t
 def test_a_table_that_is_declared_before_its_parent_is_an_error_not_a_run_without_end(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    products, orders, items = lake.job.TABLES
-    circle = replace(orders, parents=(lake.job.Parent("order_id", "order_items", "orphan"),))
-    monkeypatch.setattr(lake.job, "TABLES", (products, circle, items))
+    products, orders, items = etl.TABLES
+    circle = replace(orders, parents=(etl.Parent("order_id", "order_items", "orphan"),))
+    monkeypatch.setattr(etl, "TABLES", (products, circle, items))
     summary = lake.run(first_delivery(), expect=1)
     assert "declare that before it" in summary["error"]
 
 
-def test_what_the_driver_knows_reaches_spark_character_by_character(job: Any, spark: Any) -> None:
+def test_what_the_driver_knows_reaches_spark_character_by_character(spark: Any) -> None:
     rows = [
         {
             "text": text,
@@ -275,20 +274,20 @@ def test_what_the_driver_knows_reaches_spark_character_by_character(job: Any, sp
         }
         for text in ('a "quoted" \\ path/ü/\u2028\t😀', "", None)
     ]
-    found = job.local_frame(
+    found = etl.local_frame(
         spark, rows, "text STRING, number BIGINT, seen TIMESTAMP, versions MAP<STRING, BIGINT>"
     )
-    shown = found.select("text", "number", job.F.col("seen").cast("string"), "versions").collect()
+    shown = found.select("text", "number", etl.F.col("seen").cast("string"), "versions").collect()
     assert [tuple(row) for row in shown] == [
         (row["text"], -(2**63), "2025-04-01 08:00:00.123456", {"a": 1}) for row in rows
     ]
-    assert job.local_frame(spark, [], "text STRING").collect() == []
+    assert etl.local_frame(spark, [], "text STRING").collect() == []
 
 
 def test_two_independent_readers_see_the_same_rows(lake: Lake) -> None:
     lake.run(first_delivery())
     lake.run(second_delivery())
-    for table in lake.job.TABLES:
+    for table in etl.TABLES:
         arrow = DeltaTable(lake.path(table.name)).to_pyarrow_table()
         assert arrow.num_rows > 0
         columns = ", ".join(
@@ -313,7 +312,7 @@ def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = lake.write(first_delivery(), lake.folder / "raw")
-    real, done = lake.job.profile, []
+    real, done = etl.profile, []
 
     def overwrite_once(*given: object) -> object:
         if not done:
@@ -321,7 +320,7 @@ def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(
             (raw / "orders/1.csv").write_text(ORDERS + order("o1", amount="100") + order("o3"))
         return real(*given)
 
-    monkeypatch.setattr(lake.job, "profile", overwrite_once)
+    monkeypatch.setattr(etl, "profile", overwrite_once)
     summary = lake.run_on(raw, "a")
     assert (
         summary["files"]["changed"] == 1
@@ -339,9 +338,9 @@ def test_what_was_staged_is_loaded_whatever_becomes_of_the_raw_zone(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
     """The raw text is read once: nothing that happens to it after that can reach a table."""
-    monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(etl, "LARGE_BYTES", large_bytes)
     raw = lake.write(first_delivery(), lake.folder / "raw")
-    real, done = lake.job.resolve, []
+    real, done = etl.resolve, []
 
     def overwrite_and_delete(*given: Any) -> Any:
         done.append(True)
@@ -349,21 +348,21 @@ def test_what_was_staged_is_loaded_whatever_becomes_of_the_raw_zone(
         (raw / "order_items/1.csv").unlink()
         return real(*given)
 
-    monkeypatch.setattr(lake.job, "resolve", overwrite_and_delete)
+    monkeypatch.setattr(etl, "resolve", overwrite_and_delete)
     summary = lake.run_on(raw, "a")
     check_equation(summary)
     assert done and {row[1] for row in lake.rows("clean_orders")} == {"o1", "o2"}
     assert {row[0] for row in lake.rows("clean_orders_items")} == {"i1", "i2"}
     assert [row.raw for row in lake.records() if row.status == "rejected"] == ["1,,u1,bad,5,"]
     assert not [path for path in (lake.folder / "glue-temp").rglob("*") if path.is_file()]
-    monkeypatch.setattr(lake.job, "resolve", real)
+    monkeypatch.setattr(etl, "resolve", real)
     assert lake.run_on(raw, "b")["datasets"]["orders"]["inserted"] == 1
 
 
 def test_scratch_files_of_a_killed_run_are_removed_by_the_next_one(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
+    monkeypatch.setattr(etl, "LARGE_BYTES", 0)
     left = lake.folder / "glue-temp" / "run=killed" / "orders"
     left.mkdir(parents=True)
     (left / "part.orc").write_bytes(b"half")
@@ -372,7 +371,7 @@ def test_scratch_files_of_a_killed_run_are_removed_by_the_next_one(
 
 
 def test_scratch_files_keep_every_moment_whatever_the_time_zone_of_the_machine(
-    job: Any, spark: Any, tmp_path: Path
+    spark: Any, tmp_path: Path
 ) -> None:
     """Files that keep times as a clock on the wall shows them have two hours of one name in autumn,
     and days before 1582 in another calendar."""
@@ -402,7 +401,7 @@ def test_scratch_files_keep_every_moment_whatever_the_time_zone_of_the_machine(
                 for name, kind in (("moment", "timestamp"), ("day", "date"))
             }
         )
-        kept = job.Scratch(spark, f"{tmp_path}/", on_disk=True).materialize(given, "rows")
+        kept = etl.Scratch(spark, f"{tmp_path}/", on_disk=True).materialize(given, "rows")
         assert kept.dtypes == given.dtypes
         as_texts = [f"cast({name} AS string)" for name in given.columns]
         texts = [tuple(row) for row in kept.selectExpr(*as_texts).collect()]
@@ -415,7 +414,7 @@ def test_scratch_files_keep_every_moment_whatever_the_time_zone_of_the_machine(
 def test_a_large_batch_need_not_hold_every_dataset(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
+    monkeypatch.setattr(etl, "LARGE_BYTES", 0)
     products = csv_file("products.csv", PRODUCTS + "p1,1,Books,Pen\n", 1)
     lake.run([csv_file("order_items/1.csv", ITEMS + item("i1", "o1"), 1)])
     assert lake.rows("clean_orders_items") == []
@@ -429,15 +428,15 @@ def test_a_large_batch_need_not_hold_every_dataset(
 def test_a_lost_row_fails_the_run_before_the_ledger(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = lake.job.with_outcome
-    monkeypatch.setattr(lake.job, "with_outcome", lambda *given: real(*given).limit(1))
+    real = etl.with_outcome
+    monkeypatch.setattr(etl, "with_outcome", lambda *given: real(*given).limit(1))
     summary = lake.run(first_delivery(), expect=1)
     assert (
         summary["status"] == "FAILED"
         and "ConservationError" in summary["error"]
         and "products.csv: 2 rows" in summary["error"]
     )
-    monkeypatch.setattr(lake.job, "with_outcome", real)
+    monkeypatch.setattr(etl, "with_outcome", real)
     assert not Path(lake.path("ingested_files")).exists()
     assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
 
@@ -482,8 +481,8 @@ def test_a_large_batch_is_resolved_with_the_same_result(
     results = []
     for name, large_bytes, few in (("small", 1 << 20, 200_000), ("large", 0, 10)):
         lake = new_lake(name)
-        monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
-        monkeypatch.setattr(lake.job, "BROADCAST_ROWS", few)
+        monkeypatch.setattr(etl, "LARGE_BYTES", large_bytes)
+        monkeypatch.setattr(etl, "BROADCAST_ROWS", few)
         summaries = [
             lake.run(delivery(0)),
             lake.run(delivery(1)),
@@ -523,14 +522,14 @@ def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_e
     superseded: int,
     parked: int,
 ) -> None:
-    monkeypatch.setattr(lake.job, "LARGE_BYTES", 0)
-    real, looked = lake.job.with_outcome, []
+    monkeypatch.setattr(etl, "LARGE_BYTES", 0)
+    real, looked = etl.with_outcome, []
 
     def with_outcome(rows: Any, table: Any) -> Any:
         looked.append(table.name)
         return real(rows, table)
 
-    monkeypatch.setattr(lake.job, "with_outcome", with_outcome)
+    monkeypatch.setattr(etl, "with_outcome", with_outcome)
     first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
     summary = lake.run(
         [
@@ -568,9 +567,9 @@ COMMITS = [
 
 
 @pytest.fixture(scope="module")
-def loaded_once(job: Any, spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loaded_once(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake with the first delivery, to be copied."""
-    loaded = Lake(job, tmp_path_factory.mktemp("loaded"))
+    loaded = Lake(tmp_path_factory.mktemp("loaded"))
     loaded.run(first_delivery())
     return loaded.folder
 
@@ -589,14 +588,14 @@ def test_a_sigkill_leaves_what_the_test_above_stops_at(
     check_healed(lake, loaded_once, step, kill)
 
 
-Kill = Callable[[ModuleType, str, Sequence[str]], None]
+Kill = Callable[[Main, str, Sequence[str]], None]
 
 
 def check_healed(lake: Lake, loaded_once: Path, step: str, kill_behind: Kill) -> None:
     """Kill the second delivery behind a step; the next run ends with all of it, once."""
     shutil.copytree(loaded_once, lake.folder, dirs_exist_ok=True)
     raw = lake.write(second_delivery(), lake.folder / "raw")
-    kill_behind(lake.job, step, job_arguments(raw, lake.folder, "killed"))
+    kill_behind(etl.main, step, job_arguments(raw, lake.folder, "killed"))
     assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
     summary = lake.run_on(raw, "after")
     check_equation(summary)
@@ -636,4 +635,4 @@ def test_a_rejected_row_of_300_kb_is_kept_whole_and_cut_in_the_summary(lake: Lak
     (kept,) = [row.raw for row in lake.records() if row.status == "rejected"]
     assert kept == long.splitlines()[1]
     (shown,) = summary["reject_examples"]
-    assert kept.startswith(shown["raw"]) and len(shown["raw"]) == lake.job.TEXT_LIMIT
+    assert kept.startswith(shown["raw"]) and len(shown["raw"]) == etl.TEXT_LIMIT

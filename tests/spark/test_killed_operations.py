@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import glue_operations
 from tests.model import RawFile
 from tests.spark.conftest import check_equation, csv_file
 from tests.spark.kills import kill, kill_in_process
@@ -83,9 +83,9 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 CASES = [(name, step) for name, (_, _, steps) in OPERATIONS.items() for step in steps]
 
 
-def prepared(job: ModuleType, folder: Path, name: str) -> OperatedLake:
+def prepared(folder: Path, name: str) -> OperatedLake:
     """A lake on which the operation has something to do."""
-    lake = OperatedLake(job, folder)
+    lake = OperatedLake(folder)
     for files in deliveries()[:2]:
         lake.load(files)
     if name == "replay of rows":
@@ -125,43 +125,41 @@ Templates = Callable[[str], Template]
 
 
 @pytest.fixture(scope="module")
-def templates(job: ModuleType, spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Templates:
+def templates(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Templates:
     """The template of an operation by its name, made once."""
-    return functools.cache(functools.partial(template, job, tmp_path_factory.mktemp))
+    return functools.cache(functools.partial(template, tmp_path_factory.mktemp))
 
 
-def template(job: ModuleType, folder: Callable[[str], Path], name: str) -> Template:
+def template(folder: Callable[[str], Path], name: str) -> Template:
     operation, options, _ = OPERATIONS[name]
-    before = prepared(job, folder("before"), name)
-    after = copied(job, before, folder("after"))
-    assert after.operations.main(after.arguments(operation, "killed", **options)) == 0
+    before = prepared(folder("before"), name)
+    after = copied(before, folder("after"))
+    assert glue_operations.main(after.arguments(operation, "killed", **options)) == 0
     done = after.state()
     after.load(next_delivery())
-    alone = copied(job, before, folder("alone"))
+    alone = copied(before, folder("alone"))
     alone.load(next_delivery())
     return Template(before, done, after.state(), alone.state())
 
 
-def copied(job: ModuleType, lake: OperatedLake, folder: Path) -> OperatedLake:
+def copied(lake: OperatedLake, folder: Path) -> OperatedLake:
     shutil.copytree(lake.folder, folder, dirs_exist_ok=True)
-    other = OperatedLake(job, folder)
+    other = OperatedLake(folder)
     other.runs, other.asked = lake.runs, lake.asked
     return other
 
 
-def check_killed(
-    job: ModuleType, folder: Path, templates: Templates, name: str, step: str, hard: bool
-) -> None:
+def check_killed(folder: Path, templates: Templates, name: str, step: str, hard: bool) -> None:
     """Kill, then a load on one copy, and the operation again on another."""
     expected = templates(name)
     operation, options, _ = OPERATIONS[name]
-    lake = copied(job, expected.before, folder / "lake")
+    lake = copied(expected.before, folder / "lake")
     arguments = lake.arguments(operation, "killed", **options)
-    (kill if hard else kill_in_process)(lake.operations, step, arguments)
+    (kill if hard else kill_in_process)(glue_operations.main, step, arguments)
     assert not (lake.folder / "runs" / "killed" / "summary.json").exists()
-    other = copied(job, lake, folder / "other")
+    other = copied(lake, folder / "other")
 
-    assert lake.operations.main(arguments) == 0
+    assert glue_operations.main(arguments) == 0
     summary = lake.summary("killed")
     check_equation(summary)
     assert summary["status"] == "SUCCEEDED" and summary["operation"]["name"] == operation
@@ -182,9 +180,9 @@ def check_killed(
 @pytest.mark.long
 @pytest.mark.parametrize("name, step", CASES, ids=[f"{name}, {step}" for name, step in CASES])
 def test_a_killed_operation_is_finished_or_taken_back_by_who_comes_next(
-    job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
+    tmp_path: Path, templates: Templates, name: str, step: str
 ) -> None:
-    check_killed(job, tmp_path, templates, name, step, hard=False)
+    check_killed(tmp_path, templates, name, step, hard=False)
 
 
 HARD = [("rollback", "restored clean_orders"), ("correction", "committed clean_orders")]
@@ -193,6 +191,6 @@ HARD = [("rollback", "restored clean_orders"), ("correction", "committed clean_o
 @pytest.mark.long
 @pytest.mark.parametrize("name, step", HARD, ids=[name for name, _ in HARD])
 def test_a_sigkill_leaves_what_the_tests_above_stop_at(
-    job: ModuleType, tmp_path: Path, templates: Templates, name: str, step: str
+    tmp_path: Path, templates: Templates, name: str, step: str
 ) -> None:
-    check_killed(job, tmp_path, templates, name, step, hard=True)
+    check_killed(tmp_path, templates, name, step, hard=True)

@@ -8,11 +8,12 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import glue_etl as etl
+import glue_operations
 from tests.model import RawFile
 from tests.spark.conftest import check_equation, csv_file
 from tests.spark.operations import OperatedLake
@@ -20,8 +21,8 @@ from tests.spark.test_guarantees import ITEMS, ORDERS, PRODUCTS, item, order
 
 
 @pytest.fixture
-def lake(job: ModuleType, spark: Any, tmp_path: Path) -> OperatedLake:
-    return OperatedLake(job, tmp_path)
+def lake(spark: Any, tmp_path: Path) -> OperatedLake:
+    return OperatedLake(tmp_path)
 
 
 def deliveries() -> list[list[RawFile]]:
@@ -227,9 +228,9 @@ def test_a_correction_brings_a_parent_and_the_parked_row_is_admitted_by_replay(
 
 def strict(lake: OperatedLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule too much: no order may be a refund."""
-    rule = lake.job.Rule("refund_as_order", lambda text, value: value("total_amount") < 0)
-    orders = replace(lake.job.ORDERS, rules=(*lake.job.ORDERS.rules, rule))
-    monkeypatch.setattr(lake.job, "TABLES", (lake.job.PRODUCTS, orders, lake.job.ORDER_ITEMS))
+    rule = etl.Rule("refund_as_order", lambda text, value: value("total_amount") < 0)
+    orders = replace(etl.ORDERS, rules=(*etl.ORDERS.rules, rule))
+    monkeypatch.setattr(etl, "TABLES", (etl.PRODUCTS, orders, etl.ORDER_ITEMS))
 
 
 def test_a_relaxed_rule_admits_exactly_its_rows_and_a_second_replay_none(
@@ -296,7 +297,7 @@ def test_a_row_never_wins_a_tie_against_what_a_lost_file_may_have_brought(
     assert [row[4] for row in lake.rows("clean_orders")] == [7.0]
     assert [row.status for row in lake.records()] == ["superseded"]
     options = lake.arguments("replay", "no-archive", statuses=["rejected"])[:-2]
-    assert lake.operations.main(options) == 0  # nothing is chosen, so nothing is asked for
+    assert glue_operations.main(options) == 0  # nothing is chosen, so nothing is asked for
 
 
 def test_discarded_rows_are_closed_for_good_with_author_and_why(lake: OperatedLake) -> None:
@@ -337,15 +338,13 @@ def test_after_many_small_deliveries_optimize_leaves_two_files_a_partition_at_mo
     lake: OperatedLake,
 ) -> None:
     first_load(lake)
-    lake.job.SparkSession.getActiveSession().conf.set(
+    etl.SparkSession.getActiveSession().conf.set(
         "spark.databricks.delta.autoCompact.enabled", "false"
     )
     for number in range(6):
         text = ORDERS + order(f"n{number}")
         lake.load([csv_file(f"orders/n{number}.csv", text, 100 + number)])
-    lake.job.SparkSession.getActiveSession().conf.unset(
-        "spark.databricks.delta.autoCompact.enabled"
-    )
+    etl.SparkSession.getActiveSession().conf.unset("spark.databricks.delta.autoCompact.enabled")
     state = lake.state()
     assert max(partitions_of(lake, "clean_orders")) > 2
     summary = lake.operate("optimize", tables=["clean_orders", "ingested_files"], min_files=3)
@@ -394,7 +393,7 @@ def test_a_rollback_behind_a_vacuum_is_refused_with_the_oldest_run_that_can_be_r
     first_load(lake)
     lake.load([csv_file("orders/2.csv", ORDERS + order("o1", amount="7"), 11)])
     lake.load([csv_file("orders/3.csv", ORDERS + order("o1", amount="11"), 31)])
-    table = lake.job.DeltaLog(lake.path("clean_orders"))
+    table = etl.DeltaLog(lake.path("clean_orders"))
     for path in table.commit(1).removed:  # what the state after the first run needs
         (Path(lake.path("clean_orders")) / path).unlink()
     refused = lake.refusal("rollback", to="run-1")

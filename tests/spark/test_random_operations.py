@@ -10,13 +10,13 @@ import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import glue_etl as etl
 from tests.model import KEY, MORE_RULES, Lakehouse, RawFile
 from tests.spark.conftest import check_equation
 from tests.spark.operations import OperatedLake
@@ -147,10 +147,10 @@ class Play:
     def relax(self, number: int) -> None:
         """From here on the strict rule holds no more."""
         MORE_RULES["orders"].clear()
-        self.lake.job.TABLES = (
-            self.lake.job.PRODUCTS,
-            self.lake.job.ORDERS,
-            self.lake.job.ORDER_ITEMS,
+        etl.TABLES = (
+            etl.PRODUCTS,
+            etl.ORDERS,
+            etl.ORDER_ITEMS,
         )
 
     def keep(self, run_id: str) -> None:
@@ -182,15 +182,15 @@ class Play:
 @pytest.mark.long
 @pytest.mark.parametrize("sequence", range(SEQUENCES))
 def test_random_operations_end_in_the_tables_of_the_model(
-    job: ModuleType, spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sequence: int
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sequence: int
 ) -> None:
     steps, schedules = drawn()[sequence]
-    rule = job.Rule(STRICT, lambda text, value: value("total_amount") == 1.5)
-    strict = replace(job.ORDERS, rules=(*job.ORDERS.rules, rule))
-    monkeypatch.setattr(job, "TABLES", (job.PRODUCTS, strict, job.ORDER_ITEMS))
+    rule = etl.Rule(STRICT, lambda text, value: value("total_amount") == 1.5)
+    strict = replace(etl.ORDERS, rules=(*etl.ORDERS.rules, rule))
+    monkeypatch.setattr(etl, "TABLES", (etl.PRODUCTS, strict, etl.ORDER_ITEMS))
     monkeypatch.setitem(
         MORE_RULES, "orders", {STRICT: lambda values: values["total_amount"] == 1.5}
     )
-    play = Play(OperatedLake(job, tmp_path), schedules, [Lakehouse() for _ in schedules])
+    play = Play(OperatedLake(tmp_path), schedules, [Lakehouse() for _ in schedules])
     for number, step in enumerate(steps):
         play.step(step, number)

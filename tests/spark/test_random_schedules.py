@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import glue_etl as etl
 from tests.model import Lakehouse, RawFile
 from tests.spark.conftest import Lake, check_equation
 
@@ -153,7 +154,7 @@ def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
 def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, large_bytes: int
 ) -> None:
-    monkeypatch.setattr(lake.job, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(etl, "LARGE_BYTES", large_bytes)
     plans = [
         as_runs(number, files, numeric=number % 2 == 0)
         for number, files in enumerate(drawn_schedules())

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from deltalake import write_deltalake
 
+import glue_etl as etl
 from local.athena import Athena
 from tests.arrow import schema_of
-from tools.files import load_job
 from tools.template import ROOT, Template
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -86,8 +86,8 @@ def queries() -> list[str]:
 @pytest.fixture(scope="module")
 def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Athena:
     """All tables as the job declares them, without a row."""
-    job, folder = load_job(), tmp_path_factory.mktemp("lake")
-    declared = {table.name: table.ddl for table in job.TABLES} | job.RECORD_TABLES
+    folder = tmp_path_factory.mktemp("lake")
+    declared = {table.name: table.ddl for table in etl.TABLES} | etl.RECORD_TABLES
     for name, ddl in declared.items():
         write_deltalake(str(folder / name), schema_of(ddl).empty_table())
     return Athena({name: str(folder / name) for name in declared})
@@ -114,19 +114,17 @@ def test_the_readme_leads_to_every_page() -> None:
 
 
 def test_what_the_page_on_extending_declares_the_job_takes() -> None:
-    job = load_job()
     blocks = re.findall(r"(?:^    .+\n)+", text("extending.md"), re.MULTILINE)
-    declared = dict(vars(job))
+    declared = dict(vars(etl))
     found = [eval(re.sub(r"^\w+ = ", "", block.strip()), declared) for block in blocks]
-    kinds = (job.Rule, job.Column, job.Table, job.Parent)
+    kinds = (etl.Rule, etl.Column, etl.Table, etl.Parent)
     rule, column, table, parent = [one[0] if isinstance(one, tuple) else one for one in found]
     assert tuple(type(one) for one in (rule, column, table, parent)) == kinds
-    assert column.type in job.PARSERS and table.key in table.column_names
-    assert parent.dataset == table.dataset and parent.column in job.PRODUCTS.column_names
+    assert column.type in etl.PARSERS and table.key in table.column_names
+    assert parent.dataset == table.dataset and parent.column in etl.PRODUCTS.column_names
 
 
 def test_the_readme_says_what_becomes_of_a_row_for_every_reason() -> None:
-    job = load_job()
     readme = (ROOT / "README.md").read_text("utf-8")
     section = readme.partition("## What becomes of a row")[2].partition("\n## ")[0]
     told = {
@@ -134,4 +132,4 @@ def test_the_readme_says_what_becomes_of_a_row_for_every_reason() -> None:
         for line in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
         for code in re.findall(r"`([^`]+)`", line)
     }
-    assert told == job.ROW_REASONS.keys() | job.FILE_REASONS.keys()
+    assert told == etl.ROW_REASONS.keys() | etl.FILE_REASONS.keys()

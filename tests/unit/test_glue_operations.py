@@ -6,20 +6,15 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import glue_etl as etl
+import glue_operations as operations
 from local.aws.job import job_arguments
-from tools.files import load_operations
 
 DAY = datetime(2025, 5, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def operations() -> ModuleType:
-    return load_operations()
 
 
 @pytest.mark.parametrize(
@@ -40,33 +35,31 @@ def operations() -> ModuleType:
         ({"operation": "history", "table": "orders"}, '"table" and "key"'),
     ],
 )
-def test_a_wrong_request_is_refused_with_what_to_say(
-    operations: ModuleType, given: Any, words: str
-) -> None:
+def test_a_wrong_request_is_refused_with_what_to_say(given: Any, words: str) -> None:
     text = given if isinstance(given, str) else json.dumps(given)
     with pytest.raises(operations.JobError) as refused:
         operations.Request.from_json(text)
     assert words in str(refused.value)
 
 
-def test_a_request_may_leave_out_author_and_dry_run(operations: ModuleType) -> None:
+def test_a_request_may_leave_out_author_and_dry_run() -> None:
     request = operations.Request.from_json('{"operation": "vacuum", "days": 9}')
     assert (request.author, request.dry_run, request.options) == ("unknown", False, {"days": 9})
 
 
-def run(operations: ModuleType, name: str, back_to: str | None = "load") -> Any:
+def run(name: str, back_to: str | None = "load") -> Any:
     rollback = back_to != "load"
     summary = {"operation": {"plan": {"to_run": back_to}}} if rollback else {}
     kind = "rollback" if rollback else "load"
     return operations.Run(name, kind, DAY, DAY, summary, {})
 
 
-def test_the_runs_that_a_rollback_has_taken_back_do_not_stand(operations: ModuleType) -> None:
-    runs = [run(operations, name) for name in "ab"]
-    runs += [run(operations, "back", "a"), run(operations, "c"), run(operations, "again", "b")]
+def test_the_runs_that_a_rollback_has_taken_back_do_not_stand() -> None:
+    runs = [run(name) for name in "ab"]
+    runs += [run("back", "a"), run("c"), run("again", "b")]
     names = [one.run_id for one in operations.standing_runs(runs)]
     assert names == ["a", "b"]
-    runs.append(run(operations, "none", None))
+    runs.append(run("none", None))
     assert operations.standing_runs(runs) == []
 
 
@@ -74,7 +67,7 @@ class Table:
     exists = True
 
 
-def parsed(operations: ModuleType, text: str) -> Any:
+def parsed(text: str) -> Any:
     names = ("clean_products", "clean_orders", "clean_orders_items", "etl_runs")
     return operations.parse_statement(text, {name: Table() for name in names})
 
@@ -112,19 +105,17 @@ PATHS = {"clean_products": "s3://l/p", "clean_orders": "s3://l/o", "clean_orders
         ),
     ],
 )
-def test_a_statement_in_athenas_words_is_written_in_sparks(
-    operations: ModuleType, athena: str, spark: str
-) -> None:
-    assert parsed(operations, athena).text(PATHS) == spark
+def test_a_statement_in_athenas_words_is_written_in_sparks(athena: str, spark: str) -> None:
+    assert parsed(athena).text(PATHS) == spark
 
 
-def test_the_values_of_a_statement_are_known_with_their_columns(operations: ModuleType) -> None:
+def test_the_values_of_a_statement_are_known_with_their_columns() -> None:
     merge = (
         "MERGE INTO clean_orders t USING clean_products s ON t.order_id = s.product_id "
         "WHEN MATCHED THEN UPDATE SET total_amount = 1 "
         "WHEN NOT MATCHED THEN INSERT (order_id, user_id) VALUES (s.product_id, 'u')"
     )
-    statement = parsed(operations, merge)
+    statement = parsed(merge)
     found = [(names, statement.text(PATHS, query)) for names, query in statement.assignments()]
     source = "FROM delta.`s3://l/o` AS t CROSS JOIN delta.`s3://l/p` AS s"
     assert found == [
@@ -133,7 +124,7 @@ def test_the_values_of_a_statement_are_known_with_their_columns(operations: Modu
     ]
 
 
-def test_archived_files_are_chosen_by_path_run_and_day(operations: ModuleType) -> None:
+def test_archived_files_are_chosen_by_path_run_and_day() -> None:
     one = operations.Archived("r1", "orders/1.csv", "e", 1, DAY, "archive")
     chosen = [
         {},
@@ -151,7 +142,7 @@ def test_archived_files_are_chosen_by_path_run_and_day(operations: ModuleType) -
     assert [operations.is_chosen(one, wanted) for wanted in others] == [False] * 4
 
 
-def test_what_the_summary_says_of_an_operation_stays_small(operations: ModuleType) -> None:
+def test_what_the_summary_says_of_an_operation_stays_small() -> None:
     request = operations.Request.from_json('{"operation": "vacuum"}')
     plan = {"paths": ["x" * 100] * 1000, "files": 3}
     told = operations.told_of(request, operations.Result("t" * 2000, plan, {"tables": {}}))
@@ -172,14 +163,13 @@ def said(run_id: str, **more: Any) -> dict[str, Any]:
 
 
 def test_the_ledgers_log_forgets_what_a_restore_forgets(tmp_path: Path) -> None:
-    job = load_operations().etl
     back = {"operation": "RESTORE", "operationParameters": {"version": 0}}
     write_log(
         tmp_path, [said("a", files=["1"]), said("b", files=["2"]), back, said("c", files=["3"])]
     )
-    assert job.DeltaLog(str(tmp_path)).file_ids() == ({"1", "3"}, True)
+    assert etl.DeltaLog(str(tmp_path)).file_ids() == ({"1", "3"}, True)
     (tmp_path / "_delta_log" / f"{0:020d}.json").unlink()
-    assert job.DeltaLog(str(tmp_path)).file_ids() == ({"3"}, False)
+    assert etl.DeltaLog(str(tmp_path)).file_ids() == ({"3"}, False)
 
 
 COMPACTED = {"operation": "OPTIMIZE"}
@@ -202,9 +192,8 @@ INTENT = {"before": {}, "to": {}}
 def test_an_intent_holds_until_its_row_is_written_or_it_is_closed(
     tmp_path: Path, ledger: list[Any], runs: list[Any], pending: bool
 ) -> None:
-    job = load_operations().etl
     write_log(tmp_path / "lake" / "ingested_files", ledger)
     write_log(tmp_path / "lake" / "etl_runs", runs)
-    arguments = job.JobArguments.from_argv(job_arguments(tmp_path / "raw", tmp_path, "now"))
+    arguments = etl.JobArguments.from_argv(job_arguments(tmp_path / "raw", tmp_path, "now"))
     arguments = replace(arguments, lakehouse_path=str(tmp_path / "lake") + "/")
-    assert (job.intent_of_killed(arguments) is not None) == pending
+    assert (etl.intent_of_killed(arguments) is not None) == pending

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.files import ROOT
+from tools import ROOT
 
 PACKAGES = ("tools", "deploy", "local", "console")
 # What starts a process or is light to import in one: without moto, which takes a second to load

@@ -11,10 +11,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 import deploy.__main__ as deployer
+import glue_etl as etl
 from local.aws import worker
 from local.commands import operate, sql
 from tools import operations
-from tools.files import load_job
 from tools.operations import Lakehouse, Outcome
 
 LIKE_ME = {"author": "me", "dry_run": False}
@@ -318,8 +318,8 @@ def test_an_unknown_operation_is_refused_before_aws_is_asked(
 
 # ---- the script
 def test_a_run_takes_the_script_that_it_names_which_may_import_the_job(tmp_path: Path) -> None:
-    assert worker.script_of(["--RUN_ID", "x"]) is load_job()
+    assert worker.script_of(["--RUN_ID", "x"]) is etl
     script = tmp_path / "another_script.py"
     script.write_text("import glue_etl\n\n\ndef main(words):\n    return glue_etl, words\n")
     words = ["--scriptLocation", str(script)]
-    assert worker.script_of(words).main(words) == (load_job(), words)
+    assert worker.script_of(words).main(words) == (etl, words)

@@ -18,9 +18,9 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
+import glue_etl as etl
 from tests.corpus.cases import NO_NEWS_PATHS, UNFINISHED_PATHS
 from tests.corpus.cases import PRODUCTS as HEADER
-from tools.files import load_job
 
 PRODUCTS = b"product_id,department_id,department,product_name\n1,2,Food,Tea\n"
 NAMES = tuple(HEADER.split(","))
@@ -51,12 +51,12 @@ class ClosedStore(FakeStore):
 
 
 def stored(path: str, size: int = 1, age: timedelta = timedelta(0)) -> Any:
-    return load_job().StoredObject(path, "etag", size, NOW - age)
+    return etl.StoredObject(path, "etag", size, NOW - age)
 
 
 def looked_at(*blocks: bytes, path: str = "products/x.csv", times: int = 1) -> Any:
     """What the job says of a file of these bytes."""
-    raw = load_job().inspect(FakeStore(*blocks, times=times), stored(path))
+    raw = etl.inspect(FakeStore(*blocks, times=times), stored(path))
     assert raw is not None
     return raw
 
@@ -64,10 +64,9 @@ def looked_at(*blocks: bytes, path: str = "products/x.csv", times: int = 1) -> A
 # ---- what is worth a look
 @pytest.mark.parametrize("path", UNFINISHED_PATHS)
 def test_an_unfinished_upload_is_left_alone_for_a_day(path: str) -> None:
-    job = load_job()
-    assert not job.is_delivery(stored(path), NOW)
-    assert not job.is_delivery(stored(path, age=timedelta(hours=23, minutes=59)), NOW)
-    assert job.is_delivery(stored(path, age=timedelta(hours=24, minutes=1)), NOW)
+    assert not etl.is_delivery(stored(path), NOW)
+    assert not etl.is_delivery(stored(path, age=timedelta(hours=23, minutes=59)), NOW)
+    assert etl.is_delivery(stored(path, age=timedelta(hours=24, minutes=1)), NOW)
 
 
 @pytest.mark.parametrize("path", UNFINISHED_PATHS)
@@ -77,7 +76,7 @@ def test_an_upload_not_finished_within_a_day_is_set_aside(path: str) -> None:
 
 @pytest.mark.parametrize("path", [*NO_NEWS_PATHS, "orders/", "orders/2025/", ""])
 def test_what_tools_leave_behind_is_no_delivery(path: str) -> None:
-    assert not load_job().is_delivery(stored(path, age=timedelta(days=9)), NOW)
+    assert not etl.is_delivery(stored(path, age=timedelta(days=9)), NOW)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_what_tools_leave_behind_is_no_delivery(path: str) -> None:
     ["orders/x.csv", "orders/success.csv", "orders/_success.csv", "readme.txt", "orders/part.csv"],
 )
 def test_all_else_is_a_delivery(path: str) -> None:
-    assert load_job().is_delivery(stored(path), NOW)
+    assert etl.is_delivery(stored(path), NOW)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_all_else_is_a_delivery(path: str) -> None:
     ],
 )
 def test_the_path_tells_the_dataset(path: str, dataset: str | None) -> None:
-    assert load_job().dataset_of(path) == dataset
+    assert etl.dataset_of(path) == dataset
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_the_path_tells_the_dataset(path: str, dataset: str | None) -> None:
 )
 def test_a_key_that_would_be_read_as_another_is_set_aside_unread(path: str) -> None:
     store = FakeStore(PRODUCTS)
-    raw = load_job().inspect(store, stored(path))
+    raw = etl.inspect(store, stored(path))
     assert (raw.outcome, raw.reason, store.blocks) == ("set_aside", "unusable_path", 0)
 
 
@@ -168,7 +167,7 @@ def test_the_delimiter_is_the_one_that_finds_the_columns(sign: str) -> None:
 
 def test_the_header_is_the_first_record_and_not_the_first_line() -> None:
     text = f'"Note\n(internal)",{HEADER}\nx,1,2,Food,Tea\n'
-    layout = load_job().read_header(text, ",")
+    layout = etl.read_header(text, ",")
     assert layout.names == ("note\n(internal)", *NAMES)
     assert layout.line == f'"Note\n(internal)",{HEADER}'
     assert looked_at(text.encode()).ignored_columns == ("note\n(internal)",)
@@ -226,7 +225,7 @@ def test_zeros_behind_a_header_are_a_row_s_fault_and_not_the_file_s(zeros: int) 
 @pytest.mark.parametrize("block", [b"x" * BLOCK, b'"' + b"x" * BLOCK, b'a,"' * (BLOCK // 3)])
 def test_of_a_line_of_a_gigabyte_only_the_head_is_read(block: bytes) -> None:
     store = FakeStore(block, times=1 << 14)
-    raw = load_job().inspect(store, stored("orders/endless.csv", size=1 << 30))
+    raw = etl.inspect(store, stored("orders/endless.csv", size=1 << 30))
     assert (raw.outcome, raw.reason) == ("set_aside", "no_header")
     assert store.blocks <= 2
     assert "64 kB" in raw.detail or len(raw.detail) <= 500
@@ -234,13 +233,13 @@ def test_of_a_line_of_a_gigabyte_only_the_head_is_read(block: bytes) -> None:
 
 def test_of_a_good_header_before_a_line_of_a_gigabyte_only_the_head_is_read() -> None:
     store = FakeStore(PRODUCTS + b"x" * BLOCK, times=1 << 14)
-    raw = load_job().inspect(store, stored("products/endless.csv", size=1 << 30))
+    raw = etl.inspect(store, stored("products/endless.csv", size=1 << 30))
     assert (raw.outcome, store.blocks) == ("loaded", 1)
 
 
 def test_blank_lines_of_a_gigabyte_are_not_kept() -> None:
     store = FakeStore(b"\r\n \t" * (BLOCK // 4), times=1000)
-    raw = load_job().inspect(store, stored("orders/blank.csv", size=BLOCK * 1000))
+    raw = etl.inspect(store, stored("orders/blank.csv", size=BLOCK * 1000))
     assert (raw.reason, store.blocks) == ("empty_file", 1000)
 
 
@@ -251,7 +250,7 @@ def test_small_pieces_of_a_file_make_the_same_header() -> None:
 
 # ---- gzip
 def unpacked(*chunks: bytes) -> bytes:
-    return b"".join(load_job().GzipText(iter(chunks)))
+    return b"".join(etl.GzipText(iter(chunks)))
 
 
 PACKED = gzip.compress(PRODUCTS, mtime=0)
@@ -274,7 +273,7 @@ def test_a_packed_file_is_unpacked_however_it_comes(chunks: tuple[bytes, ...]) -
 def test_zeros_behind_the_end_are_no_text_and_known_since_spark_fails_at_them(
     chunks: tuple[bytes, ...],
 ) -> None:
-    text = load_job().GzipText(iter(chunks))
+    text = etl.GzipText(iter(chunks))
     assert b"".join(text) == PRODUCTS and text.padded
     assert looked_at(*chunks, path="products.csv.gz").padded
 
@@ -316,7 +315,7 @@ def test_a_packed_line_of_a_gigabyte_is_not_kept() -> None:
 # ---- what is not given out
 def s3_storage(code: str, status: int) -> tuple[Any, Stubber]:
     """A bucket that answers the next GetObject with an error."""
-    store = load_job().storage("s3://raw/land/")
+    store = etl.storage("s3://raw/land/")
     stubber = Stubber(store.client)
     stubber.add_client_error(
         "get_object", code, http_status_code=status, expected_params={"Bucket": "raw", "Key": KEY}
@@ -339,7 +338,7 @@ def region(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_object_that_is_not_given_out_is_unreadable_and_named(code: str) -> None:
     store, stubber = s3_storage(code, 403)
     with stubber:
-        raw = load_job().inspect(store, stored("products/x.csv"))
+        raw = etl.inspect(store, stored("products/x.csv"))
     assert (raw.outcome, raw.reason, raw.destination) == ("unreadable", "unreadable", "raw")
     assert "products/x.csv" in raw.detail and code in raw.detail
 
@@ -349,39 +348,37 @@ def test_an_object_that_is_not_given_out_is_unreadable_and_named(code: str) -> N
 def test_an_error_that_is_not_the_object_s_fails_the_run(code: str, status: int) -> None:
     store, stubber = s3_storage(code, status)
     with stubber, pytest.raises(store.client.exceptions.ClientError, match=code):
-        load_job().inspect(store, stored("products/x.csv"))
+        etl.inspect(store, stored("products/x.csv"))
 
 
 @mock_aws
 @pytest.mark.usefixtures("region")
 def test_an_object_in_glacier_is_unreadable_and_the_others_are_not() -> None:
-    job, s3 = load_job(), boto3.client("s3", region_name="us-east-1")
+    s3 = boto3.client("s3", region_name="us-east-1")
     s3.create_bucket(Bucket="raw")
     s3.put_object(Bucket="raw", Key="land/products.csv", Body=PRODUCTS)
     s3.put_object(Bucket="raw", Key=KEY, Body=PRODUCTS, StorageClass="GLACIER")
-    store = job.storage("s3://raw/land/")
-    outcomes = {one.path: job.inspect(store, one).outcome for one in store.list()}
+    store = etl.storage("s3://raw/land/")
+    outcomes = {one.path: etl.inspect(store, one).outcome for one in store.list()}
     assert outcomes == {"products.csv": "loaded", "products/x.csv": "unreadable"}
 
 
 def test_a_file_that_the_system_does_not_give_out_is_unreadable() -> None:
-    raw = load_job().inspect(ClosedStore(), stored("products/x.csv"))
+    raw = etl.inspect(ClosedStore(), stored("products/x.csv"))
     assert (raw.outcome, raw.destination) == ("unreadable", "raw")
     assert "Permission denied" in raw.detail
 
 
 def test_what_was_unreadable_once_may_be_read_later() -> None:
-    job = load_job()
-    closed = job.inspect(ClosedStore(), stored("products/x.csv"))
-    opened = job.inspect(FakeStore(PRODUCTS), stored("products/x.csv"))
+    closed = etl.inspect(ClosedStore(), stored("products/x.csv"))
+    opened = etl.inspect(FakeStore(PRODUCTS), stored("products/x.csv"))
     assert closed.id != opened.id
 
 
 def test_what_stays_unreadable_is_news_once() -> None:
-    job = load_job()
-    raw = job.inspect(ClosedStore(), stored("products/x.csv"))
-    assert job.Discovered((job._judge(raw, False, False),)).anything_new
-    assert not job.Discovered((job._judge(raw, True, False),)).anything_new
+    raw = etl.inspect(ClosedStore(), stored("products/x.csv"))
+    assert etl.Discovered((etl._judge(raw, False, False),)).anything_new
+    assert not etl.Discovered((etl._judge(raw, True, False),)).anything_new
 
 
 # ---- a whole raw zone
@@ -393,7 +390,7 @@ def arguments_of(folder: Path) -> Any:
         "RUNS_PATH": "runs",
     }
     paths = [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
-    return load_job().JobArguments.from_argv([*paths, "--RUN_ID", "run-1"])
+    return etl.JobArguments.from_argv([*paths, "--RUN_ID", "run-1"])
 
 
 def no_session() -> Any:
@@ -420,7 +417,7 @@ def test_one_bad_file_is_one_file_s_outcome(tmp_path: Path) -> None:
             b"\xff\xfe/x.csv": PRODUCTS,
         },
     )
-    found = load_job().discover(arguments_of(tmp_path), no_session)
+    found = etl.discover(arguments_of(tmp_path), no_session)
     assert {raw.stored.path: raw.reason for raw in found.files} == {
         "products/good.csv": None,
         "products/caf\udce9.csv": "unusable_path",
@@ -432,11 +429,11 @@ def test_one_bad_file_is_one_file_s_outcome(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: Path) -> None:
-    job, arguments = load_job(), arguments_of(tmp_path)
+    arguments = arguments_of(tmp_path)
     delivered(tmp_path, {b"products/caf\xe9.csv": PRODUCTS})
-    files = job.discover(arguments, no_session).files
-    timed = job.Timings(NOW)
-    job.finish(arguments, job.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
+    files = etl.discover(arguments, no_session).files
+    timed = etl.Timings(NOW)
+    etl.finish(arguments, etl.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
     lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == ["unusable_path"]
     summary = json.loads((tmp_path / "runs" / "run-1" / "summary.json").read_text("utf-8"))
@@ -460,28 +457,27 @@ def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: P
 def test_a_file_is_mostly_rejected_by_more_than_a_share_of_twenty_rows(
     rows: int, rejected: int, percent: int, bad: bool
 ) -> None:
-    assert load_job().RowCounts(rows, rejected).mostly_rejected(percent) is bad
+    assert etl.RowCounts(rows, rejected).mostly_rejected(percent) is bad
 
 
 def judged_alone(raw: Any, counts: Mapping[str, Any]) -> Any:
     """What becomes of a file of which that much was read."""
-    job = load_job()
-    scratch = job.Scratch(None, "", on_disk=False)
-    staged = job.StagedDataset(job.PRODUCTS, scratch, files={"name": raw}, counts=counts)
-    return job.judge_content(staged, 50)[raw.id]
+    scratch = etl.Scratch(None, "", on_disk=False)
+    staged = etl.StagedDataset(etl.PRODUCTS, scratch, files={"name": raw}, counts=counts)
+    return etl.judge_content(staged, 50)[raw.id]
 
 
 @pytest.mark.parametrize("rows", [0, 7])
 def test_a_file_of_which_no_header_came_back_is_never_loaded(rows: int) -> None:
-    job, raw = load_job(), looked_at(PRODUCTS)
-    judged = judged_alone(raw, {raw.id: job.RowCounts(rows=rows)})
+    raw = looked_at(PRODUCTS)
+    judged = judged_alone(raw, {raw.id: etl.RowCounts(rows=rows)})
     assert judged.outcome != "loaded" and judged.destination != "archive"
     assert raw.stored.path in judged.detail
 
 
 def test_a_file_with_two_orders_of_columns_is_set_aside() -> None:
-    job, raw = load_job(), looked_at(PRODUCTS)
-    judged = judged_alone(raw, {raw.id: job.RowCounts(rows=2, headers=1, other_headers=1)})
+    raw = looked_at(PRODUCTS)
+    judged = judged_alone(raw, {raw.id: etl.RowCounts(rows=2, headers=1, other_headers=1)})
     assert (judged.outcome, judged.reason) == ("set_aside", "mixed_headers")
 
 
@@ -495,32 +491,31 @@ def test_a_key_with_a_sign_that_some_take_for_a_line_end_leaves_the_log_readable
     lines = [json.dumps(action, ensure_ascii=False) + "\n" for action in actions]
     (tmp_path / "_delta_log").mkdir()
     (tmp_path / "_delta_log" / f"{0:020d}.json").write_text("".join(lines), "utf-8")
-    assert load_job().DeltaLog(str(tmp_path)).files() == {"x": 1}
+    assert etl.DeltaLog(str(tmp_path)).files() == {"x": 1}
 
 
 # ---- gone since the listing
 def test_a_file_that_the_archive_took_after_the_listing_is_left_out_on_disk(tmp_path: Path) -> None:
-    job = load_job()
     for name in ("products.csv", "products_2.csv"):
         (tmp_path / name).write_bytes(PRODUCTS)
-    store = job.storage(f"{tmp_path}/")
+    store = etl.storage(f"{tmp_path}/")
     listed = sorted(store.list(), key=lambda stored: stored.path)
     (tmp_path / "products.csv").unlink()
-    assert job.inspect(store, listed[0]) is None
-    assert job.inspect(store, listed[1]).outcome == "loaded"
+    assert etl.inspect(store, listed[0]) is None
+    assert etl.inspect(store, listed[1]).outcome == "loaded"
 
 
 @mock_aws
 def test_a_file_that_the_archive_took_after_the_listing_is_left_out_on_s3() -> None:
-    job, s3 = load_job(), boto3.client("s3", region_name="us-east-1")
+    s3 = boto3.client("s3", region_name="us-east-1")
     s3.create_bucket(Bucket="raw")
     for name in ("products.csv", "products_2.csv"):
         s3.put_object(Bucket="raw", Key=f"land/{name}", Body=PRODUCTS)
-    store = job.storage("s3://raw/land/")
+    store = etl.storage("s3://raw/land/")
     listed = sorted(store.list(), key=lambda stored: stored.path)
     s3.delete_object(Bucket="raw", Key="land/products.csv")
-    assert job.inspect(store, listed[0]) is None
-    assert job.inspect(store, listed[1]).outcome == "loaded"
+    assert etl.inspect(store, listed[0]) is None
+    assert etl.inspect(store, listed[1]).outcome == "loaded"
 
 
 class JavaError:
@@ -540,7 +535,6 @@ class JavaError:
 
 
 def test_the_summary_names_the_first_cause_of_an_error_in_java() -> None:
-    job = load_job()
     error = Exception(
         "An error occurred while calling o1.save.\n: org.apache.spark.SparkException: ..."
     )
@@ -549,8 +543,8 @@ def test_the_summary_names_the_first_cause_of_an_error_in_java() -> None:
         "Task failed",
         JavaError("AccessDenied", "s3://lake/x: Forbidden\n\tat ..."),
     )
-    assert job.cause_of(error) == "AccessDenied: s3://lake/x: Forbidden"
+    assert etl.cause_of(error) == "AccessDenied: s3://lake/x: Forbidden"
     error.java_exception = JavaError("java.lang.NullPointerException", None)
-    assert job.cause_of(error) == "java.lang.NullPointerException: no message"
-    assert job.cause_of(job.JobError("run again\nsoon")) == "JobError: run again"
-    assert job.cause_of(ValueError()) == "ValueError: no message"
+    assert etl.cause_of(error) == "java.lang.NullPointerException: no message"
+    assert etl.cause_of(etl.JobError("run again\nsoon")) == "JobError: run again"
+    assert etl.cause_of(ValueError()) == "ValueError: no message"

@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 
+import run_report.handler as report
+from tools import ROOT
 from tools.browser import browser, measure, screenshot
-from tools.files import ROOT, load_module
 
 ASL = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8"))
-
-
-report = load_module("run_report_handler", ROOT / "lambda" / "run_report" / "handler.py")
 graph = report.run_graph
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
+import glue_etl as etl
 from tests.pipeline.fakes import FakeJob
-from tools.files import load_job
 
 SCHEMA = json.loads(
     (Path(__file__).resolve().parents[2] / "stepfunctions" / "summary.schema.json").read_text()
@@ -85,7 +85,7 @@ def data_files(numbers: Iterable[int]) -> list[str]:
 
 
 def test_days_are_told_as_spans() -> None:
-    days_of = load_job()._days
+    days_of = etl._days
     assert days_of([]) == days_of(["part-0.parquet"]) == []
     april = [f"date=2025-04-{number}/x" for number in ("03", "01", "02", "02", "05")]
     assert days_of(april) == [["2025-04-01", "2025-04-03"], ["2025-04-05", "2025-04-05"]]
@@ -94,7 +94,7 @@ def test_days_are_told_as_spans() -> None:
 
 
 def test_more_spans_than_fit_become_one() -> None:
-    days_of = load_job()._days
+    days_of = etl._days
     assert len(days_of(data_files(range(0, 1000, 2)))) == 500
     assert days_of(data_files(range(0, 1002, 2))) == [[day(0), day(1000)]]
     assert days_of(data_files(range(0, 200_000, 2))) == [[day(0), day(199_998)]]
@@ -102,36 +102,35 @@ def test_more_spans_than_fit_become_one() -> None:
 
 def test_a_hundred_thousand_files_and_days_fit_into_the_summary() -> None:
     """Texts of rejected rows are cut where they are born; the rest is counts."""
-    job = load_job()
     paths = {f"--{name}": "x" for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH")}
     words = [
         word for pair in {**paths, "--RUNS_PATH": "x", "--RUN_ID": "r"}.items() for word in pair
     ]
     now = dt.datetime(2025, 4, 1, tzinfo=dt.UTC)
     files = [
-        job.set_aside(job.RawFile(job.StoredObject(f"{n}" + "x" * 900, "", n, now)), reason)
+        etl.set_aside(etl.RawFile(etl.StoredObject(f"{n}" + "x" * 900, "", n, now)), reason)
         for n in range(100_000)
-        for reason in [sorted(job.FILE_REASONS)[n % len(job.FILE_REASONS)]]
+        for reason in [sorted(etl.FILE_REASONS)[n % len(etl.FILE_REASONS)]]
     ]
-    arguments, timed = job.JobArguments.from_argv(words), job.Timings(now)
-    made = job.summary_of(
-        arguments, timed, files, "FAILED", job.cause_of(ValueError("x" * 100_000))
+    arguments, timed = etl.JobArguments.from_argv(words), etl.Timings(now)
+    made = etl.summary_of(
+        arguments, timed, files, "FAILED", etl.cause_of(ValueError("x" * 100_000))
     )
-    worst = {"dates": job._days(data_files(range(0, 1000, 2)))}
-    by_day = [table for table in job.TABLES if table.partition]
+    worst = {"dates": etl._days(data_files(range(0, 1000, 2)))}
+    by_day = [table for table in etl.TABLES if table.partition]
     made["tables"] = {table.name: worst for table in by_day}
     examples = [
         {
             "dataset": "orders",
             "reason": f"reason_{n}",
             "rows": n,
-            "file_path": "\U0001f4e6" * job.TEXT_LIMIT,
+            "file_path": "\U0001f4e6" * etl.TEXT_LIMIT,
             "line": n,
-            "raw": "\U0001f4e6" * job.TEXT_LIMIT,
+            "raw": "\U0001f4e6" * etl.TEXT_LIMIT,
         }
         for n in range(100_000)
     ]
-    made["reject_examples"] = shown = job.shown_examples(examples)
+    made["reject_examples"] = shown = etl.shown_examples(examples)
     text = json.dumps(made, indent=1, ensure_ascii=False)
     assert sum(made["files"]["set_aside_by_reason"].values()) == 100_000
     assert [one["rows"] for one in shown] == list(range(100_000 - len(shown), 100_000))
@@ -139,12 +138,11 @@ def test_a_hundred_thousand_files_and_days_fit_into_the_summary() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_not_counted_as_set_aside() -> None:
-    job = load_job()
     now = dt.datetime(2025, 4, 1, tzinfo=dt.UTC)
-    raw = job.unreadable(job.RawFile(job.StoredObject("orders/x.csv", "", 1, now)), "403")
-    arguments = job.JobArguments.from_argv(
+    raw = etl.unreadable(etl.RawFile(etl.StoredObject("orders/x.csv", "", 1, now)), "403")
+    arguments = etl.JobArguments.from_argv(
         ["--RAW_PATH", "x", "--LAKEHOUSE_PATH", "x", "--REJECTED_PATH", "x", "--RUNS_PATH", "x"]
         + ["--RUN_ID", "run-1"]
     )
-    files = job.summary_of(arguments, job.Timings(now), [raw], "SUCCEEDED")["files"]
+    files = etl.summary_of(arguments, etl.Timings(now), [raw], "SUCCEEDED")["files"]
     assert (files["unreadable"], files["set_aside"], files["set_aside_by_reason"]) == (1, 0, {})
