@@ -1,5 +1,5 @@
-"""Who may import whom: tools below all, deployer and console apart from the stand-in for AWS, no
-circle anywhere."""
+"""Who may import whom: what is deployed below all, then tools; deployer and console apart from the
+stand-in for AWS; no circle anywhere."""
 
 from __future__ import annotations
 
@@ -10,21 +10,41 @@ from pathlib import Path
 
 import pytest
 
-from tools import ROOT
+from tools import DEPLOYED, ROOT
 
-PACKAGES = ("tools", "deploy", "local", "console")
+PACKAGES = ("tools", "deploy", "local", "console", "benchmarks", "tests")
+# What each may import besides itself and what is not ours
+ALLOWED = {
+    "src": (),
+    "lambda": (),
+    "tools": ("lambda",),
+    "deploy": ("tools",),
+    "local": ("src", "lambda", "tools"),
+    "console": ("src", "lambda", "tools"),
+    "benchmarks": ("src", "lambda", "tools", "local", "tests"),
+    "tests": ("src", "lambda", "tools", "local", "console", "deploy"),
+}
 # What starts a process or is light to import in one: without moto, which takes a second to load
 LIGHT = ("local.aws.worker", "local.aws.readers", "local.aws.job")
 
 
-def modules(root: Path) -> dict[str, ast.Module]:
-    """Name -> tree of each module below the packages."""
+def files(root: Path) -> dict[str, Path]:
+    """Name -> file of each module below the packages and of what is deployed, where both a name
+    from its own folder and one from the folder above may be imported."""
     found = {}
     for package in PACKAGES:
         for path in (root / package).rglob("*.py"):
             name = ".".join(path.relative_to(root).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+            found[name.removesuffix(".__init__")] = path
+    for folder in DEPLOYED:
+        for path in (root / folder).rglob("*.py"):
+            name = ".".join(path.relative_to(root / folder).with_suffix("").parts)
+            found[name] = path
     return found
+
+
+def modules(root: Path) -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in files(root).items()}
 
 
 def absolute(name: str, node: ast.ImportFrom, known: Mapping[str, ast.Module]) -> str:
@@ -66,16 +86,16 @@ def reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
     return seen
 
 
-def forbidden(graph: Mapping[str, set[str]]) -> list[str]:
-    """Imports that go up: from tools into anything, from the deployer or the console, which is a
-    client of AWS alone, into the stand-in."""
-    allowed = {"tools": ("tools",), "deploy": ("deploy", "tools"), "local": ("local", "tools")}
-    allowed["console"] = ("console", "tools")
+def forbidden(root: Path) -> list[str]:
+    """Imports that go up: from what is deployed into anything, from tools into more than a Lambda
+    function, from the deployer or the console, which is a client of AWS alone, into the
+    stand-in."""
+    homes = {name: path.relative_to(root).parts[0] for name, path in files(root).items()}
     return sorted(
         f"{name} imports {target}"
-        for name, targets in graph.items()
+        for name, targets in graph_of(root).items()
         for target in targets
-        if target.partition(".")[0] not in allowed[name.partition(".")[0]]
+        if homes[target] not in (homes[name], *ALLOWED[homes[name]])
     )
 
 
@@ -83,6 +103,8 @@ def write(root: Path, **sources: str) -> Path:
     for package in PACKAGES:
         (root / package).mkdir()
         (root / package / "__init__.py").touch()
+    for folder in DEPLOYED:
+        (root / folder).mkdir()
     for name, source in sources.items():
         (root / f"{name.replace('__', '/')}.py").write_text(source)
     return root
@@ -93,7 +115,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def test_tools_and_deployer_know_nothing_of_the_stand_in() -> None:
-    assert forbidden(graph_of(ROOT)) == []
+    assert forbidden(ROOT) == []
 
 
 def test_what_runs_in_processes_of_its_own_does_not_load_the_server() -> None:
@@ -121,7 +143,25 @@ def test_an_import_of_the_stand_in_is_found(tmp_path: Path) -> None:
         local__aws="import tools.x\n",
         tools__x="from local.aws import y\n",
     )
-    assert forbidden(graph_of(root)) == [
+    assert forbidden(root) == [
         "deploy.up imports local.aws",
         "tools.x imports local.aws",
+    ]
+
+
+def test_the_job_may_be_imported_and_imports_nothing_of_ours(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        console__data="import glue_etl\nimport run_graph\n",
+        deploy__up="import glue_etl\n",
+        lambda__run_report__run_graph="import glue_etl\n",
+        src__glue_etl="from tools import ROOT\n",
+        src__glue_operations="import glue_etl\n",
+        tests__test_job="import glue_operations\n",
+    )
+    assert forbidden(root) == [
+        "deploy.up imports glue_etl",
+        "glue_etl imports tools",
+        "run_graph imports glue_etl",
+        "run_report.run_graph imports glue_etl",
     ]
