@@ -23,7 +23,10 @@ from botocore.exceptions import ClientError
 
 from console.athena import Answer, Athena, Memory, QueryError, containing, literal, one_of
 from console.places import DWH, REJECTED, RUNS, Place
+from tools import history
 from tools.files import ROOT, load_job, load_module
+from tools.history import History
+from tools.lake import Lake as LakeFiles
 
 graph = load_module("run_graph", ROOT / "lambda" / "run_report" / "run_graph.py")
 
@@ -515,6 +518,14 @@ class Lake:
             f"WHERE file_path = {literal(path)}{version} ORDER BY line LIMIT 1000"
         )
         return {int(line or 0): json.loads(reasons or "[]") for line, reasons in answer.rows}
+
+    # History ------------------------------------------------------------------------------------
+
+    def history_of_key(self, table: str, key: str) -> History:
+        """Return each version of a key. It reads S3 itself, and starts no execution."""
+        place = self.place
+        files = LakeFiles.of_deployment(place.session, place.outputs, place.endpoint)
+        return history.of_key(files, table, key)
 
     # Rejects ------------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ def _acts(console: look.Console, filters: Filters, found: Listed, chosen: set[in
             }
         return filters.request()
 
-    why = console.operator.why_not("replay")
+    why = console.operator.why_not()
 
     def start(discard: str = "") -> None:
         if not chosen and filters.text:

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from console import operations
 from console.athena import Memory, QueryError, containing, literal
 from console.data import ANY, OPEN, Filters, Lake, causes, column_of, meaning_of, visits
 from console.operations import Operator, Refused, dataset_of
@@ -178,7 +177,7 @@ def test_a_deployment_without_operations_is_told_apart(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Lake, "machine", {"StartAt": "RunGlueJob"})
-    assert "deploy it anew" in Operator(lake, allowed=True).why_not("replay")
+    assert "deploy it anew" in Operator(lake, allowed=True).why_not()
 
 
 def test_a_dry_run_tells_its_plan_and_changes_nothing(lake: Lake) -> None:
@@ -214,5 +213,14 @@ def test_an_answer_is_worked_out_once_however_many_ask() -> None:
     assert memory.get("key", work) == 2
 
 
-def test_operations_that_read_need_no_permission_to_change() -> None:
-    assert set(operations.READS) == {"history"}
+def test_the_history_of_a_key_is_read_without_an_execution(lake: Lake) -> None:
+    before = [one["name"] for one in lake.executions(50)]
+    answer = lake.history_of_key("clean_orders", "2")
+    assert answer.text == "clean_orders 2: 1 version, 0 rejects."
+    version, _ = answer.rows  # the double writes another customer than the file has
+    first = lake.file_versions("orders/2025-04-01.csv")[-1]["run_id"]
+    assert (version["run_id"], version["change"]) == (first, "inserted")
+    assert version["row"]["total_amount"] == 10.0
+    (reject,) = (row for row in lake.history_of_key("clean_orders", "3").rows if "line" in row)
+    assert (reject["file_path"], reject["line"]) == ("orders/2025-04-01.csv", 4)
+    assert [one["name"] for one in lake.executions(50)] == before
