@@ -232,11 +232,10 @@ def versions_of_key(lake: Lake, table: Any, key: str) -> tuple[list[Row], int]:
         if row == last:
             continue
         change = "deleted" if row is None else "inserted" if last is None else "updated"
-        if oldest and commit.version == oldest:
-            change = "oldest known"
-        versions.append(
-            {"version": commit.version, "run_id": commit.run_id, "change": change, "row": row}
-        )
+        run_id = commit.run_id
+        if oldest and commit.version == oldest:  # an earlier run may have written the row
+            change, run_id = "oldest known", ""
+        versions.append({"version": commit.version, "run_id": run_id, "change": change, "row": row})
         last = row
     return versions, oldest
 
@@ -257,7 +256,9 @@ def origin(
         return {**operation, "why": f"{run.operation} by {made['author']}: {made['text']}"}
     newest = f"the newest {table.version}" if table.version else "the latest delivery"
     why = f"{newest} of those delivered so far; at a tie the later delivery wins"
-    places = [(row.file, row.line) for row in delivered if row.equals(table, version["row"])]
+    same = [row for row in delivered if row.equals(table, version["row"])]
+    own = [row for row in same if row.run_id == version["run_id"]]
+    places = [(row.file, row.line) for row in own or same]
     if not places:  # a parked or replayed row
         places = [
             (row["file_path"], row["line"])

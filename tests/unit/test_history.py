@@ -247,6 +247,16 @@ def test_files_are_read_with_their_own_delimiter_header_and_lines(
     assert (rows[0]["file"], rows[0]["line"]) == (path, lines)
 
 
+def test_a_version_that_came_twice_has_the_delivery_of_its_own_run(lake: SmallLake) -> None:
+    for number, amount in enumerate((5, 7, 5), 1):
+        lake.orders(f"run-{number}", order("o1", float(amount)))
+        content = HEADER + "\n" * number + line("o1", str(amount))
+        lake.file(f"run-{number}", f"orders/{number}.csv", content)
+    _, rows = of_key(lake)
+    places = [(row["run_id"], row["file"], row["line"]) for row in rows]
+    assert places == [(f"run-{n}", f"orders/{n}.csv", n + 2) for n in (1, 2, 3)]
+
+
 def test_a_damaged_or_lost_file_leaves_file_and_line_open(lake: SmallLake) -> None:
     lake.file("run-1", "orders/1.csv.gz", b"\x1f\x8bnonsense")
     lake.file("run-1", "orders/2.csv", HEADER + line("o1", "3"))
@@ -283,6 +293,7 @@ def test_where_data_files_were_removed_the_history_begins_at_the_first_whole_ver
     text, (oldest, updated) = of_key(lake)
     assert "before 1 are gone" in text
     assert (oldest["version"], oldest["change"], updated["version"]) == (1, "oldest known", 2)
+    assert oldest["run_id"] == "" and "file" not in oldest
 
 
 def test_a_log_without_begin_and_checkpoint_has_no_versions(lake: SmallLake) -> None:
