@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import threading
 
@@ -10,6 +11,7 @@ import pytest
 from console.athena import Memory, QueryError, containing, literal
 from console.data import ANY, OPEN, Filters, Lake, causes, column_of, meaning_of, visits
 from console.operations import Operator, Refused, dataset_of
+from console.pages.file import digest_at
 from tests.console.conftest import HOSTILE_CELL, HOSTILE_FILE
 from tests.console.world import Shop
 from tools.operations import changes_data
@@ -67,6 +69,19 @@ def test_a_file_has_its_versions_its_place_and_its_lines(lake: Lake) -> None:
     lines = lake.preview(place["bucket"], place["key"])
     assert lines[3].startswith("1,3,7,") and len(lines) == 4
     assert lake.rejected_lines("orders/2025-04-01.csv") == {4: ["invalid_total_amount"]}
+    digest = digest_at(place, lake.file_versions("orders/2025-04-01.csv"))
+    assert lake.rejected_lines("orders/2025-04-01.csv", digest) == {4: ["invalid_total_amount"]}
+    assert lake.rejected_lines("orders/2025-04-01.csv", "0" * 64) == {}
+
+
+def test_a_place_in_the_raw_zone_is_matched_with_a_version_by_size_and_time() -> None:
+    modified = dt.datetime(2025, 4, 1, 12, tzinfo=dt.UTC)
+    place = {"run_id": "", "size": 10, "modified": modified}
+    version = {"run_id": "r", "file_size": "10", "file_digest": "abc"}
+    version["file_modified"] = "2025-04-01 12:00:00.000 UTC"
+    assert digest_at(place, [version]) == "abc"
+    assert digest_at(place | {"size": 11}, [version]) == ""
+    assert digest_at(place | {"run_id": "r", "size": 11}, [version]) == "abc"
 
 
 def test_a_key_has_its_row_and_its_rejects(lake: Lake) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import hashlib
 import io
 import json
 import signal
@@ -183,7 +184,7 @@ class Shop:
                 raise JobFailed("JobError: the double was told to fail")
             file = {
                 "file_path": path,
-                "file_etag": got["ETag"].strip('"'),
+                "file_digest": hashlib.sha256(body).hexdigest(),
                 "file_size": len(body),
                 "file_modified": got["LastModified"],
             }
