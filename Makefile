@@ -21,7 +21,7 @@ help:
 	@echo "make conformance  ask a real Trino the queries of tests/conformance again, and record its answers (820 MB once)"
 	@echo "make validate  check templates, state machine and workflows, and their security"
 	@echo "make bootstrap, deploy, smoke, destroy  the same on AWS, see docs/deploy.md (ENV=prod)"
-	@echo "make operate ENV=prod ARGS='rollback --to RUN --dry-run'  correct, undo, replay, maintain the tables on AWS, see docs/operations.md"
+	@echo "make operate ENV=prod ARGS='rollback --to RUN --dry-run'  correct, undo, replay, maintain the tables on AWS, or read their history (ARGS=history), see docs/operations.md"
 	@echo "make clean   remove the environment and all local data"
 
 $(VENV)/.ready: requirements.txt
@@ -130,7 +130,7 @@ deploy: $(VENV)/.ready
 smoke: $(VENV)/.ready
 	@$(PY) -m deploy smoke --environment $(ENV)
 
-# ARGS are the words of `python -m local`: history, rollback, replay, optimize, vacuum, sql
+# ARGS are the words of `python -m local`: rollback, replay, optimize, vacuum, sql, and history, which only reads
 operate: $(VENV)/.ready
 	@$(PY) -m deploy operate --environment $(ENV) $(ARGS)
 

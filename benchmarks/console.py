@@ -77,7 +77,7 @@ def fill(shop: Shop, runs: int, rejects: int) -> None:
             when = START + dt.timedelta(hours=number)
             file = {
                 "file_path": f"orders/{number}.csv",
-                "file_etag": f"{number:032}",
+                "file_digest": f"{number:064}",
                 "file_size": 1000,
                 "file_modified": when,
             }

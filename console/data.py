@@ -23,6 +23,9 @@ import glue_etl
 import run_graph as graph
 from console.athena import Answer, Athena, Memory, QueryError, containing, literal, one_of
 from console.places import DWH, REJECTED, RUNS, Place
+from tools import history
+from tools.history import History
+from tools.lake import Lake as LakeFiles
 
 DATASETS = ("products", "orders", "order_items")
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
@@ -37,8 +40,9 @@ STAMP_SECONDS = 0.5
 OPEN, ANY = "open", "any"  # words for a status: rejected or parked; whichever
 REJECT_COLUMNS = (
     "run_id, dataset, status, json_format(CAST(reasons AS JSON)) AS reasons, record_key, order_id, "
-    "product_id, file_path, file_etag, file_size, CAST(file_modified AS varchar) AS file_modified, "
-    "line, raw, json_format(CAST(fields AS JSON)) AS fields, resolved_run_id"
+    "product_id, file_path, file_digest, file_size, "
+    "CAST(file_modified AS varchar) AS file_modified, line, raw, "
+    "json_format(CAST(fields AS JSON)) AS fields, resolved_run_id"
 )
 
 
@@ -451,7 +455,7 @@ class Lake:
     def file_versions(self, path: str) -> list[dict[str, str | None]]:
         """The ledger's lines of a path, newest first."""
         answer = self.ask(
-            "SELECT run_id, dataset, file_path, file_etag, file_size, "
+            "SELECT run_id, dataset, file_path, file_digest, file_size, "
             "CAST(file_modified AS varchar) AS file_modified, outcome, reason, rows_read, "
             f"{', '.join(OUTCOMES)}, CAST(ingested_at AS varchar) AS ingested_at "
             f"FROM ingested_files WHERE file_path = {literal(path)} "
@@ -475,16 +479,17 @@ class Lake:
         """Where a file lies now: the raw zone, the archive of a run, or among the files set
         aside."""
         place = self.place
-        wanted = [("raw zone", place.raw_bucket, place.raw_prefix + path)]
+        wanted = [("raw zone", place.raw_bucket, place.raw_prefix + path, "")]
         for run_id in run_ids:
             below = f"run={run_id}/{path}"
-            wanted.append(("archive", place.archive_bucket, place.archive_prefix + below))
-            wanted.append(("set aside", place.lake_bucket, f"{REJECTED}files/{below}"))
+            wanted.append(("archive", place.archive_bucket, place.archive_prefix + below, run_id))
+            wanted.append(("set aside", place.lake_bucket, f"{REJECTED}files/{below}", run_id))
         found = []
-        for kind, bucket, key in wanted:
+        for kind, bucket, key, run_id in wanted:
             head = self._head(bucket, key)
             if head:
-                found.append({"kind": kind, "bucket": bucket, "key": key, **head})
+                place_of_run = {"kind": kind, "bucket": bucket, "key": key, "run_id": run_id}
+                found.append({**place_of_run, **head})
         return found
 
     def preview(self, bucket: str, key: str) -> list[str]:
@@ -498,14 +503,22 @@ class Lake:
                 return [f"(this gzip file cannot be unpacked: {error})"]
         return body.decode("utf-8-sig", "replace").splitlines()
 
-    def rejected_lines(self, path: str, etag: str = "") -> dict[int, list[str]]:
-        """Line -> reasons, of a file's rows that were not taken; of many the first."""
-        version = f" AND file_etag = {literal(etag)}" if etag else ""
+    def rejected_lines(self, path: str, digest: str = "") -> dict[int, list[str]]:
+        """Line -> reasons, of the rejected rows of a file or of one version; of many the first."""
+        version = f" AND file_digest = {literal(digest)}" if digest else ""
         answer = self.ask(
             "SELECT line, json_format(CAST(reasons AS JSON)) AS reasons FROM rejected_records "
             f"WHERE file_path = {literal(path)}{version} ORDER BY line LIMIT 1000"
         )
         return {int(line or 0): json.loads(reasons or "[]") for line, reasons in answer.rows}
+
+    # History ------------------------------------------------------------------------------------
+
+    def history_of_key(self, table: str, key: str) -> History:
+        """Return each version of a key. It reads S3 itself, and starts no execution."""
+        place = self.place
+        files = LakeFiles.of_deployment(place.session, place.outputs, place.endpoint)
+        return history.of_key(files, table, key)
 
     # Rejects ------------------------------------------------------------------------------------
 
@@ -514,8 +527,8 @@ class Lake:
         mapping, which is None where the row has not the header's number of fields."""
         answer = self.ask(
             f"SELECT {REJECT_COLUMNS} FROM (SELECT * FROM rejected_records WHERE {filters.where()} "
-            f"ORDER BY file_path, line, file_etag OFFSET {offset} LIMIT {limit}) "
-            "ORDER BY file_path, line, file_etag"  # what is costly only for the page's rows
+            f"ORDER BY file_path, line, file_digest OFFSET {offset} LIMIT {limit}) "
+            "ORDER BY file_path, line, file_digest"  # what is costly only for the page's rows
         )
         return [
             {
@@ -639,7 +652,7 @@ class Lake:
                 raise
             return None
         size, modified = head["ContentLength"], head["LastModified"]
-        return {"size": size, "modified": modified, "etag": head["ETag"].strip('"')}
+        return {"size": size, "modified": modified}
 
 
 # --------------------------------------------------------------------------------------------------

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import glue_etl
+import glue_operations
 from console.data import ENDED_BADLY, Lake, causes
 
-NAMES = ("sql", "rollback", "replay", "optimize", "vacuum", "history")
-READS = ("history",)  # allowed where nothing may be changed
 PATIENCE = 1800.0  # seconds
 UPLOAD_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,900}\Z")
 
@@ -54,9 +53,9 @@ class Operator:
         self.lake, self.allowed = lake, allowed
         self.author = getpass.getuser()
 
-    def why_not(self, name: str) -> str:
-        """Why an operation cannot be started; empty where it can."""
-        if not self.allowed and name not in READS:
+    def why_not(self) -> str:
+        """Return why operations cannot be started; empty if they can."""
+        if not self.allowed:
             return "This console only reads. Start it with --operate to change data."
         if not self.lake.knows_operations:
             return "This deployment's state machine does not know operations: deploy it anew."
@@ -78,9 +77,9 @@ class Operator:
     def start(self, request: Mapping[str, Any], dry_run: bool) -> str:
         """Starts an operation; returns its run id. Raises Refused."""
         name = str(request.get("operation"))
-        if name not in NAMES:
+        if name not in glue_operations.SPECS:
             raise Refused(f"There is no operation {name!r}")
-        why = self.why_not(name)
+        why = self.why_not()
         if why:
             raise Refused(why)
         asked = {**request, "author": self.author, "dry_run": dry_run}

@@ -33,19 +33,32 @@ class Place:
     database: str
     workgroup: str
     job_log: str
+    outputs: Mapping[str, str]
+    session: Any
+    endpoint: str | None
     clients: Mapping[str, Any]
 
     @classmethod
     def of(
-        cls, name: str, outputs: Mapping[str, str], clients: Mapping[str, Any], local: bool
+        cls,
+        name: str,
+        outputs: Mapping[str, str],
+        session: Any,
+        config: Config,
+        endpoint: str | None = None,
     ) -> Place:
-        """By the outputs of the stack. `clients` holds a boto3 client for each of SERVICES."""
+        """Return the environment with the outputs of its stack; `endpoint` is that of a local
+        AWS."""
+        clients = {
+            service: session.client(service, endpoint_url=endpoint, config=config)
+            for service in SERVICES
+        }
         raw_bucket, _, raw_prefix = outputs["RawZone"].removeprefix("s3://").partition("/")
         archive, _, prefix = outputs["Archive"].removeprefix("s3://").partition("/")
         return cls(
             name=name,
             region=clients["s3"].meta.region_name,
-            local=local,
+            local=endpoint is not None,
             raw_bucket=raw_bucket,
             raw_prefix=raw_prefix,
             lake_bucket=outputs["Lake"].removeprefix("s3://").rstrip("/"),
@@ -55,6 +68,9 @@ class Place:
             database=outputs["Database"],
             workgroup=outputs["WorkGroup"],
             job_log=f"/aws-glue/delta-lake-{name}/output",
+            outputs=outputs,
+            session=session,
+            endpoint=endpoint,
             clients=clients,
         )
 
@@ -62,20 +78,10 @@ class Place:
 def on_endpoint(endpoint: str) -> Place:
     """The environment that a local AWS plays."""
     config = Config(max_pool_connections=32, s3={"addressing_style": "path"})
-    clients = {
-        service: boto3.client(
-            service,
-            endpoint_url=endpoint,
-            region_name=REGION,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
-            config=config,
-        )
-        for service in SERVICES
-    }
+    session = boto3.Session("local", "local", region_name=REGION)
     template = Template.load(endpoint=endpoint)
     name = template.parameters["EnvironmentName"]
-    return Place.of(name, template.outputs(), clients, local=True)
+    return Place.of(name, template.outputs(), session, config, endpoint)
 
 
 def on_aws(environment: str) -> Place:
@@ -92,6 +98,4 @@ def on_aws(environment: str) -> Place:
             "name with --env, and credentials and region as for the AWS command line"
         ) from None
     outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
-    config = Config(max_pool_connections=32)
-    clients = {service: session.client(service, config=config) for service in SERVICES}
-    return Place.of(environment, outputs, clients, local=False)
+    return Place.of(environment, outputs, session, Config(max_pool_connections=32))

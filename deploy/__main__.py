@@ -24,6 +24,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
+import glue_operations
 from deploy.environment import Environment, bootstrap
 from deploy.package import package
 from deploy.smoke import smoke
@@ -31,6 +32,7 @@ from deploy.stack import DENIED, DeployError
 from deploy.validate import validate
 from tools import operations
 
+OPERATE = "python -m deploy operate"
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
 REFUSED = (
     "InvalidClientTokenId",
@@ -110,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
         "words",
         nargs=argparse.REMAINDER,
         metavar="OPERATION",
-        help=f"{', '.join(operations.FIELDS)}, and what belongs to it",
+        help="history, or an operation, with its options; --help after it lists them",
     )
     checking = command(
         "validate", _validate, "check templates, state machine and workflows", environment=False
@@ -191,12 +193,14 @@ def _smoke(options: argparse.Namespace) -> int:
 
 def _operate(options: argparse.Namespace) -> int:
     name = options.words[0] if options.words else ""
-    if name not in operations.FIELDS:
+    if name == "history":
+        return _history(options)
+    if name not in glue_operations.SPECS:
         raise DeployError(
-            f"{name!r} is no operation: say {', '.join(operations.FIELDS)}, as in "
+            f"{name!r} is no operation: say {', '.join(glue_operations.SPECS)}, or history, as in "
             "ARGS='history --run RUN'"
         )
-    said = operations.parser(name, "python -m deploy operate").parse_args(options.words[1:])
+    said = operations.parser(name, OPERATE).parse_args(options.words[1:])
     session = _session(options)
     outputs = Environment(session, options.environment).stack.outputs()
     place = operations.Lakehouse(
@@ -207,6 +211,16 @@ def _operate(options: argparse.Namespace) -> int:
     )
     outcome = place.run(operations.request(name, said), _complain, poll=5.0)
     return operations.show(outcome, said.json, print, _complain)
+
+
+def _history(options: argparse.Namespace) -> int:
+    from tools import history  # it imports pyarrow, which no other command needs
+    from tools.lake import Lake
+
+    question = history.parser(OPERATE).parse_args(options.words[1:])
+    session = _session(options)
+    outputs = Environment(session, options.environment).stack.outputs()
+    return history.show(Lake.of_deployment(session, outputs), question, print, _complain)
 
 
 def _complain(line: str) -> None:

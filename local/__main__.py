@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from tools import SetupError, operations
+import glue_operations
+from tools import SetupError
 
 OPERATE = "local.commands.operate"
 COMMANDS = {
@@ -23,11 +24,10 @@ COMMANDS = {
         "Athena's console for a lake: SELECTs in its dialect, its refusals, history, CSV; "
         "INSERT, UPDATE, DELETE and MERGE correct rows",
     ),
-    **{
-        name: (OPERATE, meaning)
-        for name, (_, meaning) in operations.FIELDS.items()
-        if name != "sql"
-    },
+    "history": (
+        "local.commands.history",
+        "who changed what and when: all runs, or one run, file or key",
+    ),
     "images": (
         "local.commands.images",
         "draw the pictures in images/ from the files that they show",
@@ -36,14 +36,21 @@ COMMANDS = {
 }
 
 
+def commands() -> dict[str, tuple[str, str]]:
+    """Return all commands: module and meaning. The job declares the operations."""
+    operate = {name: (OPERATE, spec.meaning) for name, spec in glue_operations.SPECS.items()}
+    return COMMANDS | {name: command for name, command in operate.items() if name not in COMMANDS}
+
+
 def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS and name not in commands():
         print("python -m local COMMAND [--help]")
-        for name, (_, meaning) in COMMANDS.items():
-            print(f"  {name:8} {meaning}")
-        return 0 if len(sys.argv) == 2 and sys.argv[1] in ("-h", "--help") else 2
+        for command, (_, meaning) in commands().items():
+            print(f"  {command:8} {meaning}")
+        return 0 if len(sys.argv) == 2 and name in ("-h", "--help") else 2
     try:
-        module, _ = COMMANDS[sys.argv[1]]
+        module, _ = COMMANDS.get(name) or commands()[name]
         words = sys.argv[1:] if module == OPERATE else sys.argv[2:]
         return importlib.import_module(module).main(words)
     except SetupError as error:

@@ -4,19 +4,18 @@ It runs as the same Glue job (`--scriptLocation` names this file, `--extra-py-fi
 `glue_etl.py`), so that MaxConcurrentRuns 1 guards every write. It takes the job's arguments and
   --OPERATION     JSON: {"operation": NAME, "author": WHO, "dry_run": BOOLEAN, ...}
   --ARCHIVE_PATH  where the archiver puts the files of a run: `s3://bucket/archived/` or a folder
-                  that holds `run=<run id>/<path>`; only replays and `history` of a key read it
+                  that holds `run=<run id>/<path>`; only replays read it
 
 Operations  sql       one INSERT, UPDATE, DELETE or MERGE on a table, or a SELECT on any
             rollback  all tables, ledger and rejects to the state after a run
             replay    rejected, parked rows or archived files through the rules as they are now
             optimize  compact partitions with many small files
             vacuum    remove data files that no rollback needs any more
-            history   who changed what when: of the lake, a run, a file or a key
-`docs/operations.md` shows each; `Request` says which fields each takes.
+`docs/operations.md` shows each; SPECS declares their fields.
 
 Outputs     RUNS_PATH/<run id>/operation.json (the whole result), manifest.jsonl (empty: nothing is
-            to be archived), summary.json; one row in `etl_runs`; rows of `corrections`. A dry run,
-            a SELECT and `history` write the three files and nothing else.
+            to be archived), summary.json; one row in `etl_runs`; rows of `corrections`. A dry run
+            and a SELECT write the three files and nothing else.
 
 A kill      Before the first change an operation says its intent in the ledger's log: a commit
             without rows whose stamp names the versions of all tables. Whoever writes next, the load
@@ -61,14 +60,13 @@ from glue_etl import JobArguments, JobError, Lake, LakeTable, Table, Timings
 if TYPE_CHECKING:
     from sqlglot import exp
 
-READ_ONLY = ("history",)
 MAINTENANCE = ("optimize", "vacuum")
 RESTORED = (*(table.name for table in etl.TABLES), "rejected_records", "ingested_files")
 DISCARDED = "discarded"
 OPEN_STATUSES = (etl.REJECTED, etl.PARKED)
 SMALL_BYTES = 64 << 20  # a smaller data file is worth compacting
 LEAST_DAYS = 7  # of files that VACUUM leaves
-SHOWN_ROWS = 1_000  # of a SELECT or of history in operation.json
+SHOWN_ROWS = 1_000  # of a SELECT in operation.json
 TEXT_LIMIT = 1_000
 OBJECT_LIMIT = 20_000  # bytes of plan and effect in the summary
 NAMED = 3  # offending keys in an error
@@ -119,30 +117,77 @@ NUMBER: Check = (_number, "a whole number above 0")
 FLAG: Check = (_flag, "true or false")
 PLACES: Check = (_places, f"a list of objects with {', '.join(etl.ROW_IDENTITY)}")
 ARCHIVED: Check = (_archived, "an object with any of paths, runs (lists), from, to (2025-04-30)")
-FIELDS: Mapping[str, Mapping[str, Check]] = {
-    "sql": {"sql": TEXT},
-    "rollback": {"to": TEXT, "undo": TEXT},
-    "replay": {
-        "datasets": TEXTS,
-        "reasons": TEXTS,
-        "statuses": TEXTS,
-        "runs": TEXTS,
-        "files": TEXTS,
-        "rows": PLACES,
-        "archived": ARCHIVED,
-        "discard": FLAG,
-        "why": TEXT,
-    },
-    "optimize": {"tables": TEXTS, "min_files": NUMBER},
-    "vacuum": {"days": NUMBER},
-    "history": {"run": TEXT, "file": TEXT, "table": TEXT, "key": TEXT},
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """A field of a request: what its value must be, and its meaning for people."""
+
+    check: Check
+    meaning: str
+
+
+@dataclass(frozen=True)
+class OperationSpec:
+    """An operation for people and clients: its meaning and its own fields."""
+
+    meaning: str
+    fields: Mapping[str, FieldSpec]
+
+
+# The only list of the operations: the CLI and the console read it as well
+SPECS: Mapping[str, OperationSpec] = {
+    "sql": OperationSpec(
+        "correct rows with one statement, or read an earlier version of a table",
+        {
+            "sql": FieldSpec(
+                TEXT, "one INSERT, UPDATE, DELETE or MERGE; or a SELECT, also of an earlier version"
+            )
+        },
+    ),
+    "rollback": OperationSpec(
+        "restore all tables to their state after or before a run",
+        {
+            "to": FieldSpec(TEXT, "restore the state after this run"),
+            "undo": FieldSpec(TEXT, "restore the state before this run, which must be the last"),
+        },
+    ),
+    "replay": OperationSpec(
+        "apply the current rules to rejected rows or archived files",
+        {
+            "datasets": FieldSpec(TEXTS, "only this dataset"),
+            "reasons": FieldSpec(TEXTS, "only rows with this reason"),
+            "statuses": FieldSpec(TEXTS, f"only {' or '.join(OPEN_STATUSES)} rows"),
+            "runs": FieldSpec(TEXTS, "only what this run rejected or archived"),
+            "files": FieldSpec(TEXTS, "only this file, as orders/2025-04-01.csv"),
+            "rows": FieldSpec(PLACES, "only these rows of rejected_records"),
+            "archived": FieldSpec(ARCHIVED, "whole files from the archive"),
+            "discard": FieldSpec(FLAG, "close these rows for good"),
+            "why": FieldSpec(TEXT, "the reason for the discard"),
+        },
+    ),
+    "optimize": OperationSpec(
+        "compact partitions with many small files",
+        {
+            "tables": FieldSpec(TEXTS, "only this table"),
+            "min_files": FieldSpec(NUMBER, "only partitions with at least so many small files (5)"),
+        },
+    ),
+    "vacuum": OperationSpec(
+        "remove data files that no rollback needs",
+        {"days": FieldSpec(NUMBER, "keep the files of the states of so many days (30)")},
+    ),
 }
-COMMON: Mapping[str, Check] = {"operation": TEXT, "author": TEXT, "dry_run": FLAG}
+COMMON: Mapping[str, FieldSpec] = {
+    "operation": FieldSpec(TEXT, "the name of the operation"),
+    "author": FieldSpec(TEXT, "who requests it"),
+    "dry_run": FieldSpec(FLAG, "report what would be done, and change nothing"),
+}
 
 
 @dataclass(frozen=True)
 class Request:
-    """The operation asked for: its name, who asks, and its own fields (FIELDS)."""
+    """The operation asked for: its name, who asks, and its own fields (SPECS)."""
 
     name: str
     author: str
@@ -156,17 +201,17 @@ class Request:
             given = json.loads(text)
         except json.JSONDecodeError as error:
             raise JobError(f"--OPERATION is no JSON: {error}") from None
-        if not isinstance(given, dict) or given.get("operation") not in FIELDS:
-            raise JobError(f'--OPERATION: say "operation": one of {", ".join(FIELDS)}')
+        if not isinstance(given, dict) or given.get("operation") not in SPECS:
+            raise JobError(f'--OPERATION: say "operation": one of {", ".join(SPECS)}')
         name = given["operation"]
-        checks = {**COMMON, **FIELDS[name]}
+        fields = {**COMMON, **SPECS[name].fields}
         for key, value in given.items():
-            if key not in checks:
-                raise JobError(f"{name}: there is no field {key!r}; it takes {', '.join(checks)}")
-            check, wanted = checks[key]
+            if key not in fields:
+                raise JobError(f"{name}: there is no field {key!r}; it takes {', '.join(fields)}")
+            check, wanted = fields[key].check
             if not check(value):
                 raise JobError(f"{name}: {key!r} is to be {wanted}, not {json.dumps(value)}")
-        options = {key: value for key, value in given.items() if key in FIELDS[name]}
+        options = {key: value for key, value in given.items() if key in SPECS[name].fields}
         author, dry_run = given.get("author", "unknown"), given.get("dry_run", False)
         return cls(name, author, dry_run, options).checked()
 
@@ -177,8 +222,6 @@ class Request:
             "sql": "sql" not in given and 'say "sql": one statement',
             "rollback": len(given) != 1 and 'say either "to" or "undo" with a run id',
             "replay": self._replay_problem(),
-            "history": given not in ({"run"}, {"file"}, {"table", "key"}, set())
-            and 'ask for nothing more, or for "run", "file", or "table" and "key"',
         }
         problem = problems.get(self.name)
         if problem:
@@ -275,7 +318,7 @@ class Result:
     plan      what is to be done, by table
     effect    what was done; empty in a dry run
     datasets  the load's numbers, of replays
-    rows      of SELECT and history
+    rows      of SELECT
     recorded  whether the operation gets a row in etl_runs
     """
 
@@ -876,10 +919,10 @@ class Archived:
         return self.path, self.etag, self.size
 
 
-def manifest_lines(job: JobArguments, run: str = "") -> list[dict[str, Any]]:
-    """The lines of one run's manifest or of all, with the run id, in the order of delivery."""
+def manifest_lines(job: JobArguments) -> list[dict[str, Any]]:
+    """The lines of all manifests, with the run id, in the order of delivery."""
     runs = etl.storage(job.runs_path)
-    stored = runs.list(f"{run}/" if run else "")
+    stored = runs.list()
     manifests = [one.path for one in stored if one.path.endswith("/manifest.jsonl")]
 
     def read(manifest: str) -> list[dict[str, Any]]:
@@ -1650,217 +1693,6 @@ def vacuum_table(
 
 
 # --------------------------------------------------------------------------------------------------
-# history
-# --------------------------------------------------------------------------------------------------
-def history(work: Work) -> Result:
-    """Who changed what when: of the lake, a run, a file or a key."""
-    wanted = work.request.options
-    if "run" in wanted:
-        return history_of_run(work, wanted["run"])
-    if "file" in wanted:
-        return history_of_file(work, wanted["file"])
-    if "key" in wanted:
-        return history_of_key(work, wanted["table"], wanted["key"])
-    standing = {run.run_id for run in standing_runs(work.runs)}
-    rows = [told_of_run(run, standing) for run in reversed(work.runs)]
-    text = f"{plural(len(rows), 'run')} have changed the lake."
-    return Result(text, {}, rows=rows, recorded=False)
-
-
-def told_of_run(run: Run, standing: set[str]) -> dict[str, Any]:
-    """A run in a line."""
-    numbers = {
-        dataset: {name: counts[name] for name in etl.OUTCOMES if counts[name]}
-        for dataset, counts in run.summary["datasets"].items()
-    }
-    return {
-        "run_id": run.run_id,
-        "operation": run.operation,
-        "author": run.told.get("author"),
-        "text": run.told.get("text"),
-        "started_at": run.started_at,
-        "finished_at": run.finished_at,
-        "stands": run.run_id in standing or run.operation == "rollback",
-        "files": run.summary["files"].get("loaded", 0),
-        "rows": {dataset: counts for dataset, counts in numbers.items() if counts},
-        "versions": dict(run.versions),
-    }
-
-
-def history_of_run(work: Work, run_id: str) -> Result:
-    """One run: its row, its files, its corrections."""
-    run = work.run_of(run_id)
-    if run is None:
-        raise JobError(f"history: no run {run_id!r} has changed the lake; {latest_runs(work)}")
-    standing = {one.run_id for one in standing_runs(work.runs)}
-    rows: list[dict[str, Any]] = [told_of_run(run, standing)]
-    lines = manifest_lines(work.job, run_id)
-    rows += [
-        {"file": line["path"], "outcome": line["outcome"], "detail": line["detail"]}
-        for line in lines
-    ]
-    frame = work.lake["corrections"].frame
-    if frame is not None:
-        found = frame.where(F.col("run_id") == run_id).limit(SHOWN_ROWS).collect()
-        rows += [row.asDict(recursive=True) for row in found]
-    text = run.told.get("text") or f"A load of {plural(len(lines), 'file')}."
-    return Result(f"{run_id}: {text}"[:TEXT_LIMIT], {}, rows=rows, recorded=False)
-
-
-def history_of_file(work: Work, path: str) -> Result:
-    """One file's life: each run that saw it, where it lies now, what the ledger and rejects say."""
-    homes = {
-        "archive": work.arguments.archive_path or "archived/",
-        "rejected": f"{work.job.rejected_path}files/",
-    }
-    rows = []
-    for line in (one for one in manifest_lines(work.job) if one["path"] == path):
-        home = homes.get(line["destination"])
-        place = f"{home}run={line['run_id']}/{path}" if home else f"{work.job.raw_path}{path}"
-        kept = ("run_id", "last_modified", "outcome", "reason", "detail", "rows_read")
-        rows.append({**{name: line[name] for name in kept}, "lies_at": place})
-    known = work.frame("ingested_files").where(F.col("file_path") == path).collect()
-    ledger = [{"ledger": row.asDict()} for row in known]
-    rejects = work.frame("rejected_records").where(F.col("file_path") == path)
-    groups = [
-        {"rejects": row["status"], "rows": row["count"]} for row in counted(rejects, "status")
-    ]
-    if not rows and not known:
-        raise JobError(
-            f"history: no run has seen a file {path!r}; write its path below the raw zone"
-        )
-    last = rows[-1] if rows else {}
-    text = (
-        f"{path}: {last.get('outcome')} by {last.get('run_id')}; it lies at {last.get('lies_at')}."
-    )
-    if not known:
-        text += " The ledger does not know it: a rollback has forgotten it, or it was not loaded."
-    return Result(text, {}, rows=[*rows, *ledger, *groups], recorded=False)
-
-
-def history_of_key(work: Work, name: str, key: str) -> Result:
-    """One key's life: each version in the table with run, file and line, and what was refused."""
-    table = next((one for one in etl.TABLES if name in (one.name, one.dataset)), None)
-    if table is None:
-        names = listed(one.name for one in etl.TABLES)
-        raise JobError(f"history: {name!r} is no table with keys; there are {names}")
-    changes = versions_of_key(work, table, key)
-    delivered = deliveries_of_key(work, table, key, {one["run_id"] for one in changes})
-    for change in changes:
-        explain(work, table, change, delivered)
-    mine = (F.col("dataset") == table.dataset) & (F.col("record_key") == key)
-    rejects = work.frame("rejected_records").where(mine)
-    columns = ("run_id", "status", "reasons", "file_path", "line", "raw", "resolved_run_id")
-    refused = [row.asDict(recursive=True) for row in rejects.select(*columns).collect()]
-    lost = lost_deliveries(table, changes, delivered)
-    text = (
-        f"{table.name} {key}: {plural(len(changes), 'version')}, {plural(len(refused), 'reject')}."
-    )
-    return Result(text, {}, rows=[*changes, *lost, *refused], recorded=False)
-
-
-def versions_of_key(work: Work, table: Table, key: str) -> list[dict[str, Any]]:
-    """What the table held for a key, version by version, as far as its log and files go back."""
-    held = rows_of_key(work, table, key)
-    changes: list[dict[str, Any]] = []
-    live: set[str] = set()
-    last: Mapping[str, Any] | None = None
-    for commit in work.lake[table.name].log.commits():
-        live = (live - set(commit.removed)) | set(commit.added)
-        now = next((held[path] for path in live if path in held), None)
-        if now != last:
-            what = "deleted" if now is None else "inserted" if last is None else "updated"
-            run_id = commit.stamp.get("run_id", "")
-            changes.append(
-                {"version": commit.version, "run_id": run_id, "change": what, "row": now}
-            )
-            last = now
-    return changes
-
-
-def rows_of_key(work: Work, table: Table, key: str) -> dict[str, dict[str, Any]]:
-    """The row of a key in each data file that has it and is still there, by the log's path."""
-    target, frame = work.lake[table.name], work.frame(table.name)
-    stored = stored_files(target)
-    added = {path for commit in target.log.commits() for path in commit.added}
-    names = {urllib.parse.unquote(path): path for path in added}
-    paths = [f"{target.path}/{name}" for name in names if name in stored]
-    if not paths:
-        return {}
-    reader = work.spark.read.schema(frame.schema).option("basePath", target.path)
-    rows = reader.parquet(*paths).where(F.col(table.key) == key)
-    place = F.col("_metadata.file_path").alias("_place")
-    root = etl.bare_path(target.path) + "/"
-    held = {}
-    for row in rows.select(place, *table.column_names).collect():
-        values = row.asDict()
-        name = etl.bare_path(urllib.parse.unquote(values.pop("_place"))).removeprefix(root)
-        held[names[name]] = values
-    return held
-
-
-def deliveries_of_key(
-    work: Work, table: Table, key: str, run_ids: set[str]
-) -> list[dict[str, Any]]:
-    """The rows of a key in the archived files that some runs have loaded: file, line, row."""
-    root = work.arguments.archive_path
-    if root is None:
-        return []
-    ledger = work.frame("ingested_files").where(F.col("run_id").isin(sorted(run_ids)))
-    versions = {tuple(row) for row in ledger.select(*etl.FILE_IDENTITY).collect()}
-    files = [
-        one
-        for one in archived_files(work.job)
-        if one.destination == "archive"
-        and etl.dataset_of(one.path) == table.dataset
-        and (one.run_id in run_ids or one.version in versions)
-    ]
-    if not files:
-        return []
-    rows, _ = archived_rows(work, table, root, files)
-    found = rows.where(F.col("_key") == key).orderBy("_delivered").collect()
-    return [
-        {"file": row["file_path"], "line": row["line"], "row": row["_row"].asDict()}
-        for row in found
-    ]
-
-
-def explain(
-    work: Work, table: Table, change: dict[str, Any], delivered: Sequence[Mapping[str, Any]]
-) -> None:
-    """Add to a version who made it, from which file and line, and why it won."""
-    run = work.run_of(change["run_id"])
-    operation = run.operation if run else "load"
-    change["operation"] = operation
-    if operation in ("sql", "rollback") and run is not None:
-        change["why"] = f"{operation} by {run.told['author']}: {run.told['text']}"
-        return
-    sources = [one for one in delivered if one["row"] == change["row"]]
-    if sources:
-        change |= {"file": sources[-1]["file"], "line": sources[-1]["line"]}
-    newest = f"the newest {table.version}" if table.version else "the latest delivery"
-    change["why"] = f"{newest} of those delivered so far; at a tie the later delivery wins"
-
-
-def lost_deliveries(
-    table: Table, changes: Sequence[Mapping[str, Any]], delivered: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Delivered rows that never stood in the table, with the reason."""
-    stood = [change["row"] for change in changes if change["row"] is not None]
-    found = []
-    for one in delivered:
-        if one["row"] in stood:
-            continue
-        why = "it was delivered before another row of the same run"
-        if table.version and any(row[table.version] > one["row"][table.version] for row in stood):
-            why = f"its {table.version} is older than that of the row in the table"
-        found.append(
-            {"file": one["file"], "line": one["line"], "superseded": one["row"], "why": why}
-        )
-    return found
-
-
-# --------------------------------------------------------------------------------------------------
 # The record and the run
 # --------------------------------------------------------------------------------------------------
 def request_text(request: Request) -> dict[str, Any]:
@@ -1938,7 +1770,6 @@ OPERATIONS: Mapping[str, Callable[[Work], Result]] = {
     "replay": replay,
     "optimize": optimize,
     "vacuum": vacuum,
-    "history": history,
 }
 
 
@@ -1949,8 +1780,7 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     with timed("Spark started"):
         spark = etl.spark_session(local=job.local)
     with timed("tables opened"):
-        looks = request.dry_run or request.name in READ_ONLY
-        if not looks:
+        if not request.dry_run:
             etl.finish_killed_operation(job, lambda: spark)
         lake = etl.open_lake(spark, job)
         work = Work(arguments, request, spark, lake, runs_of(lake), timed)
@@ -1968,7 +1798,7 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     if request.name == "rollback" and not request.dry_run:
         written = {run.run_id: run for run in runs_of(etl.open_lake(spark, job))}
         return finish_again(work, written[job.run_id])
-    killed = etl.intent_of_killed(job) if looks else None
+    killed = etl.intent_of_killed(job) if request.dry_run else None
     if killed:
         note = (
             f"The next run first finishes {killed['run_id']}, which was killed, or takes it back."

@@ -1,5 +1,5 @@
 """Operations on the lake, from the command line to the answer: `python -m local rollback ...` and
-`python -m deploy operate rollback ...` are the same words (docs/operations.md).
+`python -m deploy operate rollback ...` are the same words (docs/glue_operations.md).
 
 An operation is an execution of the state machine whose input names it. What it found and did is in
 RUNS_PATH/<run id>/operation.json.
@@ -21,9 +21,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+import glue_operations
+
 Say = Callable[[str], None]
 Request = dict[str, Any]
-KEYS = {"order": "clean_orders", "item": "clean_orders_items", "product": "clean_products"}
 CELL = 60  # characters of a value in a table
 FINISHED = ("SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED")
 CHANGES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
@@ -40,128 +41,69 @@ class Outcome:
 
 
 # --------------------------------------------------------------------------------------------------
-# What is asked for
+# The request: the options are those that the job declares (glue_operations.SPECS)
 # --------------------------------------------------------------------------------------------------
-def _sql(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "sql",
-        nargs="?",
-        help="one INSERT, UPDATE, DELETE or MERGE; or a SELECT, which may read the past; read from "
-        "stdin where it is missing",
-    )
-
-
-def _rollback(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--to", metavar="RUN", help="all tables as they were after this run")
-    which.add_argument("--undo", metavar="RUN", help="all tables as they were before the last run")
-
-
-def _replay(parser: argparse.ArgumentParser) -> None:
-    several: dict[str, Any] = {"action": "append", "default": []}
-    parser.add_argument("--dataset", **several, help="only of it; may be said several times")
-    parser.add_argument("--reason", **several, help="only rows with this reason")
-    parser.add_argument("--status", **several, choices=("rejected", "parked"))
-    parser.add_argument("--run", **several, help="only what this run refused or archived")
-    parser.add_argument("--file", **several, help="only of this file, as orders/2025-04-01.csv")
-    parser.add_argument("--archived", action="store_true", help="whole files from the archive")
-    parser.add_argument(
-        "--from", dest="first", metavar="DATE", help="delivered on this day or later"
-    )
-    parser.add_argument(
-        "--to", dest="last", metavar="DATE", help="delivered on this day or earlier"
-    )
-    parser.add_argument("--discard", action="store_true", help="close these rows for good")
-    parser.add_argument("--why", help="goes with --discard")
-
-
-def _optimize(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--table", action="append", default=[], help="only this table")
-    parser.add_argument("--min-files", type=int, help="of partitions with so many small files (5)")
-
-
-def _vacuum(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--days", type=int, help="keep what was in a table since then (30)")
-
-
-def _history(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--run", help="of one run")
-    which.add_argument("--file", help="the life of one file, as orders/2025-04-01.csv")
-    for name in KEYS:
-        which.add_argument(f"--{name}", metavar="ID", help=f"the life of one {name}")
-
-
-FIELDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
-    "sql": (_sql, "correct rows by one statement, or read the past"),
-    "rollback": (_rollback, "take all tables back to the state after a run"),
-    "replay": (_replay, "take rejected rows or archived files by the rules as they are now"),
-    "optimize": (_optimize, "make many small files few"),
-    "vacuum": (_vacuum, "remove files that no rollback needs"),
-    "history": (_history, "who changed what when: runs, a file, a key"),
-}
-
-
 def parser(name: str, prog: str) -> argparse.ArgumentParser:
-    """The options of one operation."""
-    add, meaning = FIELDS[name]
-    made = argparse.ArgumentParser(prog=f"{prog} {name}", description=meaning, allow_abbrev=False)
-    add(made)
-    made.add_argument("--dry-run", action="store_true", help="say what would be done, and do not")
-    made.add_argument("--author", default=getpass.getuser(), help="who asks (your user's name)")
-    made.add_argument("--json", action="store_true", help="print operation.json")
-    return made
+    """Return the parser of an operation's options, which sets only those that are given."""
+    spec = glue_operations.SPECS[name]
+    options = argparse.ArgumentParser(
+        prog=f"{prog} {name}", description=spec.meaning, allow_abbrev=False
+    )
+    group: Any = options.add_mutually_exclusive_group(required=True) if name == "rollback" else None
+    for field, declared in spec.fields.items():
+        _add_option(group or options, field, declared)
+    for field, default in (("author", getpass.getuser()), ("dry_run", False)):
+        _add_option(options, field, glue_operations.COMMON[field])
+        options.set_defaults(**{field: default})
+    options.add_argument("--json", action="store_true", help="print operation.json")
+    return options
+
+
+def _add_option(options: Any, field: str, declared: Any) -> None:
+    """Add the option of a field; `rows` has none, since only the console knows such places."""
+    check, meaning = declared.check, declared.meaning
+    flag, absent = f"--{field.replace('_', '-')}", argparse.SUPPRESS
+    if field == "sql":
+        meaning = f"{meaning}; read from stdin if it is missing"
+        options.add_argument("sql", nargs="?", default=None, help=meaning)
+    elif check is glue_operations.TEXTS:
+        name = "status" if field == "statuses" else field.removesuffix("s")
+        choices = glue_operations.OPEN_STATUSES if field == "statuses" else None
+        options.add_argument(
+            f"--{name}",
+            dest=field,
+            action="append",
+            default=absent,
+            metavar=None if choices else name.upper(),
+            choices=choices,
+            help=f"{meaning}; may be repeated",
+        )
+    elif check is glue_operations.TEXT:
+        metavar = "RUN" if field in ("to", "undo") else "TEXT"
+        options.add_argument(flag, default=absent, metavar=metavar, help=meaning)
+    elif check is glue_operations.NUMBER:
+        options.add_argument(flag, default=absent, type=int, metavar="N", help=meaning)
+    elif check in (glue_operations.FLAG, glue_operations.ARCHIVED):
+        options.add_argument(flag, default=absent, action="store_true", help=meaning)
+    if check is glue_operations.ARCHIVED:
+        for day, limit in (("from", "on this day or later"), ("to", "on this day or earlier")):
+            help_text = f"archived files that were delivered {limit}"
+            options.add_argument(f"--{day}", default=absent, metavar="DATE", help=help_text)
 
 
 def request(name: str, options: argparse.Namespace) -> Request:
-    """The input of the execution: the operation and what was said about it."""
-    said = {"operation": name, "author": options.author, "dry_run": options.dry_run}
+    """Return the input of the execution: the operation and its fields."""
+    given = vars(options)
+    asked = {"operation": name, "author": options.author, "dry_run": options.dry_run}
+    fields = {field: given[field] for field in glue_operations.SPECS[name].fields if field in given}
     if name == "sql":
-        text = sys.stdin.read() if options.sql is None else options.sql
-        return said | {"sql": text.strip()}
-    if name == "replay":
-        return said | _replay_request(options)
-    if name == "history":
-        return said | _history_request(options)
-    fields = {
-        "rollback": ("to", "undo"),
-        "optimize": ("table", "min_files"),
-        "vacuum": ("days",),
-    }
-    names = {"table": "tables"}
-    given = {names.get(field, field): getattr(options, field) for field in fields[name]}
-    return said | {field: value for field, value in given.items() if value not in (None, [])}
-
-
-def _replay_request(options: argparse.Namespace) -> Request:
-    """Rows of rejected_records, or archived files; what does not go together the job refuses."""
-    days = {"from": options.first, "to": options.last}
-    archived = options.archived or any(days.values())
-    places = {"runs": options.run, "paths" if archived else "files": options.file}
-    fields = {
-        "datasets": options.dataset,
-        "reasons": options.reason,
-        "statuses": options.status,
-        "discard": options.discard,
-        "why": options.why,
-    }
-    if archived:
-        return {**_given(fields), "archived": _given({**places, **days})}
-    return _given({**fields, **places})
-
-
-def _given(fields: Mapping[str, Any]) -> Request:
-    return {field: value for field, value in fields.items() if value}
-
-
-def _history_request(options: argparse.Namespace) -> Request:
-    for field in ("run", "file"):
-        if getattr(options, field):
-            return {field: getattr(options, field)}
-    for field, table in KEYS.items():
-        if getattr(options, field):
-            return {"table": table, "key": getattr(options, field)}
-    return {}
+        fields["sql"] = (sys.stdin.read() if options.sql is None else options.sql).strip()
+    if name == "replay" and given.keys() & {"archived", "from", "to"}:
+        fields["archived"] = {day: given[day] for day in ("from", "to") if day in given}
+        for field, place in (("files", "paths"), ("runs", "runs")):
+            if field in fields:
+                fields["archived"][place] = fields.pop(field)
+    return asked | fields
 
 
 def changes_data(sql: str) -> bool:

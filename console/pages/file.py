@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,11 +109,26 @@ def show(console: look.Console, path: str, line: int = 1) -> None:
             return Life(versions, places, [], {})
         first = places[0]
         lines = lake.preview(first["bucket"], first["key"])
-        return Life(versions, places, lines, lake.rejected_lines(path, first["etag"]))
+        digest = digest_at(first, versions)
+        return Life(versions, places, lines, lake.rejected_lines(path, digest) if digest else {})
 
     with look.frame(console, path or "File", "/files"):
         look.heading(path or "File", "", "mono")
         look.later(read, lambda life: _life(life, path, line))
+
+
+def digest_at(place: Mapping[str, Any], versions: Sequence[Mapping[str, str | None]]) -> str:
+    """Return the digest of the version that lies at a place; empty if no run has taken it.
+
+    A place in the archive is that of a run. In the raw zone only size and time tell the version.
+    """
+    modified = place["modified"].astimezone(dt.UTC).isoformat(" ")[:19]
+    for version in versions:
+        delivered = (version["file_size"], (version["file_modified"] or "")[:19])
+        in_raw = not place["run_id"] and delivered == (str(place["size"]), modified)
+        if in_raw or version["run_id"] == place["run_id"]:
+            return version["file_digest"] or ""
+    return ""
 
 
 def _life(life: Life, path: str, line: int) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError
+from deltalake.exceptions import DeltaError
 from nicegui import background_tasks, ui
 
 from console import look
 from console.data import DATASETS, table_of
 from console.look import Head, Row, div, span, tag
-from console.operations import Refused
 from console.pages import rejects
+from tools.history import History
 
 
 @dataclass(frozen=True)
@@ -62,60 +64,50 @@ def _found(console: look.Console, dataset: str, key: str, found: Found) -> None:
             rejects.listing(found.rejects, "Rejected and parked rows of this key")
         else:
             look.empty("No row of this key was ever rejected or parked.")
-    with look.card(
-        "Each version that came", "read from the archived files by the operation history"
-    ):
+    with look.card("Each version that came", "read from the table's log and the archived files"):
         _history(console, table.name, key)
 
 
 def _history(console: look.Console, table: str, key: str) -> None:
-    why = console.operator.why_not("history")
     holder = div()
 
-    async def ask() -> None:
+    async def read() -> None:
         holder.clear()
         with holder:
-            span(
-                "Reading the archive. It is an execution, and takes a moment …",
-                "soft",
-                role="status",
-            )
-        asked = {"operation": "history", "table": table, "key": key}
+            span("Reading the table's log and the archive …", "soft", role="status")
         try:
-            run_id = await asyncio.to_thread(console.operator.start, asked, False)
-            outcome = await asyncio.to_thread(console.operator.wait, run_id)
-        except Refused as error:
+            answer = await asyncio.to_thread(console.lake.history_of_key, table, key)
+        except (OSError, DeltaError, BotoCoreError) as error:
             holder.clear()
             with holder:
-                look.problem(str(error))
+                look.problem(f"The history cannot be read: {error}")
             return
         holder.clear()
         with holder:
-            if outcome.succeeded:
-                result(outcome.result)
-            else:
-                look.problem(outcome.error)
+            result(answer)
 
     look.button(
-        "Show each version",
-        lambda: background_tasks.create(ask(), context=holder),
-        "history",
-        why_not=why,
+        "Show each version", lambda: background_tasks.create(read(), context=holder), "history"
     )
 
 
-def result(found: Mapping[str, Any]) -> None:
-    """The rows of an operation that reads, whatever their columns."""
-    rows = found.get("rows") or []
-    if not rows:
-        look.empty("Nothing is known.")
+def result(history: History) -> None:
+    """Show a history: its sentence, and its rows with a column for each name that occurs."""
+    answer = history.plain()
+    tag("p", "soft", answer["text"])
+    if not answer["rows"]:
+        look.empty("The table never contained this key, and no row of it was rejected.")
         return
-    if isinstance(rows[0], Mapping):
-        names = list(dict.fromkeys(name for one in rows for name in one))
-        cells = [[one.get(name) for name in names] for one in rows]
-    else:
-        names = [str(name) for name in found.get("columns") or range(len(rows[0]))]
-        cells = rows
+    names = list(dict.fromkeys(name for row in answer["rows"] for name in row))
     heads = [Head(name.replace("_", " "), "raw") for name in names]
-    shown = [Row(tuple("" if cell is None else str(cell) for cell in one)) for one in cells]
-    look.table(heads, shown, "What the operation found")
+    rows = [Row(tuple(cell_text(row.get(name)) for name in names)) for row in answer["rows"]]
+    look.table(heads, rows, "Each version, what lost against it, and what was rejected")
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as text; a row of the table as `column: value` pairs."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {cell_text(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(cell_text, value))
+    return "" if value is None else str(value)

@@ -10,6 +10,7 @@ from typing import Any
 
 from nicegui import events, ui
 
+import glue_etl
 from console import look
 from console.data import ANY, OPEN, Filters, Lake, column_of, meaning_of, table_of
 from console.look import Head, Row, div, span, tag
@@ -112,19 +113,12 @@ def _acts(console: look.Console, filters: Filters, found: Listed, chosen: set[in
     def rows() -> dict[str, Any]:
         """The rows ticked, or all that the filters name."""
         if chosen:
-            names = ("file_path", "file_etag", "line")
-            return {
-                "rows": [
-                    {
-                        **{name: found.rows[at][name] for name in names},
-                        "file_size": int(found.rows[at]["file_size"] or 0),
-                    }
-                    for at in sorted(chosen)
-                ]
-            }
+            rows = [found.rows[at] for at in sorted(chosen)]
+            sized = [{**row, "file_size": int(row["file_size"] or 0)} for row in rows]
+            return {"rows": [{name: row[name] for name in glue_etl.ROW_IDENTITY} for row in sized]}
         return filters.request()
 
-    why = console.operator.why_not("replay")
+    why = console.operator.why_not()
 
     def start(discard: str = "") -> None:
         if not chosen and filters.text:

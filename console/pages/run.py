@@ -188,7 +188,7 @@ def _acts(console: look.Console, picture: Picture, one: Run) -> None:
     if one.running or one.failed or not one.summary:
         return
     with div("acts"):
-        why = console.operator.why_not("replay")
+        why = console.operator.why_not()
         if one.total("rejected") + one.total("parked"):
             asked = {
                 "operation": "replay",
@@ -218,7 +218,7 @@ def _acts(console: look.Console, picture: Picture, one: Run) -> None:
                 lambda: dialogs.operation(console, back, "Go back to the state after this run"),
                 "history",
                 "danger",
-                console.operator.why_not("rollback"),
+                console.operator.why_not(),
             )
 
 

@@ -28,7 +28,7 @@ def show(console: look.Console, name: str) -> None:
                 "Optimize",
                 lambda: dialogs.operation(console, asked, f"Optimize {name}"),
                 "compress",
-                why_not=console.operator.why_not("optimize"),
+                why_not=console.operator.why_not(),
             )
         with tag("nav", "acts pager", aria_label="Tables"):
             for one in names:

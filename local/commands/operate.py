@@ -1,4 +1,4 @@
-"""`python -m local sql|rollback|replay|optimize|vacuum|history`: operations on the lake.
+"""`python -m local sql|rollback|replay|optimize|vacuum`: operations on the lake.
 
 By default on the AWS that `make up` keeps running; with --lake on the folders of `python -m local
 job`.
@@ -22,6 +22,7 @@ from tools import SetupError
 from tools.operations import Lakehouse, Outcome, Request, Say, new_run_id, parser, request, show
 from tools.template import REGION, Template
 
+NOT_RUNNING = "Nothing listens at {}: start it with `make up`, or say --endpoint URL"
 ENDPOINT = os.environ.get("AWS_ENDPOINT_URL", "http://localhost:5000")
 
 
@@ -38,6 +39,12 @@ def add_place(made: argparse.ArgumentParser) -> None:
     )
 
 
+def check_folder(lake: Path) -> None:
+    """Raise SetupError if the folder of --lake does not exist."""
+    if not lake.is_dir():
+        raise SetupError(f"--lake {lake}: there is no such folder")
+
+
 def main(words: Sequence[str]) -> int:
     """0 when the operation was done, or answered; 1 where it was refused or failed."""
     name, *argv = words
@@ -52,8 +59,7 @@ def run(asked: Request, options: argparse.Namespace) -> int:
     # What is printed for a program to read has no progress in it
     say = complain if options.json else print
     if options.lake:
-        if not options.lake.is_dir():
-            raise SetupError(f"--lake {options.lake}: there is no such folder")
+        check_folder(options.lake)
         outcome = on_folders(asked, options.lake.resolve(), options.archive, say)
     else:
         outcome = on_endpoint(asked, options.endpoint, say)
@@ -78,9 +84,7 @@ def on_endpoint(asked: Request, endpoint: str, say: Say) -> Outcome:
     try:
         return place.run(asked, say, poll=0.3)
     except EndpointConnectionError:
-        raise SetupError(
-            f"Nothing listens at {endpoint}: start it with `make up`, or say --endpoint URL"
-        ) from None
+        raise SetupError(NOT_RUNNING.format(endpoint)) from None
 
 
 def on_folders(asked: Request, lake: Path, archive: Path | None, say: Say) -> Outcome:

@@ -45,7 +45,7 @@ def instructions(pipeline: Pipeline, sample: Path, console: str) -> str:
             "  watch    aws stepfunctions list-executions --state-machine-arn "
             f"{aws.name('StateMachine')}",
             f'  query    {python} -m local sql "SELECT count(*) FROM clean_orders"',
-            f"  operate  {python} -m local history",
+            f"  history  {python} -m local history",
             "",
             "The folder is laid out as the raw zone; take your own. Each upload starts a run, "
             "which is shown here with its message.",

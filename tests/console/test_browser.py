@@ -149,11 +149,14 @@ def test_a_failed_run_begins_with_its_cause(page: playwright.Page, shop: Shop, l
     assert failed
 
 
-def test_the_life_of_a_key_is_read_by_an_operation(page: playwright.Page) -> None:
+def test_the_life_of_a_key_is_read_without_an_execution(page: playwright.Page, lake: Lake) -> None:
+    before = [one["name"] for one in lake.executions(50)]
     go(page, "/key?dataset=orders&key=1")
     expect(page.locator("#main")).to_contain_text("when the order was placed, UTC")
     page.get_by_role("button", name="Show each version").click()
-    expect(page.locator("#main")).to_contain_text("the only one")
+    expect(page.locator("#main")).to_contain_text("clean_orders 1: 1 version, 0 rejects.")
+    expect(page.locator("#main")).to_contain_text("inserted")
+    assert [one["name"] for one in lake.executions(50)] == before
 
 
 # --------------------------------------------------------------------------------------------------

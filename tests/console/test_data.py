@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import threading
 
 import pytest
 
-from console import operations
 from console.athena import Memory, QueryError, containing, literal
 from console.data import ANY, OPEN, Filters, Lake, causes, column_of, meaning_of, visits
 from console.operations import Operator, Refused, dataset_of
+from console.pages.file import digest_at
 from tests.console.conftest import HOSTILE_CELL, HOSTILE_FILE
 from tests.console.world import Shop
 from tools.operations import changes_data
@@ -68,6 +69,19 @@ def test_a_file_has_its_versions_its_place_and_its_lines(lake: Lake) -> None:
     lines = lake.preview(place["bucket"], place["key"])
     assert lines[3].startswith("1,3,7,") and len(lines) == 4
     assert lake.rejected_lines("orders/2025-04-01.csv") == {4: ["invalid_total_amount"]}
+    digest = digest_at(place, lake.file_versions("orders/2025-04-01.csv"))
+    assert lake.rejected_lines("orders/2025-04-01.csv", digest) == {4: ["invalid_total_amount"]}
+    assert lake.rejected_lines("orders/2025-04-01.csv", "0" * 64) == {}
+
+
+def test_a_place_in_the_raw_zone_is_matched_with_a_version_by_size_and_time() -> None:
+    modified = dt.datetime(2025, 4, 1, 12, tzinfo=dt.UTC)
+    place = {"run_id": "", "size": 10, "modified": modified}
+    version = {"run_id": "r", "file_size": "10", "file_digest": "abc"}
+    version["file_modified"] = "2025-04-01 12:00:00.000 UTC"
+    assert digest_at(place, [version]) == "abc"
+    assert digest_at(place | {"size": 11}, [version]) == ""
+    assert digest_at(place | {"run_id": "r", "size": 11}, [version]) == "abc"
 
 
 def test_a_key_has_its_row_and_its_rejects(lake: Lake) -> None:
@@ -178,7 +192,7 @@ def test_a_deployment_without_operations_is_told_apart(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Lake, "machine", {"StartAt": "RunGlueJob"})
-    assert "deploy it anew" in Operator(lake, allowed=True).why_not("replay")
+    assert "deploy it anew" in Operator(lake, allowed=True).why_not()
 
 
 def test_a_dry_run_tells_its_plan_and_changes_nothing(lake: Lake) -> None:
@@ -214,5 +228,14 @@ def test_an_answer_is_worked_out_once_however_many_ask() -> None:
     assert memory.get("key", work) == 2
 
 
-def test_operations_that_read_need_no_permission_to_change() -> None:
-    assert set(operations.READS) == {"history"}
+def test_the_history_of_a_key_is_read_without_an_execution(lake: Lake) -> None:
+    before = [one["name"] for one in lake.executions(50)]
+    answer = lake.history_of_key("clean_orders", "2")
+    assert answer.text == "clean_orders 2: 1 version, 0 rejects."
+    version, _ = answer.rows  # the double writes another customer than the file has
+    first = lake.file_versions("orders/2025-04-01.csv")[-1]["run_id"]
+    assert (version["run_id"], version["change"]) == (first, "inserted")
+    assert version["row"]["total_amount"] == 10.0
+    (reject,) = (row for row in lake.history_of_key("clean_orders", "3").rows if "line" in row)
+    assert (reject["file_path"], reject["line"]) == ("orders/2025-04-01.csv", 4)
+    assert [one["name"] for one in lake.executions(50)] == before

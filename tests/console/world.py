@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import hashlib
 import io
 import json
 import signal
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from deltalake import write_deltalake
+from deltalake import CommitProperties, write_deltalake
 
 import glue_etl as etl
 from local.athena import Result
@@ -117,12 +118,18 @@ class Shop:
         below = "rejected" if table == "rejected_records" else "lakehouse-dwh"
         return f"{below}/{table}"
 
-    def commit(self, tables: set[str] | None = None) -> None:
-        """Writes the tables, and their files into the lake."""
+    def commit(self, tables: set[str] | None = None, run_id: str = "") -> None:
+        """Writes the tables with the stamp of a run, and their files into the lake."""
+        stamp = {"userMetadata": json.dumps({"run_id": run_id})}
         for name, schema in self.schemas.items():
             if tables is None or name in tables:
                 data = pa.Table.from_pylist(self.rows[name], schema)
-                write_deltalake(self.folder / self.path_of(name), data, mode="overwrite")
+                write_deltalake(
+                    self.folder / self.path_of(name),
+                    data,
+                    mode="overwrite",
+                    commit_properties=CommitProperties(custom_metadata=stamp),
+                )
         self.copy()
 
     def copy(self) -> None:
@@ -177,7 +184,7 @@ class Shop:
                 raise JobFailed("JobError: the double was told to fail")
             file = {
                 "file_path": path,
-                "file_etag": got["ETag"].strip('"'),
+                "file_digest": hashlib.sha256(body).hexdigest(),
                 "file_size": len(body),
                 "file_modified": got["LastModified"],
             }
@@ -195,7 +202,9 @@ class Shop:
             below = f"archived/run={run_id}/{path}"
             s3.put_object(Bucket=self.aws.name("ArchiveBucket"), Key=below, Body=body)
             s3.delete_object(Bucket=raw, Key=key)
-            manifest.append({"path": path, **told, "rows_read": line["rows_read"], "detail": None})
+            place = {"path": path, "size": len(body), "destination": "archive", "detail": None}
+            place["last_modified"] = got["LastModified"].isoformat()
+            manifest.append({**place, **told, "rows_read": line["rows_read"]})
         self.put(run_id, "manifest.jsonl", "".join(json.dumps(one) + "\n" for one in manifest))
         examples = [
             {"reason": "invalid_total_amount"}
@@ -248,7 +257,7 @@ class Shop:
                 "table_versions": [("clean_orders", 1)],
             }
         )
-        self.commit()
+        self.commit(run_id=run_id)
 
     def summary(
         self,
@@ -293,11 +302,11 @@ class Shop:
             error = "the statement would leave two rows with the key 1: nothing was written"
             self.summary(run_id, {}, "FAILED", error)
             raise JobFailed(error)
-        acts = {"replay": self.replay, "rollback": self.rollback, "history": self.history}
+        acts = {"replay": self.replay, "rollback": self.rollback}
         told = acts.get(name, self.anything)(run_id, asked, dry)
         operation = {"name": name, "author": asked["author"], "dry_run": dry, **told}
         self.put(run_id, "operation.json", json.dumps(operation))
-        if dry or name == "history":
+        if dry:
             self.summary(run_id, {}, "SUCCEEDED", None, operation=operation)
         else:
             self.record(run_id, name, told["numbers"], {}, 0, operation=operation)
@@ -342,10 +351,6 @@ class Shop:
         effect = {"runs": 1, "tables": {"clean_orders": {"from": 2, "to": 1, "rows": rows}}}
         text = f"The tables {'would go' if dry else 'went'} back by one run."
         return {"text": text, "plan": effect, "effect": effect, "numbers": {}}
-
-    def history(self, run_id: str, asked: Row, dry: bool) -> Row:
-        rows = [{"version": "1", "file_path": "orders/a.csv", "line": 2, "why": "the only one"}]
-        return {"text": "One version.", "plan": {}, "effect": {}, "rows": rows}
 
 
 def typed(one: Mapping[str, str], run_id: str) -> Row:

@@ -1,4 +1,4 @@
-"""Operations, by what they promise: corrections, rollbacks, replays, maintenance, history."""
+"""Operations, by what they promise: corrections, rollbacks, replays, maintenance."""
 
 from __future__ import annotations
 
@@ -401,34 +401,3 @@ def test_a_rollback_behind_a_vacuum_is_refused_with_the_oldest_run_that_can_be_r
     assert refused.endswith("the oldest run that can be reached is run-2")
     assert "no run 'run-9' has changed the tables" in lake.refusal("rollback", to="run-9")
     assert "'run-2' is not the last run" in lake.refusal("rollback", undo="run-2")
-
-
-def test_history_tells_runs_files_and_each_version_of_a_key(lake: OperatedLake) -> None:
-    first_load(lake)
-    older = ORDERS + order("o1", "2025-03-31T10:00:00", "1") + order("o1", amount="7")
-    lake.load([csv_file("orders/2.csv", older, 11)])
-    lake.operate("sql", sql="UPDATE clean_orders SET total_amount = 9", author="ann")
-    before = lake.versions()
-    lake.operate("history")
-    runs = lake.result("op-2")["rows"]
-    assert [(run["run_id"], run["operation"], run["author"]) for run in runs] == [
-        ("op-1", "sql", "ann"),
-        ("run-2", "load", None),
-        ("run-1", "load", None),
-    ]
-    lake.operate("history", table="clean_orders", key="o1")
-    rows = lake.result("op-3")["rows"]
-    versions = [row for row in rows if "version" in row]
-    assert [(row["run_id"], row["row"]["total_amount"]) for row in versions] == [
-        ("run-1", 5.0),
-        ("run-2", 7.0),
-        ("op-1", 9.0),
-    ]
-    assert (versions[1]["file"], versions[1]["line"]) == ("orders/2.csv", 3)
-    assert versions[2]["why"].startswith("sql by ann")
-    lost = next(row for row in rows if "superseded" in row)
-    assert lost["line"] == 2 and "older" in lost["why"]
-    lake.operate("history", file="orders/2.csv")
-    assert lake.result("op-4")["text"].startswith("orders/2.csv: loaded by run-2; it lies at ")
-    assert "no run has seen" in lake.refusal("history", file="orders/nothing.csv")
-    assert lake.versions() == before

@@ -13,6 +13,8 @@ import pytest
 import glue_etl as etl
 import glue_operations as operations
 from local.aws.job import job_arguments
+from tools import ROOT
+from tools.template import Template
 
 DAY = datetime(2025, 5, 1, tzinfo=UTC)
 
@@ -32,7 +34,6 @@ DAY = datetime(2025, 5, 1, tzinfo=UTC)
         ({"operation": "replay", "archived": {"since": "x"}}, "paths, runs (lists), from, to"),
         ({"operation": "replay", "archived": {}, "files": ["x"]}, "stands alone"),
         ({"operation": "vacuum", "days": "7"}, "'days' is to be a whole number above 0"),
-        ({"operation": "history", "table": "orders"}, '"table" and "key"'),
     ],
 )
 def test_a_wrong_request_is_refused_with_what_to_say(given: Any, words: str) -> None:
@@ -45,6 +46,53 @@ def test_a_wrong_request_is_refused_with_what_to_say(given: Any, words: str) -> 
 def test_a_request_may_leave_out_author_and_dry_run() -> None:
     request = operations.Request.from_json('{"operation": "vacuum", "days": 9}')
     assert (request.author, request.dry_run, request.options) == ("unknown", False, {"days": 9})
+
+
+def texts_of(value: Any, key: str) -> list[str]:
+    """Return the texts that stand in a JSON value under a key, at any depth."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    own = value.get(key) if isinstance(value, dict) else None
+    below = [text for one in inner for text in texts_of(one, key)]
+    return [own, *below] if isinstance(own, str) else below
+
+
+def rules_of(value: Any) -> list[dict[str, Any]]:
+    """Return the rules of all choices of a state machine, those within others included."""
+    if isinstance(value, list):
+        return [rule for one in value for rule in rules_of(one)]
+    if not isinstance(value, dict):
+        return []
+    own = [value] if "Variable" in value else []
+    return own + [rule for inner in value.values() for rule in rules_of(inner)]
+
+
+def test_every_declared_operation_is_implemented_and_no_other() -> None:
+    assert operations.OPERATIONS.keys() == operations.SPECS.keys()
+
+
+def test_state_machine_and_schedules_use_only_declared_operations_and_fields() -> None:
+    machine = json.loads((ROOT / "stepfunctions" / "delta-lake.json").read_text("utf-8"))
+    rules = rules_of(machine)
+    given, name = "$$.Execution.Input.", "$.job.summary.operation.name"
+    named = {
+        rule["StringEquals"]
+        for rule in rules
+        if rule["Variable"] in (f"{given}operation", name) and "StringEquals" in rule
+    }
+    assert named == {"replay"} and named <= operations.SPECS.keys()
+    fields = {
+        rule["Variable"].removeprefix(given) for rule in rules if rule["Variable"].startswith(given)
+    }
+    declared = {field for spec in operations.SPECS.values() for field in spec.fields}
+    assert fields == {"operation", "dry_run", "sql", "startedBy"}  # the last: of the sweep
+    assert fields - {"startedBy"} <= declared | operations.COMMON.keys()
+    template = Template.load().document
+    inputs = [text for text in texts_of(template, "Input") if "operation" in text]
+    scheduled = [operations.Request.from_json(text) for text in inputs]
+    assert [(one.name, one.author) for one in scheduled] == [
+        ("optimize", "schedule"),
+        ("vacuum", "schedule"),
+    ]
 
 
 def run(name: str, back_to: str | None = "load") -> Any:

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 import deploy.__main__ as deployer
 import glue_etl as etl
+import glue_operations
 from local.aws import worker
 from local.commands import operate, sql
 from tools import operations
@@ -58,11 +59,7 @@ def asked(name: str, *words: str) -> dict[str, Any]:
             {"tables": ["clean_orders"], "min_files": 9},
         ),
         (["vacuum", "--days", "60"], {"days": 60}),
-        (["history"], {}),
-        (["history", "--file", "orders/x.csv"], {"file": "orders/x.csv"}),
-        (["history", "--order", "10023"], {"table": "clean_orders", "key": "10023"}),
-        (["history", "--item", "7"], {"table": "clean_orders_items", "key": "7"}),
-        (["history", "--product", "3"], {"table": "clean_products", "key": "3"}),
+        (["vacuum", "--days", "0"], {"days": 0}),
     ],
 )
 def test_words_become_the_input_of_an_execution(words: list[str], given: dict[str, Any]) -> None:
@@ -83,6 +80,12 @@ def test_what_does_not_go_together_is_left_to_the_job_to_refuse() -> None:
 def test_a_rollback_says_where_to(words: list[str]) -> None:
     with pytest.raises(SystemExit):
         asked(*words)
+
+
+def test_every_declared_field_has_an_option_except_the_places_of_rows() -> None:
+    for name, spec in glue_operations.SPECS.items():
+        options = {action.dest for action in operations.parser(name, "test")._actions}
+        assert spec.fields.keys() - options == ({"rows"} if name == "replay" else set())
 
 
 def test_a_statement_may_come_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
