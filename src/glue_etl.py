@@ -7,7 +7,8 @@ Outputs   three Delta tables below LAKEHOUSE_PATH (`TABLES` declares them), the 
           REJECTED_PATH, and RUNS_PATH/<run id>/{manifest.jsonl,summary.json}.
 
 The run is five steps. Each takes the result of the one before and returns a frozen value.
-  discover  lists the raw zone once and looks at each file's header and at the ledger; no Spark
+  discover  lists the raw zone once and reads each object once: its digest, its header; by the
+            ledger a file whose bytes were loaded before is a duplicate, under whatever name
   stage     reads the raw text once: every line becomes a typed row, or a row with reasons; a file
             that has changed since the listing is left out whole; nobody reads the raw zone again
   resolve   gives every row exactly one outcome and checks conservation, before anything is written
@@ -34,8 +35,7 @@ Arguments   --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://
             --MAX_REJECTED_PERCENT  a file with more rejected rows is set aside whole (50)
             --FORCE true            load files that the ledger knows
             --LOCAL true            plain Python on a laptop: fetch Delta's jars from Maven Central
-Exit codes  0 done, or nothing new (then no Spark is started); 1 failed, with the cause in
-            summary.json; 2 a wrong argument.
+Exit codes  0 done, or nothing new; 1 failed, with the cause in summary.json; 2 a wrong argument.
 """
 
 from __future__ import annotations
@@ -242,12 +242,12 @@ ORDER_ITEMS = Table(
 )
 TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order of loading: parents first
 
-FILE_COLUMNS = ("file_path", "file_etag", "file_size", "file_modified")  # a file's version
-FILE_DDL = "file_path STRING, file_etag STRING, file_size BIGINT, file_modified TIMESTAMP"
+FILE_COLUMNS = ("file_path", "file_digest", "file_size", "file_modified")  # a delivery
+FILE_DDL = "file_path STRING, file_digest STRING, file_size BIGINT, file_modified TIMESTAMP"
 REJECTED_DDL = (
     "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, "
     f"order_id STRING, product_id STRING, {FILE_DDL}, line BIGINT, raw STRING, "
-    "fields MAP<STRING, STRING>, resolved_run_id STRING"
+    "fields MAP<STRING, STRING>, resolved_run_id STRING, author STRING, why STRING"
 )
 LEDGER_DDL = (
     f"run_id STRING, dataset STRING, {FILE_DDL}, outcome STRING, reason STRING, rows_read BIGINT, "
@@ -269,25 +269,31 @@ RECORD_TABLES = {
     "etl_runs": RUNS_DDL,
     "corrections": CORRECTIONS_DDL,  # written by the operation `sql` (glue_operations.py)
 }
-FILE_IDENTITY = FILE_COLUMNS[:3]
+FILE_IDENTITY = ["dataset", "file_digest", "file_size"]  # of a file: its content
 ROW_IDENTITY = [*FILE_IDENTITY, "line"]  # of a row in rejected_records
+SAME_ROW = " AND ".join(f"t.{name} <=> s.{name}" for name in ROW_IDENTITY)
+ROW_STATISTICS = "run_id,record_key,file_path"  # by which files of rejected_records are skipped
 
 TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
     "delta.autoOptimize.optimizeWrite": "true",
     "delta.autoOptimize.autoCompact": "true",
     "delta.enableDeletionVectors": "false",
+    # How far back a rollback reaches, and when VACUUM removes a file
+    "delta.logRetentionDuration": "interval 30 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+    "delta.setTransactionRetentionDuration": "interval 30 days",
 }
 SCHEMA_VERSION = 1  # of summary.json; the state machine asks for it
 LARGE_BYTES = 16 << 20  # a batch with more text is staged in scratch files instead of memory
-COMPILED_BYTES = 32 << 20  # of the tables; with more in them, plans are compiled to Java
 BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
 GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
-HEAD_BYTES = 1 << 16  # what is read of a file to find its header
-MAX_DATES = 400  # literals in a condition that prunes files
+CHUNK_BYTES = 1 << 16  # of an object that are read at once
+HEAD_BYTES = 1 << 16  # in which a file's header is looked for
+MAX_DAYS = 400  # in a split of a batch that comes by day
+LOG_PREFIX = "_delta_log/"
 TEXT_LIMIT = 500  # characters of a text in the summary, which the state machine reads whole
 SUMMARY_SPANS = 500  # spans of touched days that the summary names
-EXAMPLE_BYTES = 80_000  # of rejected rows in the summary
-MAX_LOG_COMMITS = 200  # a longer log is read by Delta instead of as JSON
+EXAMPLES = 30  # commonest reasons of which the summary shows a rejected row
 
 
 # --------------------------------------------------------------------------------------------------
@@ -299,6 +305,10 @@ class JobError(Exception):
 
 class AccessError(Exception):
     """An object is there, but its bytes are not given out."""
+
+
+class ChangedError(Exception):
+    """An object is no longer the one that was listed."""
 
 
 class ConservationError(JobError):
@@ -439,11 +449,6 @@ def texts_of(table: Table, row: str = "") -> SparkColumn:
     """The table's columns as the texts that `fields` has; `row` is `struct.` where they stand in
     one."""
     return text_map({name: F.col(f"{row}{name}").cast("string") for name in table.column_names})
-
-
-def keep_values(rows: DataFrame, table: Table, where: SparkColumn) -> DataFrame:
-    """Rows with the table's columns only where something will be written of them."""
-    return rows.withColumns({name: F.when(where, F.col(name)) for name in table.column_names})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -631,7 +636,7 @@ def same_values(table: Table, left: str, right: str) -> SparkColumn:
 
 
 # --------------------------------------------------------------------------------------------------
-# Storage: S3 or a folder, and Delta's log as JSON; without Spark
+# Storage: S3 or a folder, and the end of a Delta log as JSON; without Spark
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class StoredObject:
@@ -648,13 +653,10 @@ class StoredObject:
     delivered_as: str = ""
 
     @property
-    def delivered_path(self) -> str:
-        return self.delivered_as or self.path
-
-    @property
     def name(self) -> str:
         """Its path as delivered, as a text that can be written: on disk it may be no UTF-8."""
-        return self.delivered_path.encode("utf-8", "backslashreplace").decode("utf-8")
+        path = self.delivered_as or self.path
+        return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
     @property
     def text_bytes(self) -> int:
@@ -663,9 +665,9 @@ class StoredObject:
 
 
 class FolderStorage:
-    """Objects in a folder; the ETag is the SHA-1 of the bytes, which `with_etag` reads.
+    """Objects in a folder; they have no ETag.
 
-    Here as on S3 `chunks` raises FileNotFoundError where the object is not there.
+    Here as on S3 `chunks` raises FileNotFoundError if the object is not there.
     """
 
     bucket: str | None = None
@@ -676,26 +678,21 @@ class FolderStorage:
     def key(self, path: str) -> str:
         return self.root + path
 
-    def list(self, prefix: str = "") -> Sequence[StoredObject]:
-        found = []
+    def list(self, prefix: str = "", after: str = "") -> Sequence[StoredObject]:
+        objects = []
         for folder, _, names in os.walk(self.root + prefix):
             for name in names:
                 full = os.path.join(folder, name)
-                stat = os.stat(full)
-                modified = dt.datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, dt.UTC)
                 path = os.path.relpath(full, self.root).replace(os.sep, "/")
-                found.append(StoredObject(path, "", stat.st_size, modified))
-        return found
+                if path > prefix + after:
+                    stat = os.stat(full)
+                    modified = dt.datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1e6, dt.UTC)
+                    objects.append(StoredObject(path, "", stat.st_size, modified))
+        return objects
 
-    def with_etag(self, stored: StoredObject) -> StoredObject:
-        digest = hashlib.sha1(usedforsecurity=False)
-        for chunk in self.chunks(stored.path):
-            digest.update(chunk)
-        return replace(stored, etag=digest.hexdigest())
-
-    def chunks(self, path: str, size: int = 1 << 20) -> Generator[bytes]:
+    def chunks(self, path: str, etag: str = "") -> Generator[bytes]:
         with open(self.root + path, "rb") as stream:
-            while chunk := stream.read(size):
+            while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
 
     def write(self, path: str, content: bytes) -> None:
@@ -707,7 +704,7 @@ class FolderStorage:
 
     def remove(self, prefix: str) -> None:
         for path in Path(self.root).glob(f"{prefix}*"):
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class S3Storage:
@@ -723,37 +720,47 @@ class S3Storage:
     def key(self, path: str) -> str:
         return self.prefix + path
 
-    def list(self, prefix: str = "") -> Sequence[StoredObject]:
+    def list(self, prefix: str = "", after: str = "") -> Sequence[StoredObject]:
+        """Objects below a prefix, of which only those whose key is greater than `after`."""
+        start = {"StartAfter": self.prefix + prefix + after} if after else {}
         pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + prefix
+            Bucket=self.bucket, Prefix=self.prefix + prefix, **start
         )
-        start = len(self.prefix)
+        below = len(self.prefix)
         return [
             StoredObject(
-                one["Key"][start:], one["ETag"].strip('"'), one["Size"], one["LastModified"]
+                item["Key"][below:], item["ETag"].strip('"'), item["Size"], item["LastModified"]
             )
             for page in pages
-            for one in page.get("Contents", [])
-            if not one["Key"].endswith("/")
+            for item in page.get("Contents", [])
+            if not item["Key"].endswith("/")
         ]
 
-    def with_etag(self, stored: StoredObject) -> StoredObject:
-        return stored
-
-    def chunks(self, path: str, size: int = 1 << 20) -> Generator[bytes]:
+    def chunks(self, path: str, etag: str = "") -> Generator[bytes]:
+        """The bytes of an object in pieces; ChangedError if it has another ETag than the given."""
+        condition = {"IfMatch": f'"{etag}"'} if etag else {}
         try:
-            body = self.client.get_object(Bucket=self.bucket, Key=self.key(path))["Body"]
+            body = self.client.get_object(Bucket=self.bucket, Key=self.key(path), **condition)[
+                "Body"
+            ]
         except self.client.exceptions.ClientError as error:
-            where = f"s3://{self.bucket}/{self.key(path)}"
             code = error.response["Error"]["Code"]
             if code in ("NoSuchKey", "404"):
+                where = f"s3://{self.bucket}/{self.key(path)}"
                 raise FileNotFoundError(f"{where} is no longer there") from None
+            if code in ("PreconditionFailed", "412"):
+                raise ChangedError(path) from None
             if code in ("AccessDenied", "403", "InvalidObjectState"):
                 raise AccessError(f"S3 does not give it out ({code})") from None
             raise
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
         with closing(body):
-            while chunk := body.read(size):
-                yield chunk
+            try:
+                while chunk := body.read(CHUNK_BYTES):
+                    yield chunk
+            except (HTTPClientError, IncompleteReadError) as error:
+                raise AccessError(f"S3 ended the transfer early ({error})") from None
 
     def write(self, path: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=content)
@@ -777,115 +784,62 @@ class LogCommit:
 
     version: int
     operation: str
-    stamp: dict[str, Any]  # what the run that made it wrote into it; empty where it wrote nothing
-    added: dict[str, int | None]  # path of a data file, and its rows where the log has statistics
-    removed: tuple[str, ...]
-    metrics: dict[str, str]
-    restored: int | None = None  # to which version a RESTORE went back; -1 where that is unknown
+    run_id: str | None  # of the run that made it; None for a commit of somebody else
+    added: tuple[str, ...]  # paths of data files
+    removed: int  # number of data files
+    metrics: Mapping[str, str]  # Delta's own
 
+    def metric(self, *names: str) -> int:
+        """The first of some metrics that the commit has, else 0."""
+        return next((int(self.metrics[name]) for name in names if name in self.metrics), 0)
 
-# What the job and Delta's maintenance commit besides RESTORE: no row of the ledger is lost in it
-KEEPS_ROWS = ("WRITE", "MERGE", "OPTIMIZE", "ADD COLUMNS", "VACUUM START", "VACUUM END")
+    @property
+    def inserted(self) -> int:
+        """Rows that a WRITE or MERGE has inserted."""
+        return self.metric("numTargetRowsInserted", "numOutputRows")
+
+    @property
+    def deleted(self) -> int:
+        return self.metric("numTargetRowsDeleted", "numDeletedRows")
 
 
 class DeltaLog:
-    """The transaction log of one table, read as JSON without Spark."""
+    """The end of a table's transaction log, behind its last checkpoint, without Spark."""
 
     def __init__(self, table_path: str) -> None:
         self.storage = storage(table_path.rstrip("/") + "/")
-        self._commits: dict[int, LogCommit] = {}
 
-    def versions(self) -> list[int]:
-        """Versions whose JSON is still there, ascending; empty where there is no table."""
-        names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list("_delta_log/"))
+    def versions(self, after: int) -> list[int]:
+        """Versions later than `after` whose JSON is there, ascending."""
+        start = f"{after:020d}.json" if after >= 0 else ""
+        names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list(LOG_PREFIX, start))
         return sorted(int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name))
 
     def latest(self) -> int:
-        """The latest version, -1 where there is no table."""
-        return max(self.versions(), default=-1)
+        """The latest version, -1 for no table."""
+        checkpoint = -1
+        with suppress(FileNotFoundError, ValueError, KeyError):  # Delta does without it as well
+            text = b"".join(self.storage.chunks(f"{LOG_PREFIX}_last_checkpoint"))
+            checkpoint = int(json.loads(text)["version"])
+        return max(self.versions(checkpoint), default=checkpoint)
+
+    def commits(self, after: int) -> list[LogCommit]:
+        return map_concurrently(self.commit, self.versions(after))
 
     def commit(self, version: int) -> LogCommit:
-        if version not in self._commits:
-            text = b"".join(self.storage.chunks(f"_delta_log/{version:020d}.json"))
-            self._commits[version] = _log_commit(version, text)
-        return self._commits[version]
-
-    def data_bytes(self, version: int) -> int | None:
-        """Bytes of the table's data files, by Delta's checksum file; None where it does not say."""
-        with suppress(FileNotFoundError, ValueError, KeyError):  # a killed writer may leave half
-            text = b"".join(self.storage.chunks(f"_delta_log/{version:020d}.crc"))
-            return int(json.loads(text)["tableSizeBytes"])
-        return None
-
-    def commits(self, after: int = -1) -> list[LogCommit]:
-        return map_concurrently(self.commit, [one for one in self.versions() if one > after])
-
-    def run_ids(self, latest: int) -> set[str]:
-        """Ids of the runs that appended in the latest commits."""
-        commits = map_concurrently(self.commit, self.versions()[-latest:])
-        return {one.stamp.get("run_id", "") for one in commits if one.operation == "WRITE"}
-
-    def file_ids(self) -> tuple[set[str], bool]:
-        """Ids of the files named in the commits, and whether the log is whole, so none is missing.
-
-        A log is whole if no commit was cleaned away and nobody but the job has written to it. A
-        RESTORE brings back the ids of its version.
-        """
-        commits = self.commits()
-        whole = [commit.version for commit in commits] == list(range(len(commits)))
-        ids: set[str] = set()
-        then: dict[int, set[str]] = {}
-        for commit in commits:
-            if commit.restored is not None:
-                whole = whole and commit.restored in then
-                ids = then.get(commit.restored, set())
-            elif commit.operation not in KEEPS_ROWS:
-                whole, ids = False, set()
-            named = commit.stamp.get("files", ())
-            ids = then[commit.version] = ids.union(named) if named else ids
-        return ids, whole
-
-    def files(self, version: int | None = None) -> dict[str, int | None] | None:
-        """The data files at a version, or now, and their rows; None where the log is long or not
-        whole."""
-        versions = [one for one in self.versions() if version is None or one <= version]
-        if len(versions) > MAX_LOG_COMMITS or versions != list(range(len(versions))):
-            return None
-        files: dict[str, int | None] = {}
-        for commit in map_concurrently(self.commit, versions):
-            files.update(commit.added)
-            for path in commit.removed:
-                files.pop(path, None)
-        return files
-
-
-def _log_commit(version: int, text: bytes) -> LogCommit:
-    actions = [json.loads(line) for line in text.splitlines() if line]
-    info: dict[str, Any] = next(
-        (action["commitInfo"] for action in actions if "commitInfo" in action), {}
-    )
-    added = {
-        action["add"]["path"]: json.loads(action["add"].get("stats") or "{}").get("numRecords")
-        for action in actions
-        if "add" in action
-    }
-    return LogCommit(
-        version,
-        info.get("operation", ""),
-        json.loads(info.get("userMetadata") or "{}"),
-        added,
-        tuple(action["remove"]["path"] for action in actions if "remove" in action),
-        info.get("operationMetrics", {}),
-        _restored_version(info),
-    )
-
-
-def _restored_version(info: Mapping[str, Any]) -> int | None:
-    """The version to which a commit went back; -1 where somebody restored by timestamp."""
-    if info.get("operation") != "RESTORE":
-        return None
-    version = info["operationParameters"].get("version")
-    return -1 if version is None else int(version)
+        text = b"".join(self.storage.chunks(f"{LOG_PREFIX}{version:020d}.json"))
+        actions = [json.loads(line) for line in text.splitlines() if line]
+        info: dict[str, Any] = next(
+            (action["commitInfo"] for action in actions if "commitInfo" in action), {}
+        )
+        return LogCommit(
+            version,
+            info.get("operation", ""),
+            json.loads(info.get("userMetadata") or "{}").get("run_id"),
+            tuple(action["add"]["path"] for action in actions if "add" in action),
+            sum("remove" in action for action in actions),
+            info.get("operationMetrics", {}),
+        )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -895,10 +849,11 @@ def _restored_version(info: Mapping[str, Any]) -> int | None:
 class Layout:
     """The header of a file: its text as it stands, its names in lower case, the delimiter.
 
+    Headers that differ in their text alone are equal.
     spare  whether the rows have one empty field more, for which a nameless column stands
     """
 
-    line: str
+    line: str = field(compare=False)
     names: tuple[str, ...]
     delimiter: str = ","
     spare: bool = False
@@ -908,36 +863,41 @@ class Layout:
 class RawFile:
     """One file of the raw zone, and what became of it.
 
-    outcome  loaded, duplicate, set_aside, changed or unreadable
-    known    whether the ledger has it
-    padded   whether zeros stand behind the end of its gzip stream, at which Hadoop fails
+    digest     SHA-256 of its bytes; empty if they were not read
+    outcome    loaded, duplicate, set_aside, changed or unreadable
+    first_path  of a file that the ledger has: the path of its first delivery
+    twin_of    path of an earlier file of this run with the same bytes
+    padded     whether zeros stand behind the end of its gzip stream, at which Hadoop fails
     """
 
     stored: StoredObject
     dataset: str | None = None
+    digest: str = ""
     layout: Layout = Layout("", ())
     outcome: str = "loaded"
     reason: str | None = None
     detail: str | None = None
     ignored_columns: tuple[str, ...] = ()
-    known: bool = False
+    first_path: str = ""
+    twin_of: str = ""
     padded: bool = False
 
     @property
-    def id(self) -> str:
-        """The file's identity in the ledger: path, content and size.
+    def known(self) -> bool:
+        return bool(self.first_path)
 
-        One that was not loaded is no duplicate when it comes again, but is told only once.
-        """
-        text = f"{self.stored.delivered_path}\n{self.stored.etag}\n{self.stored.size}"
-        told = f"\n{self.outcome}" if self.outcome in ("set_aside", "unreadable") else ""
-        return hashlib.sha256((text + told).encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    @property
+    def ledger_key(self) -> tuple[str, str, str, int, str]:
+        """What the ledger knows the file by, in LEDGER_KEY: a loaded file by its content, whatever
+        its name; another one by its path as well, since it is no duplicate but reported once."""
+        path = "" if self.outcome == "loaded" else self.stored.name
+        return self.outcome, self.dataset or "", self.digest, self.stored.size, path
 
     @property
     def source(self) -> dict[str, Any]:
         """The file's version, in FILE_COLUMNS."""
-        one = self.stored
-        values = (one.name, one.etag, one.size, one.modified.isoformat())
+        stored = self.stored
+        values = (stored.name, self.digest, stored.size, stored.modified.isoformat())
         return dict(zip(FILE_COLUMNS, values, strict=True))
 
     @property
@@ -955,12 +915,13 @@ class Discovered:
     archived: bool = False
 
     @property
-    def to_load(self) -> tuple[RawFile, ...]:
-        return tuple(raw for raw in self.files if raw.outcome == "loaded")
+    def to_load(self) -> dict[int, RawFile]:
+        """The files to load by their number, which is their place among all."""
+        return {place: raw for place, raw in enumerate(self.files) if raw.outcome == "loaded"}
 
     @property
     def text_bytes(self) -> int:
-        return sum(raw.stored.text_bytes for raw in self.to_load)
+        return sum(raw.stored.text_bytes for raw in self.to_load.values())
 
     @property
     def large(self) -> bool:
@@ -968,48 +929,74 @@ class Discovered:
 
     @property
     def anything_new(self) -> bool:
-        return any(raw.outcome == "loaded" or not raw.known for raw in self.files)
+        return bool(self.to_load) or any(is_recorded(raw) and not raw.known for raw in self.files)
 
 
-def discover(arguments: JobArguments, session: Callable[[], SparkSession]) -> Discovered:
-    """List the raw zone once, look at each file's header and at the ledger.
+def is_recorded(raw: RawFile) -> bool:
+    """Whether the ledger gets a row for a file."""
+    return raw.outcome in ("loaded", "set_aside", "unreadable")
 
-    `session` is called only where the ledger's log is not whole any more, so that the table itself
-    has to be asked.
-    """
+
+def discover(arguments: JobArguments) -> Discovered:
+    """List the raw zone once and read each object once: its digest and its header."""
     store = storage(arguments.raw_path)
     now = dt.datetime.now(dt.UTC)
-    listed = [one for one in store.list() if is_delivery(one, now)]
+    listed = [stored for stored in store.list() if is_delivery(stored, now)]
     listed.sort(key=lambda stored: (stored.modified, stored.path))
-    looked_at = map_concurrently(functools.partial(inspect, store), listed)
-    files = [raw for raw in looked_at if raw is not None]
-    known = known_files(arguments, session, {raw.id for raw in files}) if files else set()
-    return Discovered(tuple(_judge(raw, raw.id in known, arguments.force) for raw in files))
+    inspected = map_concurrently(functools.partial(inspect, store), listed)
+    return Discovered(tuple(raw for raw in inspected if raw is not None))
 
 
-def _judge(raw: RawFile, known: bool, force: bool) -> RawFile:
-    """A file with what the ledger says of it."""
-    if known and raw.outcome == "loaded" and not force:
-        detail = f"{raw.stored.name}: these bytes were loaded before"
-        return replace(raw, known=True, outcome="duplicate", detail=detail)
-    return replace(raw, known=known)
+def mark_duplicates(files: Discovered, ledger: LakeTable, force: bool) -> Discovered:
+    """Mark the files that the ledger has, and those whose bytes come twice in this run."""
+    recorded = recorded_files(ledger, files.files)
+    first_paths: dict[tuple[str, str, str, int, str], str] = {}
+    marked = []
+    for raw in files.files:
+        first = recorded.get(raw.ledger_key)
+        raw = replace(raw, first_path=first["file_path"] if first else "")
+        if raw.outcome == "loaded" and raw.ledger_key in first_paths:
+            raw = replace(raw, twin_of=first_paths[raw.ledger_key])
+            raw = duplicate(raw, f"are delivered as {raw.twin_of} in this run, too")
+        elif raw.outcome == "loaded" and first and not force:
+            day = first["ingested_at"].date().isoformat()
+            raw = duplicate(raw, f"were loaded as {raw.first_path} by {first['run_id']} on {day}")
+        elif raw.outcome == "loaded":
+            first_paths[raw.ledger_key] = raw.stored.path
+        marked.append(raw)
+    return replace(files, files=tuple(marked))
 
 
-def known_files(
-    arguments: JobArguments, session: Callable[[], SparkSession], ids: set[str]
-) -> set[str]:
-    """Which of the files are in the ledger."""
-    path = arguments.path_of("ingested_files")
-    found, whole = DeltaLog(path).file_ids()
-    if whole or ids <= found:
-        return found & ids
-    ledger = session().read.format("delta").load(path)
-    rows = ledger.select(*FILE_IDENTITY, "outcome").distinct().toLocalIterator()
-    epoch = dt.datetime.fromtimestamp(0, dt.UTC)
-    return ids & {
-        RawFile(StoredObject(path, etag, size, epoch), outcome=outcome).id
-        for path, etag, size, outcome in rows
-    }
+def duplicate(raw: RawFile, where: str) -> RawFile:
+    detail = f"{raw.stored.name}: the same bytes {where}"[:TEXT_LIMIT]
+    return replace(raw, outcome="duplicate", detail=detail)
+
+
+LEDGER_KEY = {
+    "outcome": "outcome",
+    "dataset": "coalesce(dataset, '')",
+    "file_digest": "file_digest",
+    "file_size": "file_size",
+    "path": "CASE WHEN outcome = 'loaded' THEN '' ELSE file_path END",
+}
+
+
+def recorded_files(ledger: LakeTable, files: Iterable[RawFile]) -> dict[tuple[Any, ...], Any]:
+    """The first delivery (ingested_at, run_id, file_path) of each file that the ledger has, by
+    ledger_key. The ledger is asked as a table, so that its age and its size change nothing."""
+    if not ledger.exists:
+        return {}
+    names = list(LEDGER_KEY)
+    asked = [dict(zip(names, raw.ledger_key, strict=True)) for raw in files]
+    ddl = "outcome STRING, dataset STRING, file_digest STRING, file_size BIGINT, path STRING"
+    keys = F.broadcast(local_frame(ledger.spark, asked, ddl).distinct())
+    rows = ledger.frame.select(
+        *[F.expr(text).alias(name) for name, text in LEDGER_KEY.items()],
+        F.struct("ingested_at", "run_id", "file_path").alias("delivery"),
+    )
+    matches = rows.join(keys, names, how="left_semi").groupBy(*names)
+    first = matches.agg(F.min("delivery").alias("first")).collect()
+    return {tuple(row[name] for name in names): row["first"] for row in first}
 
 
 UNFINISHED = r"(?i)(\.(filepart|part|partial|tmp|crdownload)|\._copying_)\Z|(^|/)_temporary(/|\Z)"
@@ -1024,21 +1011,42 @@ def is_delivery(stored: StoredObject, now: dt.datetime) -> bool:
     return not re.search(NO_NEWS, stored.path)
 
 
-def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
-    """What a file is by its path and header; None where it has gone since the listing.
+class Digested:
+    """Chunks handed on as they come; after the last, `sha256` and `size` are the content's."""
 
-    It goes if the archive of the run before is still at work.
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.chunks, self.sha256, self.size = chunks, hashlib.sha256(), 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.chunks:
+            self.sha256.update(chunk)
+            self.size += len(chunk)
+            yield chunk
+
+
+def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
+    """Read an object to its end: its digest, and by path and header what it is.
+
+    None if it has gone since the listing: the archive of the run before is still at work.
     """
     raw = RawFile(stored, dataset_of(stored.path))
     if re.search(UNUSABLE_PATH, stored.path):
         return set_aside(raw, "unusable_path")
     try:
-        raw = replace(raw, stored=store.with_etag(stored))
-        return with_header(store, raw)
+        with closing(store.chunks(stored.path, stored.etag)) as chunks:
+            content = Digested(chunks)
+            pieces = iter(content)
+            raw = with_header(raw, pieces)
+            for _ in pieces:
+                pass
     except FileNotFoundError:
         return None
+    except ChangedError:
+        return changed(raw)
     except (AccessError, PermissionError) as error:
         return unreadable(raw, str(error))
+    raw = replace(raw, digest=content.sha256.hexdigest())
+    return raw if content.size == stored.size else changed(raw)
 
 
 def dataset_of(path: str) -> str | None:
@@ -1060,14 +1068,20 @@ def set_aside(raw: RawFile, reason: str, found: str = "") -> RawFile:
 
 
 def unreadable(raw: RawFile, why: str) -> RawFile:
-    """A file whose bytes cannot be had; it stays where it is, and is told once."""
+    """A file whose bytes cannot be had; it stays where it is, and is reported once."""
     todo = "restore it, allow the job to read it, or delete it"
     detail = f"{raw.stored.name}: {why}; {todo}"[:TEXT_LIMIT]
     return replace(raw, outcome="unreadable", reason="unreadable", detail=detail)
 
 
-def with_header(store: Storage, raw: RawFile) -> RawFile:
-    """A file with its layout, or set aside with the reason."""
+def changed(raw: RawFile) -> RawFile:
+    """A file that is no longer the one that was listed."""
+    detail = "overwritten or deleted while the run read it; it stays for the next run"
+    return replace(raw, outcome="changed", detail=f"{raw.stored.name}: {detail}")
+
+
+def with_header(raw: RawFile, chunks: Iterator[bytes]) -> RawFile:
+    """A file with its layout, or set aside with the reason; reads no more than it needs."""
     name = raw.stored.path
     if re.search(UNFINISHED, name):
         return set_aside(raw, "unfinished_upload")
@@ -1078,7 +1092,7 @@ def with_header(store: Storage, raw: RawFile) -> RawFile:
     if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
         return set_aside(raw, "gzip_name")
     try:
-        head, padded = read_head(store, raw.stored)
+        head, padded = read_head(name, chunks)
     except zlib.error as error:
         return set_aside(raw, "truncated_gzip", str(error))
     first = head.split(b"\n", 1)[0]
@@ -1087,18 +1101,17 @@ def with_header(store: Storage, raw: RawFile) -> RawFile:
     return with_layout(replace(raw, padded=padded), head.decode("utf-8", errors="replace"))
 
 
-def read_head(store: Storage, stored: StoredObject) -> tuple[bytes, bool]:
+def read_head(name: str, chunks: Iterator[bytes]) -> tuple[bytes, bool]:
     """The first HEAD_BYTES from the first line that is not blank on, unpacked, and whether zeros
     stand behind a gzip stream, which is read whole, so that a broken one is known."""
-    with closing(store.chunks(stored.path, HEAD_BYTES)) as chunks:
-        if not stored.path.lower().endswith(".gz"):
-            return _first_text(chunks), False
-        text = GzipText(chunks)
-        unpacked = iter(text)
-        head = _first_text(unpacked)
-        for _ in unpacked:
-            pass
-        return head, text.padded
+    if not name.lower().endswith(".gz"):
+        return _first_text(chunks), False
+    text = GzipText(chunks)
+    unpacked = iter(text)
+    head = _first_text(unpacked)
+    for _ in unpacked:
+        pass
+    return head, text.padded
 
 
 def _first_text(chunks: Iterator[bytes]) -> bytes:
@@ -1235,8 +1248,7 @@ SPARK_SETTINGS = {
     "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method
     "spark.sql.adaptive.enabled": "false",  # planning again costs more than it finds
     "spark.databricks.delta.snapshotPartitions": "2",
-    # VACUUM keeps what a rollback needs (glue_operations.py); Delta 4 would stop after 7 days
-    "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",  # tasks of a listing
     # No list of all files, no histogram of sizes beside each commit: a query each for nobody
     "spark.databricks.delta.allFilesInCrc.enabled": "false",
     "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",
@@ -1247,12 +1259,6 @@ SPARK_SETTINGS = {
 DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-}
-# Few rows go through the plans of a small batch, each of which runs once: to compile them to Java
-# first takes a tenth of a small delivery in a cold process; at LARGE_BYTES it begins to pay
-INTERPRETED = {
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -1310,17 +1316,31 @@ def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LakeTable:
-    """A Delta table as the run finds it: its version (-1 for none) and its rows at that version."""
+    """A Delta table as the run finds it.
+
+    before   its version, -1 if there is no table yet
+    frame    its rows at that version, whatever is committed meanwhile; NULL in columns that are
+             declared and not in the table yet
+    missing  these columns
+    """
 
     spark: SparkSession
     path: str
     log: DeltaLog
     before: int
-    frame: DataFrame | None
+    frame: DataFrame
+    missing: tuple[tuple[str, str], ...] = ()
 
     @property
     def exists(self) -> bool:
         return self.before >= 0
+
+    def add_columns(self, stamp: str) -> None:
+        """Add the missing columns, in one commit."""
+        if self.missing:
+            added = ", ".join(f"`{name}` {kind}" for name, kind in self.missing)
+            with settings(self.spark, {COMMIT_STAMP: stamp}):
+                self.spark.sql(f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({added})")
 
     def append(
         self, rows: DataFrame, stamp: str, partition: str | None = None, **more: str
@@ -1338,15 +1358,12 @@ class LakeTable:
         ddl: str,
         stamp: str,
         partition: str | None = None,
+        **more: str,
     ) -> None:
         """Append a few rows that this process knows, or none."""
         frame = local_frame(self.spark, rows, ddl)
-        self.append(frame, stamp, partition, optimizeWrite="false")  # one file needs no shuffle
-
-    def append_nothing(self, ddl: str, stamp: str) -> None:
-        """A commit without rows, for what its stamp says."""
-        with settings(self.spark, {"spark.databricks.delta.skipRecordingEmptyCommits": "false"}):
-            self.append_records([], ddl, stamp)
+        # One file needs no shuffle
+        self.append(frame, stamp, partition, optimizeWrite="false", **more)
 
     def merge(self, rows: DataFrame, condition: str, clauses: str, stamp: str) -> None:
         """MERGE rows (alias s) into the table (alias t) by SQL, in one commit."""
@@ -1360,41 +1377,33 @@ class LakeTable:
         finally:
             self.spark.catalog.dropTempView("lakehouse_merge_source")
 
-    def go_back(self, version: int) -> None:
-        """RESTORE the table to a version (-1 empties it), in one commit with the session's stamp.
-
-        Nothing is written where no data file has changed since.
-        """
-        latest, commits = self.log.latest(), self.log.commits(after=version)
-        changed = any(one.added or one.removed for one in commits)
-        if latest <= version or (len(commits) == latest - version and not changed):
-            return
-        to = f"RESTORE TABLE delta.`{self.path}` TO VERSION AS OF {version}"
-        self.spark.sql(to if version >= 0 else f"DELETE FROM delta.`{self.path}`")
+    def rows_between(self, column: str, least: str, greatest: str) -> DataFrame:
+        """The rows with a key in a range of text; Delta skips the other files by statistics."""
+        return self.frame.where(F.col(column).between(least, greatest))
 
     def summary(self) -> dict[str, Any]:
         """What the run did to the table, as the summary tells it."""
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
         added = [path for commit in commits for path in commit.added]
+        rows = self.rows_at(self.before) + sum(one.inserted - one.deleted for one in commits)
         return {
             "version": version if version >= 0 else None,
-            "rows": self.rows_at(version),
+            "rows": rows,
             "schema_changed": version >= 0
             and (not self.exists or any(one.operation == "ADD COLUMNS" for one in commits)),
             "files_added": len(added),
-            "files_removed": sum(len(commit.removed) for commit in commits),
+            "files_removed": sum(commit.removed for commit in commits),
             "dates": _days(added),
         }
 
     def rows_at(self, version: int) -> int:
-        """Rows at a version, 0 before the first: by the log's statistics where it has them, else
-        Delta counts."""
-        files = self.log.files(version)
-        if files is None or None in files.values():
-            reader = self.spark.read.format("delta").option("versionAsOf", version)
-            return reader.load(self.path).count()
-        return sum(count or 0 for count in files.values())
+        """Rows at a version, 0 before the first; Delta counts by its statistics."""
+        return self.at(version).count() if version >= 0 else 0
+
+    def at(self, version: int) -> DataFrame:
+        """The rows at a version."""
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.path)
 
 
 def _days(files: Iterable[str]) -> list[list[str]]:
@@ -1418,62 +1427,81 @@ def _day_after(day: str) -> str | None:
 
 
 Lake = Mapping[str, LakeTable]
-
-
-def plans(lake: Lake, large: bool) -> dict[str, str]:
-    """Settings for the plans of a run: INTERPRETED, unless its batch is large, or much stands in
-    the tables, or how much is not known."""
-    tables = [] if large else [one for one in lake.values() if one.exists]
-    sizes = map_concurrently(lambda one: one.log.data_bytes(one.before), tables)
-    compiled = large or None in sizes or sum(size or 0 for size in sizes) > COMPILED_BYTES
-    return {} if compiled else INTERPRETED
+SCHEMAS = {table.name: table.ddl for table in TABLES} | RECORD_TABLES
 
 
 def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
-    """All tables; columns that are declared but not in a table yet are added to it."""
-    declared: dict[str, Table | None] = {table.name: table for table in TABLES}
-    declared |= dict.fromkeys(RECORD_TABLES)
+    """All tables, pinned to their versions; nothing is changed."""
+    tables = map_concurrently(lambda name: open_table(spark, arguments, name), SCHEMAS)
+    return dict(zip(SCHEMAS, tables, strict=True))
 
-    def open_table(name: str) -> LakeTable:
-        path = arguments.path_of(name)
-        log = DeltaLog(path)
-        before = log.latest()
-        if before < 0:
-            return LakeTable(spark, path, log, before, None)
-        frame = spark.read.format("delta").load(path)
-        table = declared[name]
-        missing = [one for one in table.columns if one.name not in frame.columns] if table else []
-        if missing:
-            added = ", ".join(f"`{column.name}` {column.type}" for column in missing)
-            spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS ({added})")
-            frame = spark.read.format("delta").load(path)
-        return LakeTable(spark, path, log, before, frame)
 
-    return dict(zip(declared, map_concurrently(open_table, declared), strict=True))
+def open_table(spark: SparkSession, arguments: JobArguments, name: str) -> LakeTable:
+    path = arguments.path_of(name)
+    table = LakeTable(spark, path, DeltaLog(path), -1, local_frame(spark, [], SCHEMAS[name]))
+    before = table.log.latest()
+    if before < 0:
+        return table
+    check_protocol(spark, path)
+    frame = table.at(before)
+    declared = local_frame(spark, [], SCHEMAS[name]).dtypes
+    missing = tuple((column, kind) for column, kind in declared if column not in frame.columns)
+    nulls = {column: F.lit(None).cast(kind) for column, kind in missing}
+    return replace(table, before=before, frame=frame.withColumns(nulls), missing=missing)
+
+
+def check_protocol(spark: SparkSession, path: str) -> None:
+    """Raise if another engine has raised a table beyond what Athena can always read."""
+    rows = spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
+    properties: dict[str, str] = {row["key"]: row["value"] for row in rows}
+    versions = [int(properties[f"delta.min{side}Version"]) for side in ("Reader", "Writer")]
+    if versions[0] > 1 or versions[1] > 2:
+        raise JobError(
+            f"{path}: the table needs Delta reader {versions[0]} and writer {versions[1]}; this "
+            "job and Athena work with reader 1 and writer 2. Another engine has changed its "
+            "features: drop them (ALTER TABLE ... DROP FEATURE), or restore the table; nothing was "
+            "written"
+        )
+
+
+def session_settings(large: bool) -> dict[str, str]:
+    """Settings for the plans of a run. Few rows go through those of a small batch, each of which
+    runs once: to compile them to Java first takes longer than to interpret them."""
+    return {} if large else {"spark.sql.codegen.wholeStage": "false"}
 
 
 # --------------------------------------------------------------------------------------------------
 # Step 2, stage: the raw text, read once, as typed rows and rows with reasons
 #
-# Columns of the job's own, beside the table's:
-#   _file      STRING   the file, as Spark names it; later its place among the batch's files, INT
-#   _split     BIGINT   where the input split of the file starts that holds the line
-#   _mid       BIGINT   monotonically_increasing_id: rises within a split, line by line
-#   _line      BIGINT   the line in the file; before `numbered` known of quoted records only
-#   _layout    INT      which of the batch's layouts the file has
-#   _raw       STRING   the line as it stands, or all lines of a quoted record
-#   _kind      INT      RECORD, BLANK, HEADER or OTHER_HEADER (the same names in another order);
-#                       NULL where the fast path leaves the line to the parser
-#   _open      BOOLEAN  whether such a line leaves a quoted field open; of the fast path only
-#   _reasons   ARRAY    why a record is rejected; NULL for a valid row
+# Columns of the job's own that pass from function to function, beside the table's:
+#   _file      INT      the file's number: its place among the files of the run; NULL for a row that
+#                       was parked in an earlier run
+#   _split     BIGINT   where the input split of the file starts that holds the line; 0 for records
+#                       with line breaks in quotes, and for rows out of rejected_records
+#   _mid       BIGINT   rises within a split, line by line; where _split is 0 for these reasons,
+#                       the line in the file
+#   _raw       STRING   the line as it stands, or all lines of a quoted record; in resolve only
+#                       where the row may still be parked
+#   _kind      INT      RECORD, BLANK, HEADER, OTHER_HEADER (the same names in another order), and
+#                       of the fast path LEFT for the parser, or OPEN: left with a quote open
+#   _reasons   ARRAY    why a record is rejected, NULL for a valid row; in resolve the parents that
+#                       have not come, each `reason:key`
 #   _fields    MAP      the texts of a rejected row by column; NULL where they could not be told
+#   _source    STRUCT   resolve: of a row that was parked in an earlier run path, digest, size and
+#                       modified (microseconds) of its file; NULL for a row of this run
+#   _replayed  BOOLEAN  resolve: the row was delivered before the table's row of its key, so that it
+#                       never wins a tie against it
+#   _standing  STRING   resolve: against the table's row of the key: absent, same, newer or older
+#   _old_day   DATE     resolve: the partition in which the table holds the key now
+#   _outcome   STRING   resolve: one of OUTCOMES
 # --------------------------------------------------------------------------------------------------
-RECORD, BLANK, HEADER, OTHER_HEADER = 0, 1, 2, 3
+RECORD, BLANK, HEADER, OTHER_HEADER, LEFT, OPEN = range(6)
 VALID = f"_kind = {RECORD} AND _reasons IS NULL"
-PLACE = ["_file", "_split", "_mid", "_line", "_layout", "_raw"]
+BAD = f"_kind = {RECORD} AND _reasons IS NOT NULL"
+PLACE = ["_file", "_split", "_mid", "_raw"]
 STAGED_DDL = (
-    "_file STRING, _split BIGINT, _mid BIGINT, _line BIGINT, _layout INT, _raw STRING, _kind INT, "
-    "_reasons ARRAY<STRING>, _fields MAP<STRING, STRING>, "
+    "_file INT, _split BIGINT, _mid BIGINT, _raw STRING, _kind INT, _reasons ARRAY<STRING>, "
+    "_fields MAP<STRING, STRING>, "
 )
 # A path is a path: no wildcards in names, and no partitions guessed from `date=...` folders
 PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
@@ -1486,7 +1514,6 @@ SCRATCH_OPTIONS = {
 }
 TO_NUMBER = {"timestamp": F.unix_micros, "date": F.unix_date}
 FROM_NUMBER = {"timestamp": F.timestamp_micros, "date": F.date_from_unix_date}
-FAST_LAYOUTS = 4  # so many layouts of a batch have a fast path
 LINE_BREAK = r"\r\n|\n|\r"
 CONTROL_CHARACTER = r"[\x00-\x08\x0e-\x1f\x7f]"
 END_OF_FILE = "\x1a"  # Ctrl-Z, as DOS ends a file
@@ -1526,19 +1553,6 @@ def _converted(
 
 
 @dataclass(frozen=True)
-class Split:
-    """One input split of a file and its lines: SPLIT_FACTS."""
-
-    file: str
-    start: int
-    first_mid: int
-    lines: int
-
-
-SPLIT_FACTS = ("_file", "_split", "first_mid", "lines")
-
-
-@dataclass(frozen=True)
 class RowCounts:
     """What was read of one file: its rows, how many of them are rejected, and its headers."""
 
@@ -1552,83 +1566,64 @@ class RowCounts:
 
 
 @dataclass(frozen=True)
-class StagedDataset:
-    """All lines of a dataset's files.
+class ReadDataset:
+    """All lines of a dataset's files, before the files are judged by them.
 
-    rows      a row for each line, columns as above and the table's; None where no file has come
-    files     Spark's name of a file -> the file; a file's place here is its number in `_file`
-    left_out  numbers of files that are not loaded after all
-    counts    file id -> its rows
-    key_span  key column -> lowest and highest key as numbers; only where all are integers, and of
-              small batches, which prune the tables by it
-    by_day    whether each split holds few days, so that writing by day needs no shuffle
-    outranked rows (_file, _line) that were delivered before the table's row of their key; only of
-              archived files and replayed rows, which come out of their turn
+    rows     a row for each line, columns as above and the table's
+    counts   file number -> its rows
+    offsets  (file, split, what to add to _mid for the line in the file)
+    by_day   whether each split holds few days, so that writing by day needs no shuffle
     """
 
     table: Table
     scratch: Scratch
-    rows: DataFrame | None = None
-    files: Mapping[str, RawFile] = field(default_factory=dict)
-    left_out: frozenset[int] = frozenset()
-    splits: tuple[Split, ...] = ()
-    counts: Mapping[str, RowCounts] = field(default_factory=dict)
-    key_span: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    by_day: bool = False
-    outranked: DataFrame | None = None
+    rows: DataFrame
+    counts: Mapping[int, RowCounts]
+    offsets: tuple[tuple[int, int, int], ...]
+    by_day: bool
+
+
+@dataclass(frozen=True)
+class StagedDataset:
+    """The lines of the files of a dataset that are loaded.
+
+    rows     a row for each line, columns as above (with _replayed) and the table's
+    files    file number -> the file
+    counts   file number -> its rows
+    offsets, by_day  as in ReadDataset
+    """
+
+    table: Table
+    scratch: Scratch
+    rows: DataFrame
+    files: Mapping[int, RawFile]
+    counts: Mapping[int, RowCounts]
+    offsets: tuple[tuple[int, int, int], ...]
+    by_day: bool
 
     @property
     def large(self) -> bool:
         return self.scratch.on_disk
 
     @property
-    def loaded(self) -> dict[int, RawFile]:
-        """The files to load by their number."""
-        return {n: raw for n, raw in enumerate(self.files.values()) if n not in self.left_out}
+    def valid(self) -> DataFrame:
+        """The rows without a reason to reject them."""
+        return self.rows.where(VALID)
 
     @property
-    def valid_rows(self) -> int:
-        return sum(one.rows - one.rejected for one in self.counts.values())
-
-    @functools.cached_property
-    def numbered(self) -> DataFrame:
-        """The lines of the files to load, with the file's number and the line in the file."""
-        numbers = {name: number for number, name in enumerate(self.files)}
-        before: Counter[str] = Counter()
-        places = []
-        for split in sorted(self.splits, key=lambda one: (one.file, one.start)):
-            offset = before[split.file] + 1 - split.first_mid
-            before[split.file] += split.lines
-            place = {"_file": split.file, "_split": split.start, "_offset": offset}
-            if numbers[split.file] not in self.left_out:
-                places.append(place | {"_number": numbers[split.file]})
-        ddl = "_file STRING, _split BIGINT, _offset BIGINT, _number INT"
-        known = F.broadcast(local_frame(self.scratch.spark, places, ddl))
-        rows = self.rows
-        if rows is None:
-            rows = local_frame(self.scratch.spark, [], STAGED_DDL + self.table.ddl)
-        line = F.coalesce("_line", F.col("_mid") + F.col("_offset"))
-        placed = rows.join(known, ["_file", "_split"]).withColumn("_line", line)
-        staged = ["_line", "_raw", "_kind", "_reasons", "_fields", *self.table.column_names]
-        return placed.select(F.col("_number").alias("_file"), *staged)
-
-    @functools.cached_property
     def sources(self) -> DataFrame:
-        """The files to load by their number: _file, FILE_COLUMNS."""
-        rows = [{"_file": number, **raw.source} for number, raw in self.loaded.items()]
+        """The files by their number: _file, FILE_COLUMNS."""
+        rows = [{"_file": number, **raw.source} for number, raw in self.files.items()]
         return F.broadcast(local_frame(self.scratch.spark, rows, f"_file INT, {FILE_DDL}"))
 
-    @property
-    def valid(self) -> DataFrame:
-        """The rows of `numbered` without a reason to reject them."""
-        return self.numbered.where(VALID)
-
-    @property
-    def valid_values(self) -> DataFrame:
-        """The table's columns of the valid rows."""
-        if self.rows is None or self.left_out:
-            return self.valid.select(self.table.column_names)
-        return self.rows.where(VALID).select(self.table.column_names)
+    def with_place(self, rows: DataFrame) -> DataFrame:
+        """Rows with their file (FILE_COLUMNS) and `line`, the line in it at which they begin."""
+        names = ("_file", "_split", "_offset")
+        offsets = [dict(zip(names, place, strict=True)) for place in self.offsets]
+        ddl = "_file INT, _split BIGINT, _offset BIGINT"
+        known = F.broadcast(local_frame(self.scratch.spark, offsets, ddl))
+        placed = rows.join(known, ["_file", "_split"]).join(self.sources, "_file")
+        return placed.withColumn("line", F.col("_mid") + F.col("_offset")).drop("_offset")
 
 
 @dataclass(frozen=True)
@@ -1638,61 +1633,72 @@ class Staged:
     files: tuple[RawFile, ...]
     datasets: Mapping[str, StagedDataset]
 
+    @property
+    def loaded(self) -> dict[int, RawFile]:
+        return {n: raw for one in self.datasets.values() for n, raw in one.files.items()}
+
 
 def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
     """Read every file to load once; leave out those that changed, or are bad as a whole."""
-    paths = readable_paths(arguments, found.to_load)
 
-    def stage_table(table: Table) -> StagedDataset:
+    def read(table: Table) -> ReadDataset:
+        files = {n: raw for n, raw in found.to_load.items() if raw.dataset == table.dataset}
         path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
-        files = {place: raw for place, raw in paths.items() if raw.dataset == table.dataset}
-        empty = StagedDataset(table, Scratch(spark, path, found.large and bool(files)))
-        return stage_files(empty, files) if files else empty
+        scratch = Scratch(spark, path, found.large and bool(files))
+        return read_dataset(arguments, table, scratch, files)
 
-    datasets = map_concurrently(stage_table, TABLES)
-    gone = set() if found.archived else changed_files(arguments, found.to_load)
-    judged: dict[str, RawFile] = {}
+    datasets = map_concurrently(read, TABLES)
+    judged = dict(enumerate(found.files))
     for dataset in datasets:
-        judged |= judge_content(dataset, arguments.max_rejected_percent)
-    judged |= {raw.id: _mark_changed(raw) for raw in found.to_load if raw.id in gone}
-    left_out = {file for file, raw in judged.items() if raw.outcome != "loaded"}
-    files = tuple(judged.get(raw.id, raw) for raw in found.files)
-    return Staged(files, {one.table.dataset: leave_out(one, left_out) for one in datasets})
+        judged |= judge_content(dataset, judged, arguments.max_rejected_percent)
+    if not found.archived:
+        judged |= changed_files(arguments, found.to_load)
+    files = tuple(follow_twin(raw, judged.values()) for raw in judged.values())
+    staged = {dataset.table.dataset: admit_files(dataset, files) for dataset in datasets}
+    return Staged(files, staged)
 
 
-def leave_out(staged: StagedDataset, ids: set[str]) -> StagedDataset:
-    """The same without some files."""
-    numbers = frozenset(n for n, raw in enumerate(staged.files.values()) if raw.id in ids)
-    counts = {file: count for file, count in staged.counts.items() if file not in ids}
-    return replace(staged, left_out=numbers, counts=counts)
+def admit_files(read: ReadDataset, files: Sequence[RawFile]) -> StagedDataset:
+    """The dataset without the files that are not loaded after all."""
+    loaded = {number: files[number] for number in read.counts if files[number].outcome == "loaded"}
+    known = [number for number, raw in loaded.items() if raw.known]
+    rows = read.rows
+    if len(loaded) < len(read.counts):
+        rows = rows.where(F.col("_file").isin(list(loaded)))
+    replayed = F.col("_file").isin(known) if known else F.lit(False)
+    return StagedDataset(
+        read.table,
+        read.scratch,
+        rows.withColumn("_replayed", replayed),
+        loaded,
+        {number: read.counts[number] for number in loaded},
+        read.offsets,
+        read.by_day,
+    )
 
 
-def judge_content(staged: StagedDataset, percent: int) -> dict[str, RawFile]:
-    """The files that were read, by id; set aside those that are bad as a whole."""
-    bad = [
-        number
-        for number, raw in staged.loaded.items()
-        if staged.counts[raw.id].mostly_rejected(percent)
-    ]
-    reasons = reasons_by_file(staged, bad) if bad else {}
+def judge_content(
+    read: ReadDataset, files: Mapping[int, RawFile], percent: int
+) -> dict[int, RawFile]:
+    """The files of a dataset by number; set aside those that are bad as a whole."""
+    bad = [number for number, one in read.counts.items() if one.mostly_rejected(percent)]
+    reasons = reasons_by_file(read.rows, bad) if bad else {}
     judged = {}
-    for number, raw in staged.loaded.items():
-        counts = staged.counts[raw.id]
+    for number, counts in read.counts.items():
+        raw = files[number]
         if not counts.headers:
-            judged[raw.id] = unreadable(raw, "not even its header came back when it was read")
+            judged[number] = unreadable(raw, "not even its header came back when it was read")
         elif counts.other_headers:
-            judged[raw.id] = set_aside(raw, "mixed_headers")
+            judged[number] = set_aside(raw, "mixed_headers")
         elif number in reasons:
             found = f"{counts.rejected} of {counts.rows} rows: {', '.join(reasons[number][:5])}"
-            judged[raw.id] = set_aside(raw, "mostly_rejected", found)
-        else:
-            judged[raw.id] = raw
+            judged[number] = set_aside(raw, "mostly_rejected", found)
     return judged
 
 
-def reasons_by_file(staged: StagedDataset, numbers: Sequence[int]) -> dict[int, list[str]]:
+def reasons_by_file(rows: DataFrame, numbers: Sequence[int]) -> dict[int, list[str]]:
     """The reasons in some files with their rows, the commonest first."""
-    rows = staged.numbered.where(F.col("_file").isin(list(numbers)))
+    rows = rows.where(F.col("_file").isin(list(numbers)))
     reasons = rows.select("_file", F.explode("_reasons").alias("reason"))
     groups = reasons.groupBy("_file", "reason").count().orderBy(F.col("count").desc(), "reason")
     found: dict[int, list[str]] = {number: [] for number in numbers}
@@ -1701,172 +1707,131 @@ def reasons_by_file(staged: StagedDataset, numbers: Sequence[int]) -> dict[int, 
     return found
 
 
-def _mark_changed(raw: RawFile) -> RawFile:
-    detail = "overwritten or deleted while the run read it; it stays for the next run"
-    return replace(raw, outcome="changed", detail=f"{raw.stored.name}: {detail}")
+def follow_twin(raw: RawFile, files: Iterable[RawFile]) -> RawFile:
+    """A file whose bytes came twice in this run; it is a duplicate only if the first is loaded."""
+    if not raw.twin_of:
+        return raw
+    first = next(one for one in files if one.stored.path == raw.twin_of)
+    if first.outcome == "loaded":
+        return raw
+    detail = f"{raw.stored.name}: the same bytes as {first.detail}"[:TEXT_LIMIT]
+    return replace(raw, outcome=first.outcome, reason=first.reason, detail=detail)
 
 
-def changed_files(arguments: JobArguments, raws: Iterable[RawFile]) -> set[str]:
-    """Ids of files that are no longer what was listed."""
+def changed_files(arguments: JobArguments, files: Mapping[int, RawFile]) -> dict[int, RawFile]:
+    """The files that are no longer what was listed, by number."""
     now = {stored.path: stored for stored in storage(arguments.raw_path).list()}
 
-    def same(raw: RawFile) -> bool:
-        other = now.get(raw.stored.path)
-        if other is None or other.size != raw.stored.size:
+    def same(stored: StoredObject) -> bool:
+        other = now.get(stored.path)
+        if other is None or other.size != stored.size:
             return False
-        same_bytes = other.etag == raw.stored.etag
-        return same_bytes if other.etag else other.modified == raw.stored.modified
+        return other.etag == stored.etag if other.etag else other.modified == stored.modified
 
-    return {raw.id for raw in raws if not same(raw)}
+    return {number: changed(raw) for number, raw in files.items() if not same(raw.stored)}
 
 
 # -- lines -----------------------------------------------------------------------------------------
-def readable_paths(arguments: JobArguments, files: Sequence[RawFile]) -> dict[str, RawFile]:
-    """The files by the path that Spark reads; padded ones are packed again in the scratch."""
-    return {
-        repacked(arguments, raw) if raw.padded else arguments.raw_path + raw.stored.path: raw
-        for raw in files
-    }
-
-
-def repacked(arguments: JobArguments, raw: RawFile) -> str:
-    """The path of a copy of a gzip file in the scratch, without the zeros behind its end."""
-    path = f"run={arguments.run_id}/padded/{raw.id}.csv.gz"
+def read_path(arguments: JobArguments, number: int, raw: RawFile) -> str:
+    """The path that Spark reads. A gzip file with zeros behind its end is packed again in the
+    scratch."""
+    if not raw.padded:
+        return arguments.raw_path + raw.stored.path
+    path = f"run={arguments.run_id}/padded/{number}.csv.gz"
     with closing(storage(arguments.raw_path).chunks(raw.stored.path)) as chunks:
         packed = gzip.compress(b"".join(GzipText(chunks)), 1)
     storage(arguments.scratch_path).write(path, packed)
     return arguments.scratch_path + path
 
 
-def stage_files(empty: StagedDataset, files: Mapping[str, RawFile]) -> StagedDataset:
-    """Stage the files of one dataset, which are given by the path to read: the fast path first,
-    the parser for what it leaves."""
-    table, scratch = empty.table, empty.scratch
-    layouts = [one for one, _ in Counter(raw.layout for raw in files.values()).most_common()]
-    lines = read_lines(scratch.spark, files, layouts)
-    fast = scratch.materialize(fast_path(lines, table, layouts), "fast")
-    profiles = profile(fast, table, scratch).collect()
-    splits = tuple(Split(*(row[name] for name in SPLIT_FACTS)) for row in profiles)
-    multi_line = {row["_file"] for row in profiles if row["multi_line"]}
-    parsed = parse_rest(empty, fast, profiles, multi_line, layouts)
-    profiles = [row for row in profiles if row["_file"] not in multi_line]
-    taken = F.col("_kind").isNotNull() & ~one_of_files(multi_line)
-    profiles += [row for part in parsed for row in profile(part, table, scratch).collect()]
-    names = _file_names(files, {split.file for split in splits})
-    return replace(
-        empty,
-        rows=union([fast.where(taken).drop("_open"), *parsed]),
-        files=names,
-        splits=splits,
-        counts=_row_counts(profiles, names),
-        key_span=key_span(profiles, table),
-        by_day=comes_by_day(profiles),
+def read_dataset(
+    arguments: JobArguments, table: Table, scratch: Scratch, files: Mapping[int, RawFile]
+) -> ReadDataset:
+    """Read the files of one dataset: of a large batch the fast path first, then the parser what
+    it leaves. Files with one header are read together."""
+    if not files:
+        rows = local_frame(scratch.spark, [], STAGED_DDL + table.ddl)
+        return ReadDataset(table, scratch, rows, {}, (), False)
+    paths = {number: read_path(arguments, number, raw) for number, raw in files.items()}
+    groups: dict[Layout, dict[int, str]] = {}
+    for number, raw in files.items():
+        groups.setdefault(raw.layout, {})[number] = paths[number]
+    if scratch.on_disk:
+        headers = {raw.layout.line for raw in files.values()}
+        parts = [
+            fast_path(read_lines(scratch.spark, some), table, layout, headers)
+            for layout, some in groups.items()
+        ]
+    else:
+        parts = [first_look(read_lines(scratch.spark, paths), table)]
+    lines = scratch.materialize(union(parts), "lines")
+    profiles = profile(lines, table).collect()
+    multi_line = {row["_file"] for row in profiles if row["open"]}
+    parsed = parse_rest(lines, table, groups, profiles, multi_line)
+    parts = [lines.where((F.col("_kind") < LEFT) & ~of_files(multi_line))]
+    counted = [row for row in profiles if row["_file"] not in multi_line]
+    if parsed:
+        parts.append(scratch.materialize(union(parsed), "parsed"))
+        counted += profile(parts[-1], table).collect()
+    return ReadDataset(
+        table,
+        scratch,
+        union(parts),
+        row_counts(counted, files),
+        line_offsets(profiles, multi_line),
+        comes_by_day(counted),
     )
 
 
 def parse_rest(
-    empty: StagedDataset,
-    fast: DataFrame,
+    lines: DataFrame,
+    table: Table,
+    groups: Mapping[Layout, Mapping[int, str]],
     profiles: Sequence[Any],
-    multi_line: set[str],
-    layouts: Sequence[Layout],
+    multi_line: set[int],
 ) -> list[DataFrame]:
     """The lines that the fast path leaves, parsed: of usual files line by line, of those in which
     a quoted field holds a line break record by record."""
-    quoted, parts = one_of_files(multi_line), {}
-    if any(row["unparsed"] and row["_file"] not in multi_line for row in profiles):
-        parts["parsed"] = fast.where(F.col("_kind").isNull() & ~quoted).select(PLACE)
-    if multi_line:
-        parts["records"] = join_quoted_lines(fast.where(quoted).select(PLACE), layouts)
-    return [
-        empty.scratch.materialize(parse_lines(lines, empty.table, layouts), name)
-        for name, lines in parts.items()
-    ]
+    left = {row["_file"] for row in profiles if row["left"]} - multi_line
+    parsed = []
+    for layout, numbers in groups.items():
+        by_line, by_record = left & set(numbers), multi_line & set(numbers)
+        if by_line:
+            rest = lines.where((F.col("_kind") >= LEFT) & of_files(by_line)).select(PLACE)
+            parsed.append(parse_lines(rest, table, layout))
+        if by_record:
+            records = join_quoted_lines(lines.where(of_files(by_record)).select(PLACE), layout)
+            parsed.append(parse_lines(records, table, layout))
+    return parsed
 
 
-def one_of_files(names: set[str]) -> SparkColumn:
-    return F.col("_file").isin(sorted(names)) if names else F.lit(False)
-
-
-SCHEME = r"^\w+:/*|^/+"  # and leading slashes: Spark writes them in several ways
+def of_files(numbers: set[int]) -> SparkColumn:
+    return F.col("_file").isin(sorted(numbers)) if numbers else F.lit(False)
 
 
 def bare_path(path: str) -> str:
-    """A path without its scheme and leading slashes."""
-    return re.sub(SCHEME, "", path)
+    """A path without its scheme and leading slashes: Spark writes them in several ways."""
+    return re.sub(r"^\w+:/*|^/+", "", path)
 
 
-def _file_names(files: Mapping[str, RawFile], names: set[str]) -> dict[str, RawFile]:
-    """The files by the names that Spark has for them, which are URL-encoded.
-
-    A file of which no line came back keeps its path as its name.
-    """
-    by_path = {bare_path(path): raw for path, raw in files.items()}
-    found = {name: by_path.pop(bare_path(urllib.parse.unquote(name)), None) for name in names}
-    strange = [name for name, raw in found.items() if raw is None]
-    if strange:
-        raise JobError(f"Spark read {strange[0]}, which the listing does not name; run again")
-    return by_path | {name: raw for name, raw in found.items() if raw is not None}
-
-
-def _row_counts(profiles: Iterable[Any], names: Mapping[str, RawFile]) -> dict[str, RowCounts]:
-    """The rows of each file; a header that stands once more is a rejected row."""
-    sums = {raw.id: Counter[str]() for raw in names.values()}
-    for row in profiles:
-        for name in ("records", "rejected", "headers", "other_headers"):
-            sums[names[row["_file"]].id][name] += row[name]
-    counts = {}
-    for file, one in sums.items():
-        again = max(one["headers"] - 1, 0)
-        rows, rejected = one["records"] + again, one["rejected"] + again
-        counts[file] = RowCounts(rows, rejected, one["headers"], one["other_headers"])
-    return counts
-
-
-def read_lines(
-    spark: SparkSession, files: Mapping[str, RawFile], layouts: Sequence[Layout]
-) -> DataFrame:
-    """One row for each line of the files, which are given by their path: PLACE."""
-    lines = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(list(files))
-    lines = lines.selectExpr(
-        "input_file_name() AS _file",
+def read_lines(spark: SparkSession, paths: Mapping[int, str]) -> DataFrame:
+    """One row for each line of the files, which are given by their number and path: PLACE."""
+    text = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(list(paths.values()))
+    numbers = {bare_path(path): number for number, path in paths.items()}
+    files = []
+    for name in text.inputFiles():  # as input_file_name() writes them
+        number = numbers.get(bare_path(urllib.parse.unquote(name)))
+        if number is None:
+            raise JobError(f"Spark read {name}, which the listing does not name; run again")
+        files.append({"_name": name, "_file": number})
+    known = F.broadcast(local_frame(spark, files, "_name STRING, _file INT"))
+    lines = text.selectExpr(
+        "input_file_name() AS _name",
         "input_file_block_start() AS _split",
         "monotonically_increasing_id() AS _mid",
-        "CAST(NULL AS BIGINT) AS _line",
-        "0 AS _layout",
         "value AS _raw",
     )
-    if len(layouts) == 1:
-        return lines
-    of_file = [
-        {"path": bare_path(path), "place": layouts.index(raw.layout)} for path, raw in files.items()
-    ]
-    places = F.broadcast(local_frame(spark, of_file, "path STRING, place INT"))
-    decoded = F.url_decode(F.replace(F.col("_file"), F.lit("+"), F.lit("%2B")))
-    lines = lines.withColumn("path", F.regexp_replace(decoded, SCHEME, ""))
-    return (
-        lines.join(places, "path", how="left").withColumn("_layout", F.col("place")).select(PLACE)
-    )
-
-
-def by_layout(values: Sequence[Any]) -> SparkColumn:
-    """The value of a row's layout; a literal where all are equal."""
-    if len(set(values)) == 1:
-        return F.lit(values[0])
-    return F.element_at(F.array(*[F.lit(value) for value in values]), F.col("_layout") + 1)
-
-
-def cell_of(table: Table, layouts: Sequence[Layout]) -> dict[str, SparkColumn]:
-    """Each column's cell among `_cells`, wherever the row's layout has it."""
-    return {
-        name: F.get("_cells", by_layout([one.names.index(name) for one in layouts]))
-        for name in table.column_names
-    }
-
-
-def split_by(text: SparkColumn, layouts: Sequence[Layout]) -> SparkColumn:
-    delimiter = by_layout([re.escape(one.delimiter) for one in layouts])
-    return F.call_function("split", text, delimiter, F.lit(-1))
+    return lines.join(known, "_name").select(PLACE)
 
 
 def line_text() -> SparkColumn:
@@ -1891,50 +1856,69 @@ def plain_line(layout: Layout, table: Table) -> str:
     return "^" + re.escape(layout.delimiter).join(cells) + r"\z"
 
 
-def fast_path(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
-    """Nearly all lines, by one regular expression and plain casts: the staged columns and _open.
+def cells_of(table: Table, layout: Layout) -> dict[str, SparkColumn]:
+    """Each column's cell among `_cells`."""
+    return {name: F.get("_cells", layout.names.index(name)) for name in table.column_names}
 
-    _kind is NULL where a value is not plain or a check may fail; the parser takes those lines. What
-    is taken here, the parser would read alike.
+
+def first_look(lines: DataFrame, table: Table) -> DataFrame:
+    """The lines of a small batch, as the staged columns, all left to the parser: to compile the
+    fast path takes longer than it spares."""
+    kind = F.when(leaves_quote_open(F.col("_raw")), OPEN).otherwise(LEFT)
+    values = [F.lit(None).cast(column.type).alias(column.name) for column in table.columns]
+    return lines.select(*PLACE, kind.alias("_kind"), *no_reasons(), *values)
+
+
+def no_reasons() -> list[SparkColumn]:
+    """_reasons and _fields of a line with nothing against it."""
+    types = {"_reasons": "array<string>", "_fields": "map<string,string>"}
+    return [F.lit(None).cast(kind).alias(name) for name, kind in types.items()]
+
+
+def fast_path(lines: DataFrame, table: Table, layout: Layout, headers: Iterable[str]) -> DataFrame:
+    """Nearly all lines, by one regular expression and plain casts: the staged columns.
+
+    _kind is LEFT or OPEN where a value is not plain or a check may fail; the parser takes those
+    lines. What is taken here, the parser would read alike.
     """
     text = F.col("_text")
     # Of several carriage returns all but the last end lines of their own: such a line is not plain
     plain_end = ~F.col("_raw").endswith("\r\r")
     lines = lines.select(*PLACE, F.when(plain_end, line_text()).alias("_text"))
-    plain = text.rlike(plain_line(layouts[0], table))
-    if len(layouts) > 1:
-        plain = F.when(F.col("_layout") == 0, plain)
-        for place, layout in enumerate(layouts[1:FAST_LAYOUTS], 1):
-            plain = plain.when(F.col("_layout") == place, text.rlike(plain_line(layout, table)))
-    header = text == by_layout([layout.line for layout in layouts])
-    cells = split_by(F.when(plain, text), layouts)
-    lines = lines.select(*PLACE, header.alias("_header"), cells.alias("_cells"))
+    plain = text.rlike(plain_line(layout, table))
+    cells = F.split(F.when(plain, text), re.escape(layout.delimiter), -1)
+    lines = lines.select(*PLACE, text.isin(*headers).alias("_header"), cells.alias("_cells"))
     texts = [
         F.when((cell != "") & (cell != NULL_TEXTS[0]), cell).alias(f"_t_{name}")
-        for name, cell in cell_of(table, layouts).items()
+        for name, cell in cells_of(table, layout).items()
     ]
     lines = lines.select(*PLACE, "_header", F.col("_cells").isNotNull().alias("_plain"), *texts)
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     values = [plain_value(one, written[one.name]).alias(one.name) for one in table.columns]
     lines = lines.select("*", *values)
-    doubts = [
+    taken = F.col("_plain") & ~any_of(F.coalesce(one, F.lit(False)) for one in doubts(table))
+    kind = (
+        F.when(F.col("_header"), HEADER)
+        .when(taken, RECORD)
+        .when(leaves_quote_open(F.col("_raw")), OPEN)
+        .otherwise(LEFT)
+    )
+    return lines.select(*PLACE, kind.alias("_kind"), *no_reasons(), *table_values(table))
+
+
+def doubts(table: Table) -> list[SparkColumn]:
+    """What leaves a plain line to the parser all the same, by its values and `_t_<column>`."""
+    written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
+    checks = [
         F.col(one.name).isNull() & (F.lit(one.required) | written[one.name].isNotNull())
         for one in table.columns
         if one.required or one.type != "STRING"
     ]
-    doubts += [rule.broken(written.__getitem__, F.col) for rule in table.rules]
+    checks += [rule.broken(written.__getitem__, F.col) for rule in table.rules]
     # Perhaps a header once more; the first comparison, by bytes, spares most keys the second
     least = min(name.upper() for name in table.column_names)
-    doubts.append((F.col(table.key) >= least) & F.lower(table.key).isin(table.column_names))
-    doubt = any_of(F.coalesce(one, F.lit(False)) for one in doubts)
-    kind = F.when(F.col("_header"), HEADER).when(F.col("_plain") & ~doubt, RECORD)
-    none = [
-        F.expr("CAST(NULL AS ARRAY<STRING>) AS _reasons"),
-        F.expr("CAST(NULL AS MAP<STRING, STRING>) AS _fields"),
-    ]
-    opened = F.when(kind.isNull(), leaves_quote_open(F.col("_raw"))).otherwise(False)
-    found = [kind.alias("_kind"), opened.alias("_open")]
-    return lines.select(*PLACE, *found, *none, *table_values(table))
+    again = (F.col(table.key) >= least) & F.lower(table.key).isin(table.column_names)
+    return [*checks, again]
 
 
 def leaves_quote_open(line: SparkColumn) -> SparkColumn:
@@ -1984,7 +1968,7 @@ def cell_pattern(delimiter: str) -> str:
     return rf"{sign}({quoted_field(delimiter)}|[^{sign}]*+)"
 
 
-def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
+def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
     """PLACE for each record of files in which a quoted field holds a line break.
 
     `lines` are all lines of these files. A record whose quotes do not close is one line. Patterns
@@ -1993,33 +1977,28 @@ def join_quoted_lines(lines: DataFrame, layouts: Sequence[Layout]) -> DataFrame:
     raw = F.regexp_replace("_raw", "^\ufeff+", "")
     as_bytes = F.translate(F.decode(F.col("_raw").cast("binary"), "ISO-8859-1"), LATIN_1, RAW_BYTES)
     kept = F.when(valid_utf8(F.col("_raw")), raw).otherwise(as_bytes).alias("_raw")
-    lines = lines.select("_file", "_split", "_mid", "_layout", kept)
+    lines = lines.select("_file", "_split", "_mid", kept)
     in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
     text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
-    files = lines.groupBy("_file", "_layout").agg(text.alias("_all"))
-    pattern = by_layout([record_pattern(layout.delimiter) for layout in layouts])
+    files = lines.groupBy("_file").agg(text.alias("_all"))
+    pattern = F.lit(record_pattern(layout.delimiter))
     found = F.regexp_extract_all(F.col("_all"), pattern, F.lit(1))
-    records = files.select("_file", "_layout", F.posexplode(found).alias("_mid", "_raw"))
+    records = files.select("_file", F.posexplode(found).alias("_nth", "_raw"))
     back = F.encode(F.translate("_raw", RAW_BYTES, LATIN_1), "ISO-8859-1").cast("string")
     marked = F.col("_raw").rlike(f"[{RAW_BYTES}]")
     marked &= ~F.col("_raw").rlike(rf"[^\x00-\x7f{RAW_BYTES}]")  # all of it can go back
     records = records.withColumn("_raw", F.when(marked, back).otherwise(F.col("_raw")))
-    before = Window.partitionBy("_file").orderBy("_mid").rowsBetween(Window.unboundedPreceding, -1)
+    before = Window.partitionBy("_file").orderBy("_nth").rowsBetween(Window.unboundedPreceding, -1)
     lines_before = F.sum(F.size(F.split("_raw", LINE_BREAK))).over(before)
-    return records.withColumn("_before", F.coalesce(lines_before, F.lit(0))).selectExpr(
-        "_file",
-        "0L AS _split",
-        "CAST(_mid AS BIGINT) AS _mid",
-        "CAST(_before + 1 AS BIGINT) AS _line",
-        "_layout",
-        "_raw",
-    )
+    line = F.coalesce(lines_before, F.lit(0)) + 1
+    split = F.lit(0).cast("bigint").alias("_split")
+    return records.select("_file", split, line.alias("_mid"), "_raw")
 
 
-def parse_lines(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
+def parse_lines(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
     """Every line (PLACE) as a typed row or a row with reasons: the staged columns."""
-    rows = split_fields(lines, table, layouts)
-    texts = [_cell_text(one, layouts).alias(f"_t_{one.name}") for one in table.columns]
+    rows = split_fields(lines, table, layout)
+    texts = [_cell_text(one, layout).alias(f"_t_{one.name}") for one in table.columns]
     return judge_texts(rows.select(*PLACE, "_kind", "_broken", *texts), table)
 
 
@@ -2039,32 +2018,30 @@ def judge_texts(rows: DataFrame, table: Table) -> DataFrame:
     return rows.select(*PLACE, "_kind", "_reasons", fields.alias("_fields"), *table_values(table))
 
 
-def _cell_text(column: Column, layouts: Sequence[Layout]) -> SparkColumn:
+def _cell_text(column: Column, layout: Layout) -> SparkColumn:
     """The text of a column; a file without commas between its columns may have them in numbers."""
     text = value_text(column, F.col(f"_c_{column.name}"))
-    commas = [layout.delimiter != "," for layout in layouts]
-    if column.type != "DOUBLE" or not any(commas):
+    if column.type != "DOUBLE" or layout.delimiter == ",":
         return text
-    decimal_comma = by_layout(commas) & text.rlike(DECIMAL_COMMA_SHAPE)
+    decimal_comma = text.rlike(DECIMAL_COMMA_SHAPE)
     return F.when(decimal_comma, F.translate(text, ",", ".")).otherwise(text)
 
 
-def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> DataFrame:
+def split_fields(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
     """Add _kind, _broken (what is wrong with the record's shape) and `_c_<column>`, its text."""
     text = F.col("_text")
     lines = lines.select(*PLACE, F.regexp_replace("_raw", "^\ufeff+|\r\\z", "").alias("_text"))
-    delimiter = by_layout([layout.delimiter for layout in layouts])
-    one_cell = by_layout([cell_pattern(layout.delimiter) for layout in layouts])
-    quoted = F.regexp_extract_all(F.concat(delimiter, text), one_cell, F.lit(1))
-    closed = F.regexp_like(text, by_layout([closed_pattern(one.delimiter) for one in layouts]))
-    cells = F.when(~text.contains('"'), split_by(text, layouts))
-    cells = cells.when(closed, F.transform(quoted, _unquoted))
+    one_cell = F.lit(cell_pattern(layout.delimiter))
+    quoted = F.regexp_extract_all(F.concat(F.lit(layout.delimiter), text), one_cell, F.lit(1))
+    delimiter = re.escape(layout.delimiter)
+    cells = F.when(~text.contains('"'), F.split(text, delimiter, -1))
+    cells = cells.when(text.rlike(closed_pattern(layout.delimiter)), F.transform(quoted, _unquoted))
     lines = lines.select(*PLACE, "_text", cells.alias("_cells"))
-    wide = by_layout([len(layout.names) for layout in layouts])
-    spare = by_layout([int(layout.spare) for layout in layouts])
-    filled = (spare == 1) & (trimmed(F.element_at("_cells", -1)) != "") & (F.size("_cells") == wide)
+    wide, spare = len(layout.names), int(layout.spare)
+    filled = F.lit(layout.spare) & (F.size("_cells") == wide)
+    filled &= trimmed(F.element_at("_cells", -1)) != ""
     further = F.slice(F.split("_text", LINE_BREAK), F.lit(2), F.size(F.split("_text", LINE_BREAK)))
-    swallowed = F.exists(further, lambda line: F.size(split_by(line, layouts)) == wide)
+    swallowed = F.exists(further, lambda line: F.size(F.split(line, delimiter, -1)) == wide)
     broken = (
         F.when(~valid_utf8(F.col("_raw")) | text.rlike(f"[{RAW_BYTES}]"), "invalid_utf8")
         .when(text.rlike(CONTROL_CHARACTER), "control_character")
@@ -2073,19 +2050,19 @@ def split_fields(lines: DataFrame, table: Table, layouts: Sequence[Layout]) -> D
         .when(F.size("_cells") < wide - spare, "too_few_fields")
         .when((F.size("_cells") > wide) | filled, "too_many_fields")
     )
-    kind = kind_of_line(table, layouts).alias("_kind")
-    texts = [cell.alias(f"_c_{name}") for name, cell in cell_of(table, layouts).items()]
+    kind = kind_of_line(table, layout).alias("_kind")
+    texts = [cell.alias(f"_c_{name}") for name, cell in cells_of(table, layout).items()]
     return lines.select(*PLACE, kind, broken.alias("_broken"), *texts)
 
 
-def kind_of_line(table: Table, layouts: Sequence[Layout]) -> SparkColumn:
+def kind_of_line(table: Table, layout: Layout) -> SparkColumn:
     """BLANK, HEADER by its names in whatever spelling, OTHER_HEADER or RECORD."""
     text = F.col("_text")
     said = F.filter("_cells", lambda cell: trimmed(cell) != "")
     blank = (F.size(said) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
     perhaps = F.lower(text).contains(table.key)  # a cheap sign, before names are compared
     names = F.transform("_cells", lambda cell: F.lower(trimmed(cell)))
-    cells = cell_of(table, layouts)
+    cells = cells_of(table, layout)
     header = all_of(F.lower(trimmed(cell)) == name for name, cell in cells.items())
     wanted = F.array(*[F.lit(name) for name in table.column_names])
     other = F.size(F.array_except(wanted, names)) == 0
@@ -2105,44 +2082,51 @@ def _unquoted(cell: SparkColumn) -> SparkColumn:
 
 
 # -- what was read ---------------------------------------------------------------------------------
-def profile(staged: DataFrame, table: Table, scratch: Scratch) -> DataFrame:
-    """Per file and split: SPLIT_FACTS, unparsed, multi_line, records, rejected, headers,
-    other_headers, low_day, high_day, and of a small batch for each key column low_, high_ (its
-    numbers) and texts_ (other keys)."""
+def profile(staged: DataFrame, table: Table) -> DataFrame:
+    """Per file and split: lines, first_mid, left, open, records, rejected, headers, other_headers,
+    low_day, high_day."""
     day = f"`{table.partition}`" if table.partition else "CAST(NULL AS DATE)"
     measures = {
         "lines": "count(*)",
         "first_mid": "min(_mid)",
-        "unparsed": "count_if(_kind IS NULL)",
-        "multi_line": "bool_or(_open)" if "_open" in staged.columns else "false",
+        "left": f"count_if(_kind >= {LEFT})",
+        "open": f"bool_or(_kind = {OPEN})",
         "records": f"count_if(_kind = {RECORD})",
-        "rejected": f"count_if(_kind = {RECORD} AND _reasons IS NOT NULL)",
+        "rejected": f"count_if({BAD})",
         "headers": f"count_if(_kind = {HEADER})",
         "other_headers": f"count_if(_kind = {OTHER_HEADER})",
         "low_day": f"min({day})",
         "high_day": f"max({day})",
     }
-    numbers = []
-    for name in [] if scratch.on_disk else table.key_columns:
-        numbers.append(F.when(F.expr(VALID), integer_key(F.col(name))).alias(f"_n_{name}"))
-        measures[f"low_{name}"] = f"min(`_n_{name}`)"
-        measures[f"high_{name}"] = f"max(`_n_{name}`)"
-        measures[f"texts_{name}"] = f"count_if({VALID} AND `_n_{name}` IS NULL)"
-    lines = staged.select("*", *numbers)
     found = [F.expr(measure).alias(name) for name, measure in measures.items()]
-    return lines.groupBy("_file", "_split").agg(*found)
+    return staged.groupBy("_file", "_split").agg(*found)
 
 
-def key_span(profiles: Sequence[Any], table: Table) -> dict[str, tuple[int, int]]:
-    """Lowest and highest key of each key column whose keys are all plain integers."""
-    spans = {}
-    measured = [name for name in table.key_columns if profiles and f"low_{name}" in profiles[0]]
-    for name in measured:
-        counted = [row for row in profiles if row[f"low_{name}"] is not None]
-        if counted and not any(row[f"texts_{name}"] for row in profiles):
-            low = min(row[f"low_{name}"] for row in counted)
-            spans[name] = (low, max(row[f"high_{name}"] for row in counted))
-    return spans
+def row_counts(profiles: Iterable[Any], files: Mapping[int, RawFile]) -> dict[int, RowCounts]:
+    """The rows of each file; a header that stands once more is a rejected row."""
+    sums = {number: Counter[str]() for number in files}
+    for row in profiles:
+        for name in ("records", "rejected", "headers", "other_headers"):
+            sums[row["_file"]][name] += row[name]
+    counts = {}
+    for number, one in sums.items():
+        again = max(one["headers"] - 1, 0)
+        rows, rejected = one["records"] + again, one["rejected"] + again
+        counts[number] = RowCounts(rows, rejected, one["headers"], one["other_headers"])
+    return counts
+
+
+def line_offsets(profiles: Iterable[Any], multi_line: set[int]) -> tuple[tuple[int, int, int], ...]:
+    """What to add to _mid in each split for the line in the file; records know their line."""
+    offsets = [(number, 0, 0) for number in multi_line]
+    lines_before: Counter[int] = Counter()
+    for row in sorted(profiles, key=lambda row: (row["_file"], row["_split"])):
+        number = row["_file"]
+        if number not in multi_line:
+            offset = lines_before[number] + 1 - row["first_mid"]
+            offsets.append((number, row["_split"], offset))
+            lines_before[number] += row["lines"]
+    return tuple(offsets)
 
 
 def comes_by_day(profiles: Sequence[Any]) -> bool:
@@ -2152,7 +2136,7 @@ def comes_by_day(profiles: Sequence[Any]) -> bool:
     """
     spans = [(row["low_day"], row["high_day"]) for row in profiles if row["low_day"] is not None]
     lengths = [(high - low).days + 1 for low, high in spans]
-    if not spans or max(lengths) > MAX_DATES:
+    if not spans or max(lengths) > MAX_DAYS:
         return False
     days = {
         low + dt.timedelta(n)
@@ -2165,19 +2149,13 @@ def comes_by_day(profiles: Sequence[Any]) -> bool:
 # --------------------------------------------------------------------------------------------------
 # Step 3, resolve: exactly one outcome for each row
 #
-# More columns of the job's own:
-#   _late      BOOLEAN  a row that was parked in an earlier run; its _file is NULL
-#   _source    STRUCT   of a late row: path, etag, size, modified (microseconds); NULL for a
-#                       staged one
-#   _replayed  BOOLEAN  from a file that the ledger knows, or outranked: it never wins a tie
-#                       against the table
-#   _standing  STRING   against the table's row of the key: absent, same, newer or older
-#   _old_day   DATE     the partition in which the table holds the key now
-#   _lacks     ARRAY    the parents that have not come, each `reason:key`
-#   _beaten    BOOLEAN  a better row of the batch has the key
-#   _outcome   STRING   one of OUTCOMES
+# One way for every batch and table: each row is compared with the table's row of its key, and the
+# parents that have not come are found. A row whose key comes once and that lacks no parent has its
+# outcome by that alone; the others are held against the rows of their key by a window. Settings of
+# a large batch (what is computed once, what is broadcast) are in `Keys`, `narrowed`, `compare` and
+# `split_doubtful`, and choose no result.
 # --------------------------------------------------------------------------------------------------
-SOURCE_DDL = "struct<path:string,etag:string,size:bigint,modified:bigint>"
+SOURCE_DDL = "struct<path:string,digest:string,size:bigint,modified:bigint>"
 ABSENT, SAME, NEWER, OLDER = "absent", "same", "newer", "older"
 
 
@@ -2185,22 +2163,20 @@ ABSENT, SAME, NEWER, OLDER = "absent", "same", "newer", "older"
 class Resolved:
     """The outcomes of one dataset.
 
-    decided    rows with _outcome; the table's columns hold values where something is written
-    appended   the table's columns of rows that are all inserted, and not in `decided`
-    counts     file id -> rows by outcome, and `rows_read`
-    admitted   outcomes of the rows that were parked before
-    old_days   partitions that hold rows to be updated, '' for none
-    accepted   keys (column `key`) that are in the table after the run, beside those before it
+    rows      its valid rows and the parked ones that it concerns, with _outcome; the table's
+              columns hold values where something is written, the key always
+    counts    file number -> rows by outcome, and `rows_read`
+    admitted  outcomes of the rows that were parked before
+    old_days  first and last partition with rows to be updated; empty if not all are in one
+    by_day    whether the rows may be written by day without a shuffle
     """
 
     table: Table
-    staged: StagedDataset
-    decided: DataFrame | None
-    appended: DataFrame | None
-    counts: Mapping[str, Counter[str]]
+    rows: DataFrame
+    counts: Mapping[int, Counter[str]]
     admitted: Counter[str]
-    old_days: frozenset[str]
-    accepted: DataFrame
+    old_days: tuple[dt.date, ...]
+    by_day: bool
 
     @property
     def totals(self) -> Counter[str]:
@@ -2208,24 +2184,37 @@ class Resolved:
         return sum(self.counts.values(), Counter(self.admitted))
 
     @property
-    def changes(self) -> DataFrame | None:
+    def changes(self) -> DataFrame:
         """The rows to write, with the table's columns."""
-        frames = [] if self.appended is None else [self.appended]
-        if self.decided is not None:
-            written = F.col("_outcome").isin(INSERTED, UPDATED)
-            frames.append(self.decided.where(written).select(self.table.column_names))
-        return union(frames) if frames else None
+        written = F.col("_outcome").isin(INSERTED, UPDATED)
+        return self.rows.where(written).select(self.table.column_names)
+
+    @property
+    def accepted(self) -> DataFrame:
+        """The keys of these rows that are in the table after the run, in the column `key`."""
+        there = (F.col("_standing") != ABSENT) | (F.col("_outcome") == INSERTED)
+        return self.rows.where(there).select(F.col(self.table.key).alias("key"))
 
 
 def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
     """Every dataset's outcomes, parents first; raises ConservationError where a row is lost."""
-    return resolve_datasets(staged.datasets, lake, parked_rows(staged, lake["rejected_records"]))
+    rejected = lake["rejected_records"]
+    files = F.broadcast(loaded_files(rejected.spark, staged))
+    parked = rejected.frame.where(F.col("status") == PARKED)
+    return resolve_datasets(staged.datasets, lake, parked.join(files, FILE_IDENTITY, "left_anti"))
+
+
+def loaded_files(spark: SparkSession, staged: Staged) -> DataFrame:
+    """The files that the run loads by FILE_IDENTITY."""
+    rows = [{"dataset": raw.dataset, **raw.source} for raw in staged.loaded.values()]
+    return local_frame(spark, rows, f"dataset STRING, {FILE_DDL}").select(FILE_IDENTITY)
 
 
 def resolve_datasets(
-    datasets: Mapping[str, StagedDataset], lake: Lake, parked: DataFrame | None
+    datasets: Mapping[str, StagedDataset], lake: Lake, parked: DataFrame
 ) -> dict[str, Resolved]:
     """The same, given the rows that wait for a parent."""
+    parked = parked.localCheckpoint(eager=False)
     done: dict[str, Resolved] = {}
 
     def resolve_table(table: Table) -> Resolved:
@@ -2235,286 +2224,126 @@ def resolve_datasets(
         left = [table for table in TABLES if table.dataset not in done]
         ready = [table for table in left if all(one.dataset in done for one in table.parents)]
         done |= {one.table.dataset: one for one in map_concurrently(resolve_table, ready)}
-    for one in done.values():
-        check_conservation(one)
+    for dataset, resolved in done.items():
+        check_conservation(datasets[dataset], resolved)
     return {table.dataset: done[table.dataset] for table in TABLES}
 
 
 def resolve_dataset(
-    staged: StagedDataset, lake: Lake, parked: DataFrame | None, done: Mapping[str, Resolved]
+    staged: StagedDataset, lake: Lake, parked: DataFrame, done: Mapping[str, Resolved]
 ) -> Resolved:
-    """One dataset's outcomes.
-
-    Of a large batch, most rows are certain: all new for a new table, or the same as in the table.
-    Only the others are looked at one by one.
-    """
-    table, target = staged.table, lake[staged.table.name]
-    late = late_rows(staged, parked, done)
-    if staged.rows is None and late is None:
-        return count_outcomes(staged, None, None, None)
-    rows = candidates(staged, late)
-    contested = contested_keys(rows, staged)
-    referring = rows  # whose parents are asked for: all, or those of a large batch that are new
-    rows = compare(rows, table, existing_rows(staged, rows, target, prune=late is None))
-    certain = None
-    if staged.large and target.exists:
-        rows, certain = set_same_apart(rows, staged, contested)
-        if sum(row["count"] for row in certain) == staged.valid_rows and late is None:
-            return count_outcomes(staged, None, None, certain)
-        referring = rows
+    """One dataset's outcomes."""
+    table, large = staged.table, staged.large
+    rows = candidates(staged).unionByName(late_rows(staged, parked, done))
+    tables = {table.key: lake[table.name]} | {
+        parent.column: lake[done[parent.dataset].table.name] for parent in table.parents
+    }
+    spans = key_spans(rows, [name for name, target in tables.items() if target.exists])
+    rows = compare(rows, staged, tables[table.key], spans)
     missing = {
-        parent.column: missing_parents(parent, referring, staged, lake, done, late is None)
+        parent.column: missing_parents(
+            parent, rows, large, tables[parent.column], done[parent.dataset], spans
+        )
         for parent in table.parents
     }
-    appended = None
-    if staged.large and not target.exists:
-        doubtful, appended = split_certain(rows, table, missing, contested, late)
-        if doubtful is None:
-            return count_outcomes(staged, None, staged.valid_values, None)
-        rows, certain = doubtful, appended.groupBy("_file").count().collect()
-    marked = mark_beaten(mark_missing(rows, table, missing), staged, contested)
-    decided = staged.scratch.materialize(with_outcome(marked, table), "decided")
-    return count_outcomes(staged, decided, appended, certain)
-
-
-def candidates(staged: StagedDataset, late: DataFrame | None) -> DataFrame:
-    """The valid staged rows and the late ones, as candidates for their keys."""
-    known = [number for number, raw in staged.loaded.items() if raw.known]
-    rows = staged.valid.select(
-        "_file",
-        "_line",
-        F.lit(False).alias("_late"),
-        F.lit(None).cast(SOURCE_DDL).alias("_source"),
-        (F.col("_file").isin(known) if known else F.lit(False)).alias("_replayed"),
-        *staged.table.column_names,
+    settled, doubtful = split_doubtful(rows, staged, missing)
+    decided = mark_beaten(mark_missing(doubtful, staged.table, missing), staged)
+    decided = staged.scratch.materialize(decided, "decided")
+    return count_outcomes(
+        staged, settled.withColumn("_outcome", outcome_alone()).unionByName(decided)
     )
-    if staged.outranked is not None:
-        earlier = F.broadcast(staged.outranked.withColumn("_earlier", F.lit(True)))
-        rows = rows.join(earlier, ["_file", "_line"], how="left")
-        lost = F.col("_replayed") | F.col("_earlier").isNotNull()
-        rows = rows.withColumn("_replayed", lost).drop("_earlier")
-    rows = rows if late is None else rows.unionByName(late)
-    return rows if staged.large else staged.scratch.materialize(rows, "candidates")
+
+
+def candidates(staged: StagedDataset) -> DataFrame:
+    """The valid staged rows as candidates for their keys; only children may still be parked."""
+    raw = "_raw" if staged.table.parents else "CAST(NULL AS STRING) AS _raw"
+    columns = ["_file", "_split", "_mid", raw, "_reasons", f"CAST(NULL AS {SOURCE_DDL}) AS _source"]
+    return staged.valid.selectExpr(
+        *columns, "_replayed", *[f"`{name}`" for name in staged.table.column_names]
+    )
 
 
 # -- rows that wait for a parent -------------------------------------------------------------------
-def parked_rows(staged: Staged, rejected: LakeTable) -> DataFrame | None:
-    """Rows that wait for a parent, without those that this batch reads again; None for none."""
-    files = rejected.log.files()
-    partition = f"status={PARKED}/"
-    if rejected.frame is None or (files is not None and not any(partition in one for one in files)):
-        return None
-    waiting = rejected.frame.where(F.col("status") == PARKED)
-    return waiting.where(~in_batch(staged)).localCheckpoint(eager=False)
-
-
-def in_batch(staged: Staged) -> SparkColumn:
-    """Whether a row of rejected_records comes from a file of this batch."""
-    loaded = [raw.stored for raw in staged.files if raw.outcome == "loaded"]
-    place = F.concat_ws("\n", "file_path", "file_etag")
-    return place.isin([f"{one.name}\n{one.etag}" for one in loaded]) if loaded else F.lit(False)
-
-
-def late_rows(
-    staged: StagedDataset, parked: DataFrame | None, done: Mapping[str, Resolved]
-) -> DataFrame | None:
-    """Parked rows whose key, or whose parent, this batch brings, as candidates; None for none."""
+def late_rows(staged: StagedDataset, parked: DataFrame, done: Mapping[str, Resolved]) -> DataFrame:
+    """Parked rows whose key, or whose parent, this batch brings, as candidates."""
     table = staged.table
-    if not table.parents or parked is None:
-        return None
-    source = F.struct(*FILE_IDENTITY, F.unix_micros("file_modified"))
+    source = F.struct("file_path", "file_digest", "file_size", F.unix_micros("file_modified"))
     waiting = parked.where(F.col("dataset") == table.dataset).select(
         F.lit(None).cast("int").alias("_file"),
-        F.col("line").alias("_line"),
-        F.lit(True).alias("_late"),
+        F.lit(0).cast("bigint").alias("_split"),
+        F.col("line").alias("_mid"),
+        F.col("raw").alias("_raw"),
+        F.lit(None).cast("array<string>").alias("_reasons"),
         source.cast(SOURCE_DDL).alias("_source"),
         F.lit(False).alias("_replayed"),
         *fields_of(table),
     )
-    arrivals = {table.key: staged.valid_values.select(table.key)}
+    if not table.parents or waiting.isEmpty():
+        return waiting.where(F.lit(False))
+    arrivals = {table.key: staged.valid.select(table.key)}
     for parent in table.parents:
-        arrivals[parent.column] = done[parent.dataset].accepted.withColumnRenamed(
-            "key", parent.column
-        )
+        accepted = done[parent.dataset].accepted
+        arrivals[parent.column] = accepted.withColumnRenamed("key", parent.column)
     concerned = union(
-        [
-            waiting.join(keys, name, how="left_semi").select(table.key)
-            for name, keys in arrivals.items()
-        ]
+        [waiting.join(keys, name, "left_semi").select(table.key) for name, keys in arrivals.items()]
     )
-    late = waiting.join(concerned.distinct(), table.key, how="left_semi")
-    late = late.localCheckpoint(eager=False)
-    return None if late.isEmpty() else late
+    return waiting.join(concerned.distinct(), table.key, "left_semi").localCheckpoint(eager=False)
 
 
-# -- parents ---------------------------------------------------------------------------------------
-def missing_parents(
-    parent: Parent,
-    rows: DataFrame,
-    staged: StagedDataset,
-    lake: Lake,
-    done: Mapping[str, Resolved],
-    prune: bool,
-) -> DataFrame | None:
-    """Parents' keys, in the column of the reference, that rows refer to and that have not come.
+# -- sets of keys ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Keys:
+    """A set of keys, the one column of `frame`; `empty` if it is known to hold none."""
 
-    None where a large batch is known to lack none.
-    """
-    name, brought = parent.column, done[parent.dataset]
-    key = brought.table.key
-    referenced = rows.select(name).distinct()
-    existing = brought.accepted.select(F.col("key").alias(name))
-    table = lake[brought.table.name].frame
-    if table is not None:
-        pruned = table.where(within(key, staged.key_span.get(name) if prune else None))
-        existing = existing.unionByName(pruned.select(F.col(key).alias(name)))
-    if not staged.large:
-        existing = F.broadcast(existing.join(F.broadcast(referenced), name, how="left_semi"))
-        return F.broadcast(referenced.join(existing, name, how="left_anti"))
-    return few_or_none(referenced.join(existing, name, how="left_anti"))
+    frame: DataFrame
+    empty: bool
 
 
-def few_or_none(keys: DataFrame) -> DataFrame | None:
-    """Keys computed once: None where there are none, to be broadcast where there are few."""
+def key_set(keys: DataFrame, large: bool) -> Keys:
+    """A large batch's keys are computed once, so that none cost nothing and few are broadcast; a
+    small one's are joined as they are."""
+    if not large:
+        return Keys(F.broadcast(keys), empty=False)
     keys = keys.localCheckpoint(eager=False)
     count = keys.count()
-    return (F.broadcast(keys) if count <= BROADCAST_ROWS else keys) if count else None
+    return Keys(F.broadcast(keys) if count <= BROADCAST_ROWS else keys, empty=not count)
 
 
-def within(column: str, span: tuple[int, int] | None) -> SparkColumn:
-    """A condition with literals, by which Delta skips files; true where the span is not known.
-
-    Numbers of equal length sort as their text does, so it takes one range of text for each length.
-    """
-    if span is None:
-        return F.lit(True)
-    low, high = span
-    ranges = []
-    for digits in range(len(str(low)), len(str(high)) + 1):
-        least = 10 ** (digits - 1) if digits > 1 else 0
-        ranges.append((str(max(low, least)), str(min(high, 10**digits - 1))))
-    return any_of(F.col(column).between(*one) for one in ranges)
+Spans = Mapping[str, tuple[str, str]]
 
 
-def mark_missing(
-    rows: DataFrame, table: Table, missing: Mapping[str, DataFrame | None]
+def key_spans(rows: DataFrame, columns: Sequence[str]) -> Spans:
+    """The least and the greatest text in some columns; '' if there is none."""
+    if not columns:
+        return {}
+    ends = [end(name) for name in columns for end in (F.min, F.max)]
+    values = ["" if value is None else value for value in rows.agg(*ends).collect()[0]]
+    return dict(zip(columns, zip(values[::2], values[1::2], strict=True), strict=True))
+
+
+def narrowed(
+    target: LakeTable, key: str, keys: DataFrame, span: tuple[str, str], large: bool
 ) -> DataFrame:
-    """Add _lacks: the parents of a row that have not come, each as `reason:key`."""
-    kept, codes = rows.columns, []
-    for parent in table.parents:
-        keys = missing[parent.column]
-        if keys is not None:
-            flag = f"_no_{parent.column}"
-            rows = rows.join(keys.withColumn(flag, F.lit(True)), parent.column, how="left")
-            code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
-            codes.append(F.when(F.col(flag), code))
-    lacks = F.filter(F.array(*codes), lambda code: code.isNotNull()) if codes else F.array()
-    return rows.select(*kept, lacks.cast("array<string>").alias("_lacks"))
-
-
-# -- rows of one batch against each other ----------------------------------------------------------
-def contested_keys(rows: DataFrame, staged: StagedDataset) -> DataFrame | None:
-    """Keys that more than one row of a large batch has; None where there is none."""
-    table = staged.table
-    if not staged.large or all_different(rows, table):
-        return None
-    counted = rows.groupBy(table.key).agg(F.count(F.lit(1)).alias("_rows"))
-    return few_or_none(counted.where("_rows > 1").select(table.key))
-
-
-def all_different(rows: DataFrame, table: Table) -> bool:
-    """Whether integer keys are all different, by one bit for each: a quarter of a groupBy's CPU.
-
-    False where a key is no integer, or comes twice.
-    """
-    number = integer_key(F.col(table.key)).alias("_number")
-    words = (
-        rows.select(number)
-        .selectExpr(
-            "shiftright(_number, 6) AS word", "shiftleft(1L, CAST(_number & 63 AS INT)) AS bit"
-        )
-        .groupBy("word")
-        .agg(F.bit_or("bit").alias("bits"), F.count(F.lit(1)).alias("rows"))
-    )
-    found = words.selectExpr(
-        "sum(bit_count(bits)) AS keys", "sum(rows) AS rows", "count_if(word IS NULL) AS texts"
-    )
-    told = found.first()
-    return told is not None and told["texts"] == 0 and told["keys"] == told["rows"]
-
-
-def split_certain(
-    rows: DataFrame,
-    table: Table,
-    missing: Mapping[str, DataFrame | None],
-    contested: DataFrame | None,
-    late: DataFrame | None,
-) -> tuple[DataFrame | None, DataFrame]:
-    """Of a large batch for a table that does not exist yet: rows to decide, rows all inserted.
-
-    A row is certain where its key comes once and its parents are there.
-    """
-    doubtful = [one.select(table.key) for one in (contested, late) if one is not None]
-    for parent in table.parents:
-        keys = missing[parent.column]
-        if keys is not None:
-            doubtful.append(rows.join(keys, parent.column, how="left_semi").select(table.key))
-    found = few_or_none(union(doubtful).distinct()) if doubtful else None
-    if found is None:
-        return None, rows
-    certain = rows.join(found, table.key, how="left_anti")
-    return rows.join(found, table.key, how="left_semi"), certain
-
-
-def mark_beaten(rows: DataFrame, staged: StagedDataset, contested: DataFrame | None) -> DataFrame:
-    """Add _beaten: a row of higher precedence has the key, and waits for no other parent."""
-    table, kept, apart = staged.table, rows.columns, None
-    if staged.large:
-        apart = rows.withColumn("_beaten", F.lit(False))
-        if contested is None:
-            return apart
-        apart = apart.join(contested, table.key, how="left_anti")
-        rows = rows.join(contested, table.key, how="left_semi")
-    order = [F.col(table.version).desc()] if table.version else []
-    order += [
-        F.col("_replayed").asc(),
-        F.coalesce("_source.modified", F.unix_micros("file_modified")).desc(),
-        F.coalesce("_source.path", "file_path").desc(),
-        F.col("_line").desc(),
-    ]
-    versions = Window.partitionBy(table.key).orderBy(*order)
-    rows = rows.join(staged.sources, "_file", how="left")
-    if table.parents:
-        better = versions.rowsBetween(Window.unboundedPreceding, -1)
-        rows = rows.withColumn("_better", F.collect_set("_lacks").over(better))
-        covered = F.exists("_better", lambda one: F.size(F.array_except(one, F.col("_lacks"))) == 0)
-        rows = rows.withColumn("_beaten", covered)
-    else:
-        rows = rows.withColumn("_beaten", F.row_number().over(versions) > 1)
-    rows = rows.select(*kept, "_beaten")
-    return rows if apart is None else rows.unionByName(apart)
+    """The table's rows with some keys (the one column of `keys`), and perhaps others; files
+    without a key in the span are skipped. A small batch's rows are broadcast."""
+    rows = target.rows_between(key, *span)
+    if large:
+        return rows
+    keys = F.broadcast(keys.toDF(key).distinct())
+    return F.broadcast(rows.join(keys, key, "left_semi"))
 
 
 # -- rows against the table ------------------------------------------------------------------------
-def existing_rows(
-    staged: StagedDataset, rows: DataFrame, target: LakeTable, prune: bool
-) -> DataFrame | None:
-    """The table's rows with the keys of the batch, and perhaps others; None without a table."""
-    if target.frame is None:
-        return None
-    key = staged.table.key
-    existing = target.frame.where(within(key, staged.key_span.get(key) if prune else None))
-    if staged.large:
-        return existing
-    keys = F.broadcast(rows.select(key).distinct())
-    return F.broadcast(existing.join(keys, key, how="left_semi"))
+def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Spans) -> DataFrame:
+    """Add _standing and _old_day, by the table's rows.
 
-
-def compare(rows: DataFrame, table: Table, existing: DataFrame | None) -> DataFrame:
-    """Add _standing and _old_day, by the table's rows."""
-    if existing is None:
-        no_day = F.lit(None).cast("date").alias("_old_day")
-        return rows.select("*", F.lit(ABSENT).alias("_standing"), no_day)
+    Computed once if there is a table. Of rows for which nothing will be written only the key and
+    the version are left.
+    """
+    table, existing = staged.table, target.frame
+    if target.exists:
+        keys = rows.select(table.key)
+        existing = narrowed(target, table.key, keys, spans[table.key], staged.large)
     same_key = F.col(f"s.{table.key}") == F.col(f"t.{table.key}")
     joined = rows.alias("s").join(existing.alias("t"), same_key, how="left")
     wins = ~F.col("s._replayed")
@@ -2528,108 +2357,173 @@ def compare(rows: DataFrame, table: Table, existing: DataFrame | None) -> DataFr
         .otherwise(OLDER)
     )
     old_day = F.col(f"t.{table.partition}") if table.partition else F.lit(None).cast("date")
-    return joined.select("s.*", standing.alias("_standing"), old_day.alias("_old_day"))
+    compared = joined.select("s.*", standing.alias("_standing"), old_day.alias("_old_day"))
+    if not target.exists:
+        return compared
+    compared = keep_values(compared, table, F.col("_standing").isin(ABSENT, NEWER))
+    return staged.scratch.materialize(compared, "compared")
 
 
-def set_same_apart(
-    rows: DataFrame, staged: StagedDataset, contested: DataFrame | None
-) -> tuple[DataFrame, list[Any]]:
-    """Of a large batch's compared rows those to decide, and `count` by `_file` of the others.
+def keep_values(rows: DataFrame, table: Table, where: SparkColumn) -> DataFrame:
+    """Rows with values, and their line, only where something may be written of them; the key and
+    the version stay."""
+    stays = (table.key, table.version)
+    names = [name for name in (*table.column_names, "_raw") if name not in stays]
+    return rows.withColumns({name: F.when(where, F.col(name)) for name in names})
 
-    The others are as in the table, and no other row of the batch has their key. Their values are
-    left out of what is kept, since nothing will be written.
+
+# -- parents ---------------------------------------------------------------------------------------
+def missing_parents(
+    parent: Parent,
+    rows: DataFrame,
+    large: bool,
+    target: LakeTable,
+    brought: Resolved,
+    spans: Spans,
+) -> Keys:
+    """Parents that have not come, of the rows that may be written, in the column of the
+    reference."""
+    name, key = parent.column, brought.table.key
+    referenced = rows.where(F.col("_standing").isin(ABSENT, NEWER)).select(name).distinct()
+    there = target.frame
+    if target.exists:
+        there = narrowed(target, key, referenced, spans[name], large)
+    existing = there.select(F.col(key).alias(name)).union(brought.accepted)
+    existing = existing if large else F.broadcast(existing)
+    return key_set(referenced.join(existing, name, "left_anti"), large)
+
+
+def mark_missing(rows: DataFrame, table: Table, missing: Mapping[str, Keys]) -> DataFrame:
+    """Set _reasons to the parents of a row that have not come, each as `reason:key`."""
+    columns, codes = rows.columns, []
+    for parent in table.parents:
+        keys = missing[parent.column]
+        if not keys.empty:
+            flag = f"_no_{parent.column}"
+            flagged = keys.frame.withColumn(flag, F.lit(True))
+            rows = rows.join(flagged, parent.column, how="left")
+            code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
+            codes.append(F.when(F.col(flag), code))
+    lacks = F.filter(F.array(*codes), lambda code: code.isNotNull()) if codes else F.array()
+    return rows.withColumn("_reasons", lacks.cast("array<string>")).select(columns)
+
+
+# -- rows of one batch against each other ----------------------------------------------------------
+def split_doubtful(
+    rows: DataFrame, staged: StagedDataset, missing: Mapping[str, Keys]
+) -> tuple[DataFrame, DataFrame]:
+    """The rows whose key comes once and that lack no parent, and the others.
+
+    A small batch's are all held against each other: to look for these costs more than it spares.
     """
+    none = rows.where(F.lit(False))
+    if not staged.large:
+        return none, rows
     key = staged.table.key
-    certain = (F.col("_standing") == SAME) & ~F.col("_late")
-    if contested is not None:
-        rows = rows.join(contested.withColumn("_twice", F.lit(True)), key, how="left")
-        certain &= F.col("_twice").isNull()
-    rows = rows.withColumn("_certain", certain).drop("_twice")
-    rows = keep_values(rows, staged.table, ~F.col("_certain"))
-    rows = staged.scratch.materialize(rows, "compared")
-    counts = rows.where("_certain").groupBy("_file").count().collect()
-    return rows.where("NOT _certain").drop("_certain"), counts
+    lacking = [
+        rows.join(keys.frame, name, "left_semi").select(key)
+        for name, keys in missing.items()
+        if not keys.empty
+    ]
+    keys = key_set(union([contested_keys(rows, staged.table), *lacking]).distinct(), staged.large)
+    if keys.empty:
+        return rows, none
+    return rows.join(keys.frame, key, "left_anti"), rows.join(keys.frame, key, "left_semi")
 
 
-def with_outcome(rows: DataFrame, table: Table) -> DataFrame:
-    """Add _outcome; the values are left out of rows for which nothing is written."""
-    parked, standing = F.size("_lacks") > 0, F.col("_standing")
-    outcome = (
-        F.when(F.col("_beaten"), SUPERSEDED)
-        .when(parked & standing.isin(ABSENT, NEWER), PARKED)
+def contested_keys(rows: DataFrame, table: Table) -> DataFrame:
+    """Keys that more than one row has.
+
+    Integer keys that are all different are known as such by one bit for each, a quarter of the CPU
+    of a groupBy by key.
+    """
+    number = integer_key(F.col(table.key)).alias("_number")
+    words = (
+        rows.select(number)
+        .selectExpr(
+            "shiftright(_number, 6) AS word", "shiftleft(1L, CAST(_number & 63 AS INT)) AS bit"
+        )
+        .groupBy("word")
+        .agg(F.bit_or("bit").alias("bits"), F.count(F.lit(1)).alias("rows"))
+    )
+    found = words.selectExpr(
+        "sum(bit_count(bits)) AS keys", "sum(rows) AS rows", "count_if(word IS NULL) AS texts"
+    ).collect()[0]
+    if found["texts"] == 0 and found["keys"] == found["rows"]:
+        return rows.select(table.key).where(F.lit(False))
+    counted = rows.groupBy(table.key).agg(F.count(F.lit(1)).alias("_rows"))
+    return counted.where("_rows > 1").select(table.key)
+
+
+def mark_beaten(rows: DataFrame, staged: StagedDataset) -> DataFrame:
+    """Add _outcome. A row is superseded if its key has a row of higher precedence that waits for no
+    other parent."""
+    table, columns = staged.table, rows.columns
+    order = [F.col(table.version).desc()] if table.version else []
+    order += [
+        F.col("_replayed").asc(),
+        F.coalesce("_source.modified", F.unix_micros("file_modified")).desc(),
+        F.coalesce("_source.path", "file_path").desc(),
+        F.col("_split").desc(),
+        F.col("_mid").desc(),
+    ]
+    better = Window.partitionBy(table.key).orderBy(*order)
+    better = better.rowsBetween(Window.unboundedPreceding, -1)
+    rows = rows.join(staged.sources, "_file", how="left")
+    rows = rows.withColumn("_better", F.collect_set("_reasons").over(better))
+    beaten = F.exists("_better", lambda one: F.size(F.array_except(one, F.col("_reasons"))) == 0)
+    outcome = F.when(beaten, SUPERSEDED).otherwise(outcome_alone())
+    return rows.select(*columns, outcome.alias("_outcome"))
+
+
+def outcome_alone() -> SparkColumn:
+    """The outcome of a row that no other row of its batch beats."""
+    standing = F.col("_standing")
+    return (
+        F.when(standing.isin(ABSENT, NEWER) & (F.size("_reasons") > 0), PARKED)
         .when(standing == ABSENT, INSERTED)
         .when(standing == SAME, UNCHANGED)
         .when(standing == NEWER, UPDATED)
         .otherwise(SUPERSEDED)
     )
-    rows = rows.withColumn("_outcome", outcome)
-    return keep_values(rows, table, F.col("_outcome").isin(INSERTED, UPDATED, PARKED))
 
 
 # -- counts ----------------------------------------------------------------------------------------
-def count_outcomes(
-    staged: StagedDataset,
-    decided: DataFrame | None,
-    appended: DataFrame | None,
-    certain: Sequence[Any] | None,
-) -> Resolved:
-    """Count the outcomes by file.
-
-    appended  rows that are all inserted
-    certain   `count` of the appended rows by `_file`, or without those of the unchanged ones; None
-              where all valid rows are appended
-    """
-    table, loaded = staged.table, staged.loaded
+def count_outcomes(staged: StagedDataset, rows: DataFrame) -> Resolved:
+    """Count the outcomes by file."""
+    updated = F.col("_outcome") == UPDATED
+    groups = (
+        rows.groupBy("_file", "_outcome")
+        .agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.count(F.when(updated, F.col("_old_day"))).alias("with_day"),
+            F.min(F.when(updated, F.col("_old_day"))).alias("first"),
+            F.max(F.when(updated, F.col("_old_day"))).alias("last"),
+        )
+        .collect()
+    )
     counts = {
-        file: Counter({"rows_read": one.rows, REJECTED: one.rejected})
-        for file, one in staged.counts.items()
+        number: Counter({"rows_read": one.rows, REJECTED: one.rejected})
+        for number, one in staged.counts.items()
     }
-    if appended is not None and certain is None:
-        for file, one in staged.counts.items():
-            counts[file][INSERTED] = one.rows - one.rejected
-    for row in certain or ():
-        outcome = UNCHANGED if appended is None else INSERTED
-        counts[loaded[row["_file"]].id][outcome] += row["count"]
-    admitted, old_days = Counter[str](), set()
-    for row in _groups(decided):
-        old_days |= set(row["old_days"])
-        if not row["_late"]:
-            counts[loaded[row["_file"]].id][row["_outcome"]] += row["rows"]
-        elif row["_outcome"] != PARKED:
-            admitted[row["_outcome"]] += row["rows"]
-    keys = accepted_keys(staged, decided, appended)
-    names = table.column_names
-    appended = None if appended is None else appended.select(names)
-    return Resolved(table, staged, decided, appended, counts, admitted, frozenset(old_days), keys)
+    admitted = Counter[str]()
+    for group in groups:
+        if group["_file"] is not None:
+            counts[group["_file"]][group["_outcome"]] += group["rows"]
+        elif group["_outcome"] != PARKED:
+            admitted[group["_outcome"]] += group["rows"]
+    changed = [group for group in groups if group["_outcome"] == UPDATED]
+    days = sorted(day for group in changed for day in (group["first"], group["last"]) if day)
+    all_days = all(group["with_day"] == group["rows"] for group in changed)
+    old_days = (days[0], days[-1]) if days and all_days else ()
+    by_day = staged.by_day and staged.large
+    return Resolved(staged.table, rows, counts, admitted, old_days, by_day)
 
 
-def accepted_keys(
-    staged: StagedDataset, decided: DataFrame | None, appended: DataFrame | None
-) -> DataFrame:
-    """Keys (column `key`) that the batch brings into the table, or that are there already."""
-    key = F.col(staged.table.key).alias("key")
-    frames = [staged.valid_values.select(key)]
-    if staged.table.parents:  # a row may still wait for its own
-        frames = [] if appended is None else [appended.select(key)]
-        if decided is not None:
-            frames.append(decided.where(F.col("_outcome").isin(INSERTED, UPDATED)).select(key))
-    return union(frames) if frames else staged.valid_values.select(key).limit(0)
-
-
-def _groups(decided: DataFrame | None) -> list[Any]:
-    """Rows by file, _late and outcome, and the days in which the table holds those to update."""
-    if decided is None:
-        return []
-    day = F.coalesce(F.col("_old_day").cast("string"), F.lit(""))
-    old_days = F.collect_set(F.when(F.col("_outcome") == UPDATED, day)).alias("old_days")
-    groups = decided.groupBy("_file", "_late", "_outcome")
-    return groups.agg(F.count(F.lit(1)).alias("rows"), old_days).collect()
-
-
-def check_conservation(resolved: Resolved) -> None:
+def check_conservation(staged: StagedDataset, resolved: Resolved) -> None:
     """Raise where the rows of a file are not the sum of their outcomes."""
-    for raw in resolved.staged.loaded.values():
-        counts = resolved.counts[raw.id]
+    for number, raw in staged.files.items():
+        counts = resolved.counts[number]
         outcomes = {name: counts[name] for name in OUTCOMES}
         if counts["rows_read"] != sum(outcomes.values()):
             raise ConservationError(
@@ -2650,9 +2544,9 @@ class Published:
     examples: tuple[Mapping[str, Any], ...]
 
 
-def stamp(arguments: JobArguments, **more: Any) -> str:
+def stamp(arguments: JobArguments) -> str:
     """What a commit's userMetadata says of the run that made it."""
-    return json.dumps({"run_id": arguments.run_id, **more})
+    return json.dumps({"run_id": arguments.run_id})
 
 
 def publish(
@@ -2663,57 +2557,71 @@ def publish(
     timed: Timings,
 ) -> Published:
     """rejects -> the tables, parents first -> settled parked rows."""
-    ids = [raw.id for raw in staged.files if raw.outcome == "loaded"]
-    seen = seen_before(staged, lake["rejected_records"], ids)
+    add_columns(lake, stamp(arguments))
+    rejected = lake["rejected_records"]
+    recorded = recorded_rejects(staged, rejected)
+    rows = [
+        frame
+        for dataset, one in resolved.items()
+        for frame in rejects_of(staged.datasets[dataset], one, arguments.run_id)
+    ]
+    rejects = union([local_frame(rejected.spark, [], REJECTED_DDL), *rows])
+    rejects = rejects.localCheckpoint(eager=False)
     with timed("committed rejected_records"):
-        published = write_rejects(arguments, staged, resolved, lake["rejected_records"], seen, ids)
+        published = write_rejects(arguments, rejects, recorded, rejected)
     for one in resolved.values():
         with timed(f"committed {one.table.name}"):
             commit(one, lake[one.table.name], stamp(arguments))
     with timed("settled parked rows"):
-        settle_parked(arguments, staged, resolved, lake["rejected_records"], seen)
+        settle_parked(arguments, resolved, rejects, recorded, rejected)
     return published
 
 
-def seen_before(staged: Staged, rejected: LakeTable, ids: Sequence[str]) -> bool:
-    """Whether a file of this batch may have rows in rejected_records from an earlier run."""
-    recorded, whole = rejected.log.file_ids()
-    again = bool(recorded & set(ids)) or any(
-        raw.known for raw in staged.files if raw.outcome == "loaded"
-    )
-    return rejected.exists and (not whole or again)
+def add_columns(lake: Lake, stamp_text: str) -> None:
+    """Add the columns that are declared and not in a table yet."""
+    for table in lake.values():
+        table.add_columns(stamp_text)
 
 
 # -- rejected rows ---------------------------------------------------------------------------------
-def rejects_of(resolved: Resolved, run_id: str) -> list[DataFrame]:
+def recorded_rejects(staged: Staged, rejected: LakeTable) -> DataFrame:
+    """The rows of rejected_records (ROW_IDENTITY, status) from files of this run: of an earlier
+    run that was killed, or of files that are loaded again. Delta skips files by their paths."""
+    loaded = staged.loaded.values()
+    paths = sorted({path for raw in loaded for path in (raw.stored.name, raw.first_path) if path})
+    rows = rejected.rows_between("file_path", *(paths[0], paths[-1]) if paths else ("", ""))
+    files = F.broadcast(loaded_files(rejected.spark, staged))
+    rows = rows.join(files, FILE_IDENTITY, "left_semi").select(*ROW_IDENTITY, "status")
+    return rows.localCheckpoint(eager=False)
+
+
+def rejects_of(staged: StagedDataset, resolved: Resolved, run_id: str) -> list[DataFrame]:
     """Rejected and newly parked rows of a dataset, in the shape of rejected_records."""
-    staged, table, frames = resolved.staged, resolved.table, []
+    table, frames = resolved.table, []
     if resolved.totals[REJECTED]:
-        bad = (F.col("_kind") == RECORD) & F.col("_reasons").isNotNull()
-        frames.append(reject_rows(staged.numbered.where(bad), resolved, run_id, REJECTED))
-    if any(staged.counts[raw.id].headers > 1 for raw in staged.loaded.values()):
-        nth = F.row_number().over(Window.partitionBy("_file").orderBy("_line"))
-        headers = staged.numbered.where(F.col("_kind") == HEADER).withColumn("_nth", nth)
-        told = {"_reasons": F.array(F.lit("repeated_header")), table.key: F.lit(None)}
-        again = headers.where("_nth > 1").withColumns(told)
-        frames.append(reject_rows(again, resolved, run_id, REJECTED))
-    if any(count[PARKED] for count in resolved.counts.values()) and resolved.decided is not None:
-        waiting = resolved.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-        waiting = waiting if staged.large else F.broadcast(waiting)
-        waiting = staged.valid.select("_file", "_line", "_raw").join(waiting, ["_file", "_line"])
-        waiting = waiting.withColumns({"_fields": texts_of(table), "_reasons": reasons_to_wait()})
-        frames.append(reject_rows(waiting, resolved, run_id, PARKED))
+        frames.append(reject_rows(staged, staged.rows.where(BAD), run_id, REJECTED))
+    if any(counts.headers > 1 for counts in staged.counts.values()):
+        nth = F.row_number().over(Window.partitionBy("_file").orderBy("_split", "_mid"))
+        headers = staged.rows.where(F.col("_kind") == HEADER).withColumn("_nth", nth)
+        reason = {"_reasons": F.array(F.lit("repeated_header")), table.key: F.lit(None)}
+        again = headers.where("_nth > 1").withColumns(reason)
+        frames.append(reject_rows(staged, again, run_id, REJECTED))
+    if any(count[PARKED] for count in resolved.counts.values()):
+        parked = (F.col("_outcome") == PARKED) & F.col("_file").isNotNull()
+        texts = {"_fields": texts_of(table), "_reasons": reasons_to_wait()}
+        waiting = resolved.rows.where(parked).withColumns(texts)
+        frames.append(reject_rows(staged, waiting, run_id, PARKED))
     return frames
 
 
 def reasons_to_wait() -> SparkColumn:
-    """The reasons in _lacks, without the keys of the parents."""
-    return F.transform("_lacks", lambda one: F.substring_index(one, ":", 1))
+    """The reasons of a parked row, without the keys of the parents."""
+    return F.transform("_reasons", lambda one: F.substring_index(one, ":", 1))
 
 
-def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -> DataFrame:
+def reject_rows(staged: StagedDataset, rows: DataFrame, run_id: str, status: str) -> DataFrame:
     """Rows with _reasons and _fields in the shape of rejected_records."""
-    table = resolved.table
+    table = staged.table
 
     def text_of(name: str) -> SparkColumn:
         known = name in table.column_names
@@ -2722,7 +2630,8 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
     raw = line_text()
     as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
     readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
-    return rows.join(resolved.staged.sources, "_file").select(
+    nothing = F.lit(None).cast("string")
+    return staged.with_place(rows).select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),
         F.lit(status).alias("status"),
@@ -2731,36 +2640,21 @@ def reject_rows(rows: DataFrame, resolved: Resolved, run_id: str, status: str) -
         text_of("order_id").alias("order_id"),
         text_of("product_id").alias("product_id"),
         *FILE_COLUMNS,
-        F.col("_line").alias("line"),
+        "line",
         readable.alias("raw"),
         F.col("_fields").alias("fields"),
-        F.lit(None).cast("string").alias("resolved_run_id"),
+        *[nothing.alias(name) for name in ("resolved_run_id", "author", "why")],
     )
 
 
 def write_rejects(
-    arguments: JobArguments,
-    staged: Staged,
-    resolved: Mapping[str, Resolved],
-    rejected: LakeTable,
-    seen: bool,
-    ids: Sequence[str],
+    arguments: JobArguments, rows: DataFrame, recorded: DataFrame, rejected: LakeTable
 ) -> Published:
     """Append the rejected and newly parked rows that are not recorded yet; count their reasons."""
-    frames = [frame for one in resolved.values() for frame in rejects_of(one, arguments.run_id)]
-    if not frames:
-        if not rejected.exists:
-            rejected.append_records([], REJECTED_DDL, stamp(arguments), "status")
-        return Published({}, ())
-    rows = union(frames).localCheckpoint(eager=False)
     published = count_reasons(rows)
-    if seen and rejected.frame is not None:
-        recorded = rejected.frame.where(in_batch(staged)).select(*ROW_IDENTITY)
-        rows = rows.join(recorded, ROW_IDENTITY, how="left_anti").select(rows.columns)
-        rows = rows.localCheckpoint(eager=False)
-        if rows.isEmpty():
-            return published
-    rejected.append(rows, stamp(arguments, files=ids), "status")
+    new = rows.join(recorded, ROW_IDENTITY, "left_anti").select(rows.columns)
+    if not rejected.exists or not new.isEmpty():
+        rejected.append(new, stamp(arguments), "status", **statistics(ROW_STATISTICS))
     return published
 
 
@@ -2779,7 +2673,8 @@ def count_reasons(rows: DataFrame) -> Published:
     for group in groups:
         if group["status"] == REJECTED:
             reasons.setdefault(group["dataset"], {})[group["reason"]] = group["rows"]
-    examples = [
+    commonest = sorted(groups, key=lambda group: -group["rows"])[:EXAMPLES]
+    examples = tuple(
         {
             "dataset": group["dataset"],
             "reason": group["reason"],
@@ -2789,18 +2684,9 @@ def count_reasons(rows: DataFrame) -> Published:
             "raw": group["first"]["raw"],
         }
         for group in groups
-    ]
-    return Published(reasons, shown_examples(examples))
-
-
-def shown_examples(examples: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """The examples of the commonest reasons, in their order, as many as EXAMPLE_BYTES hold."""
-    common, left = set(), EXAMPLE_BYTES
-    for place, one in sorted(enumerate(examples), key=lambda pair: -pair[1]["rows"]):
-        left -= len(json.dumps(one, ensure_ascii=False).encode("utf-8"))
-        if left >= 0:
-            common.add(place)
-    return tuple(one for place, one in enumerate(examples) if place in common)
+        if group in commonest
+    )
+    return Published(reasons, examples)
 
 
 # -- the tables ------------------------------------------------------------------------------------
@@ -2809,22 +2695,19 @@ def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
     where nothing changed."""
     table, changes, totals = resolved.table, resolved.changes, resolved.totals
     inserted, updated = totals[INSERTED], totals[UPDATED]
-    if changes is None or not (inserted or updated):
-        if not target.exists:
-            empty = local_frame(target.spark, [], table.ddl)
-            target.append(empty, stamp_text, table.partition, **first_options(table))
-    elif updated:
+    if updated:
         target.merge(changes, same_key(resolved), merge_clauses(table), stamp_text)
-    else:
-        options = {} if target.exists else first_options(table)
-        if resolved.staged.by_day and resolved.decided is None:
+    elif inserted or not target.exists:
+        options = {} if target.exists else statistics(table.statistics)
+        if resolved.by_day or not inserted:
             options["optimizeWrite"] = "false"
         target.append(changes, stamp_text, table.partition, **options)
     reconcile(target, inserted, updated)
 
 
-def first_options(table: Table) -> dict[str, str]:
-    return {"delta.dataSkippingStatsColumns": table.statistics}
+def statistics(columns: str) -> dict[str, str]:
+    """The option that names the columns with file statistics, by which files are skipped."""
+    return {"delta.dataSkippingStatsColumns": columns}
 
 
 def merge_clauses(table: Table) -> str:
@@ -2840,21 +2723,22 @@ def merge_clauses(table: Table) -> str:
 
 def same_key(resolved: Resolved) -> str:
     """The condition of a MERGE; the days of the rows to update are literals, which prune files."""
-    table, days = resolved.table, resolved.old_days
+    table = resolved.table
     condition = f"t.`{table.key}` = s.`{table.key}`"
-    if table.partition and "" not in days and len(days) <= MAX_DATES:
-        literals = ", ".join(f"DATE '{day}'" for day in sorted(days))
-        condition += f" AND t.`{table.partition}` IN ({literals})"
+    if resolved.old_days:
+        first, last = resolved.old_days
+        condition += f" AND t.`{table.partition}` BETWEEN DATE '{first}' AND DATE '{last}'"
     return condition
 
 
 def reconcile(target: LakeTable, inserted: int, updated: int) -> None:
     """Hold the commit's own metrics against the resolved counts."""
     commits = target.log.commits(after=target.before)
-    writes = [one for one in commits if one.operation in ("WRITE", "MERGE")]
-    metrics = writes[0].metrics if writes else {}
-    new_rows = metrics.get("numTargetRowsInserted", metrics.get("numOutputRows", 0))
-    wrote = (int(new_rows), int(metrics.get("numTargetRowsUpdated", 0)))
+    mine = [one for one in commits if one.operation in ("WRITE", "MERGE")]
+    wrote = (
+        sum(one.inserted for one in mine),
+        sum(one.metric("numTargetRowsUpdated") for one in mine),
+    )
     if wrote != (inserted, updated):
         raise ConservationError(
             f"{target.path}: {inserted} rows were to be inserted and {updated} updated, but Delta "
@@ -2864,46 +2748,40 @@ def reconcile(target: LakeTable, inserted: int, updated: int) -> None:
 
 def settle_parked(
     arguments: JobArguments,
-    staged: Staged,
     resolved: Mapping[str, Resolved],
+    rejects: DataFrame,
+    recorded: DataFrame,
     rejected: LakeTable,
-    seen: bool,
 ) -> None:
-    """Mark the parked rows that were admitted or superseded.
+    """Mark the parked rows that were admitted or superseded, and those of files that were read
+    again and are parked no more.
 
     It comes after the commits of their tables, so that none can be lost.
     """
-    frames = []
-    for one in resolved.values():
-        if one.admitted and one.decided is not None:
-            left = one.decided.where(F.col("_late") & (F.col("_outcome") != PARKED))
-            status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise(ADMITTED)
-            identity = ("_source.path", "_source.etag", "_source.size", "_line")
-            named = [F.col(n).alias(to) for n, to in zip(identity, ROW_IDENTITY, strict=True)]
-            frames.append(left.select(*named, status.alias("status")))
-    if seen and rejected.frame is not None:
-        frames.append(_read_again(staged, resolved, rejected.frame))
-    settled = union(frames).localCheckpoint(eager=False) if frames else None
-    if settled is None or settled.isEmpty():
-        return
-    same = " AND ".join(f"t.{name} = s.{name}" for name in ROW_IDENTITY)
-    clauses = (
-        "WHEN MATCHED THEN UPDATE SET t.status = s.status, "
-        f"t.resolved_run_id = '{arguments.run_id}'"
+    again = recorded.where(F.col("status") == PARKED).select(ROW_IDENTITY)
+    parked = rejects.where(F.col("status") == PARKED).select(ROW_IDENTITY)
+    again = again.join(parked, ROW_IDENTITY, "left_anti").withColumn("status", F.lit(ADMITTED))
+    late = [settled_rows(one) for one in resolved.values() if one.admitted]
+    settled = union([again, *late]).localCheckpoint(eager=False)
+    if not settled.isEmpty():
+        clauses = (
+            "WHEN MATCHED THEN UPDATE SET t.status = s.status, "
+            f"t.resolved_run_id = '{arguments.run_id}'"
+        )
+        rejected.merge(settled, f"t.status = '{PARKED}' AND {SAME_ROW}", clauses, stamp(arguments))
+
+
+def settled_rows(resolved: Resolved) -> DataFrame:
+    """The rows that were parked before and are no more: ROW_IDENTITY and the new status."""
+    rows = resolved.rows.where(F.col("_file").isNull() & (F.col("_outcome") != PARKED))
+    status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise(ADMITTED)
+    return rows.select(
+        F.lit(resolved.table.dataset).alias("dataset"),
+        F.col("_source.digest").alias("file_digest"),
+        F.col("_source.size").alias("file_size"),
+        F.col("_mid").alias("line"),
+        status.alias("status"),
     )
-    rejected.merge(settled, f"t.status = '{PARKED}' AND {same}", clauses, stamp(arguments))
-
-
-def _read_again(staged: Staged, resolved: Mapping[str, Resolved], recorded: DataFrame) -> DataFrame:
-    """Parked rows of files that this batch reads again and that are not parked once more."""
-    rows = recorded.where((F.col("status") == PARKED) & in_batch(staged)).select(*ROW_IDENTITY)
-    for one in resolved.values():
-        if one.table.parents and one.decided is not None:
-            again = one.decided.where((F.col("_outcome") == PARKED) & ~F.col("_late"))
-            again = again.join(one.staged.sources, "_file")
-            places = again.select("file_path", F.col("_line").alias("line"))
-            rows = rows.join(places, ["file_path", "line"], how="left_anti")
-    return rows.select(*ROW_IDENTITY, F.lit(ADMITTED).alias("status"))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -2937,7 +2815,7 @@ def record(
     timed: Timings,
 ) -> dict[str, Any]:
     """Write the ledger, the run's row, the manifest and the summary; returns the summary."""
-    counts = {file: count for one in resolved.values() for file, count in one.counts.items()}
+    counts = {number: count for one in resolved.values() for number, count in one.counts.items()}
     if not lake["corrections"].exists:  # so that it can be queried before there is a correction
         with timed("committed corrections"):
             lake["corrections"].append_records([], CORRECTIONS_DDL, stamp(arguments))
@@ -2949,8 +2827,8 @@ def record(
     summary["reject_examples"] = list(published.examples)
     names = [name for name in lake if name != "etl_runs"]
     with timed("tables counted"):
-        told = map_concurrently(lambda name: lake[name].summary(), names)
-        summary["tables"] = dict(zip(names, told, strict=True))
+        numbers = map_concurrently(lambda name: lake[name].summary(), names)
+        summary["tables"] = dict(zip(names, numbers, strict=True))
     with timed("committed etl_runs"):
         write_run(arguments, timed.started, summary, lake["etl_runs"])
     summary["tables"]["etl_runs"] = lake["etl_runs"].summary()
@@ -2976,18 +2854,16 @@ def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
 
 
 FILE_OUTCOMES = ("loaded", "duplicate", "set_aside", "changed", "unreadable")
-RECORDED = ("loaded", "set_aside", "unreadable")  # what the ledger has of files
 
 
 def write_ledger(
     arguments: JobArguments,
     files: Sequence[RawFile],
-    counts: Mapping[str, Counter[str]],
+    counts: Mapping[int, Counter[str]],
     ledger: LakeTable,
 ) -> None:
-    """The files of this run by path, content and size: from here on they are known."""
+    """Append the files of this run by their content: from here on they are known."""
     now = dt.datetime.now(dt.UTC).isoformat()
-    new = [raw for raw in files if not raw.known and raw.outcome in RECORDED]
     rows = [
         {
             "run_id": arguments.run_id,
@@ -2996,13 +2872,13 @@ def write_ledger(
             "outcome": raw.outcome,
             "reason": raw.reason,
             "ingested_at": now,
-            **{name: counts.get(raw.id, Counter())[name] for name in ("rows_read", *OUTCOMES)},
+            **{name: counts.get(number, Counter())[name] for name in ("rows_read", *OUTCOMES)},
         }
-        for raw in new
+        for number, raw in enumerate(files)
+        if is_recorded(raw) and not raw.known
     ]
     if rows or not ledger.exists:
-        ids = [raw.id for raw in new]
-        ledger.append_records(rows, LEDGER_DDL, stamp(arguments, files=ids))
+        ledger.append_records(rows, LEDGER_DDL, stamp(arguments))
 
 
 def write_run(
@@ -3012,12 +2888,10 @@ def write_run(
     runs: LakeTable,
     operation: str = "load",
 ) -> None:
-    """One row of `etl_runs`, with the version of each table after the run.
+    """Append one row to `etl_runs`, with the version of each table after the run.
 
-    None where a run of this id has written its row already.
+    A run that is started again under its id writes no second row: Delta knows its transaction.
     """
-    if arguments.run_id in runs.log.run_ids(MAX_LOG_COMMITS):
-        return
     versions = {name: numbers["version"] for name, numbers in summary["tables"].items()}
     row = {
         "run_id": arguments.run_id,
@@ -3030,10 +2904,11 @@ def write_run(
             name: version for name, version in versions.items() if version is not None
         },
     }
-    runs.append_records([row], RUNS_DDL, stamp(arguments))
+    once = {"txnAppId": f"lakehouse run {arguments.run_id}", "txnVersion": "1"}
+    runs.append_records([row], RUNS_DDL, stamp(arguments), **once)
 
 
-def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[str, Counter[str]]) -> str:
+def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[int, Counter[str]]) -> str:
     """One JSON line for each file listed, in the order of delivery."""
     lines = [
         {
@@ -3041,17 +2916,18 @@ def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[str, Coun
             "key": store.key(raw.stored.name),
             "path": raw.stored.name,
             "etag": raw.stored.etag,
+            "digest": raw.digest,
             "size": raw.stored.size,
             "last_modified": iso(raw.stored.modified),
             "dataset": raw.dataset,
             "outcome": raw.outcome,
             "reason": raw.reason,
             "detail": raw.detail,
-            "rows_read": counts.get(raw.id, Counter())["rows_read"],
+            "rows_read": counts.get(number, Counter())["rows_read"],
             "ignored_columns": list(raw.ignored_columns),
             "destination": raw.destination,
         }
-        for raw in files
+        for number, raw in enumerate(files)
     ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
@@ -3092,7 +2968,7 @@ def finish(
     arguments: JobArguments,
     summary: dict[str, Any],
     files: Sequence[RawFile] = (),
-    counts: Mapping[str, Counter[str]] = {},
+    counts: Mapping[int, Counter[str]] = {},
 ) -> dict[str, Any]:
     """Write manifest and summary, the summary last: it says that the run is done."""
     runs = storage(arguments.runs_path)
@@ -3107,69 +2983,77 @@ def finish(
 # --------------------------------------------------------------------------------------------------
 # What a killed operation of glue_operations.py has left: whoever writes next finishes it first
 # --------------------------------------------------------------------------------------------------
-def intent_of_killed(arguments: JobArguments) -> dict[str, Any] | None:
-    """The intent that an operation has left in the ledger's log; None where none was killed.
+INTENT = "intent.json"
 
-    An intent is a commit without rows whose stamp says `before` and `to`, the versions of the
-    tables (-1 where there was none), and of a rollback `run`, its row for `etl_runs`. It holds
-    until that row is written or a later commit says `closed`.
+
+def read_intent(arguments: JobArguments) -> dict[str, Any]:
+    """The intent that a killed operation has left; empty for none.
+
+    An operation writes it before its first change and removes it after its row in `etl_runs`. It
+    says `run_id`, `before` and `to`, the versions of the tables (-1 for no table), and of a
+    rollback `run`, its row for `etl_runs`.
     """
-    log = DeltaLog(arguments.path_of("ingested_files"))
-    latest = None
-    for version in reversed(log.versions()):
-        said = log.commit(version).stamp
-        latest = latest or said.get("run_id")
-        if said and (said.get("run_id") != latest or "closed" in said):
-            return None
-        if "to" in said:
-            done = DeltaLog(arguments.path_of("etl_runs")).run_ids(MAX_LOG_COMMITS)
-            return None if latest in done else said
-    return None
+    try:
+        text = b"".join(storage(arguments.runs_path).chunks(INTENT))
+    except FileNotFoundError:
+        return {}
+    intent: dict[str, Any] = json.loads(text)
+    return intent
 
 
-def bare_table(spark: SparkSession, path: str) -> LakeTable:
-    """A table by its log alone, its rows not looked at."""
-    log = DeltaLog(path)
-    return LakeTable(spark, path, log, log.latest(), None)
+def remove_intent(arguments: JobArguments) -> None:
+    storage(arguments.runs_path).remove(INTENT)
+    progress("intent removed")
 
 
-def finish_killed_operation(arguments: JobArguments, session: Callable[[], SparkSession]) -> None:
+def finish_killed_operation(
+    arguments: JobArguments, spark: SparkSession, intent: Mapping[str, Any]
+) -> None:
     """Finish a killed rollback, or take back what another operation has written.
 
     Every step can be repeated.
     """
-    intent = intent_of_killed(arguments)
-    if intent is None:
+    runs = open_table(spark, arguments, "etl_runs")
+    if runs.frame.where(F.col("run_id") == intent["run_id"]).isEmpty():
+
+        def go_back(name: str) -> None:
+            restore(spark, arguments.path_of(name), intent["to"][name], intent["run_id"])
+            progress(f"restored {name}")
+
+        map_concurrently(go_back, intent["to"])
+        if "run" in intent:
+            record_rollback(arguments, spark, intent, runs)
+    remove_intent(arguments)
+
+
+def restore(spark: SparkSession, path: str, version: int, run_id: str) -> None:
+    """RESTORE a table to a version (-1 empties it), in one commit that the run has stamped.
+
+    No commit if the table has that version, or if the run has restored it already.
+    """
+    log = DeltaLog(path)
+    latest = log.latest()
+    if latest <= version:
         return
-    spark, rollback = session(), intent.get("run")
-    tables = {name: bare_table(spark, arguments.path_of(name)) for name in intent["to"]}
-
-    def go_back(name: str) -> None:
-        tables[name].go_back(intent["to"][name])
-        progress(f"restored {name}")
-
-    with settings(spark, {COMMIT_STAMP: json.dumps({"run_id": intent["run_id"]})}):
-        map_concurrently(go_back, tables)
-    if rollback:
-        finish_rollback(arguments, spark, intent)
+    last = log.commits(after=latest - 1)
+    if any(one.run_id == run_id and one.operation in ("RESTORE", "DELETE") for one in last):
         return
-    closed = json.dumps({"run_id": intent["run_id"], "closed": True})
-    tables["ingested_files"].append_nothing(LEDGER_DDL, closed)
-    progress("closed the operation")
+    to = f"RESTORE TABLE delta.`{path}` TO VERSION AS OF {version}"
+    with settings(spark, {COMMIT_STAMP: json.dumps({"run_id": run_id})}):
+        spark.sql(to if version >= 0 else f"DELETE FROM delta.`{path}`")
 
 
-def finish_rollback(
-    arguments: JobArguments, spark: SparkSession, intent: Mapping[str, Any]
+def record_rollback(
+    arguments: JobArguments, spark: SparkSession, intent: Mapping[str, Any], runs: LakeTable
 ) -> None:
     """The row of a rollback in `etl_runs`: from here on it is done."""
     run, before = intent["run"], intent["before"]
     summary = dict(run["summary"])
-    paths = {name: arguments.path_of(name) for name in before}
+    tables = {name: open_table(spark, arguments, name) for name in before}
     summary["tables"] = {
-        name: LakeTable(spark, path, DeltaLog(path), before[name], None).summary()
-        for name, path in paths.items()
+        name: {**replace(table, before=before[name]).summary(), "rows": table.frame.count()}
+        for name, table in tables.items()
     }
-    runs = bare_table(spark, arguments.path_of("etl_runs"))
     started = dt.datetime.fromisoformat(run["started_at"])
     write_run(replace(arguments, run_id=intent["run_id"]), started, summary, runs, "rollback")
     progress("committed etl_runs")
@@ -3191,18 +3075,23 @@ def check_declarations() -> None:
 def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
     """The five steps; returns the summary."""
     check_declarations()
+    intent = read_intent(arguments)
     with timed("discovered"):
-        finish_killed_operation(arguments, lambda: spark_session(local=arguments.local))
-        found = discover(arguments, lambda: spark_session(local=arguments.local))
-    if not found.anything_new:
-        summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")
-        return finish(arguments, summary, found.files)
+        found = discover(arguments)
+    if not found.files and not intent:
+        return nothing_new(arguments, timed, found)
     with timed("Spark started"):
         spark = spark_session(found.text_bytes, arguments.local)
+    if intent:
+        finish_killed_operation(arguments, spark, intent)
     with timed("tables opened"):
         lake = open_lake(spark, arguments)
+    with timed("ledger asked"):
+        found = mark_duplicates(found, lake["ingested_files"], arguments.force)
+    if not found.anything_new:
+        return nothing_new(arguments, timed, found)
     try:
-        with settings(spark, plans(lake, found.large)):
+        with settings(spark, session_settings(found.large)):
             with timed("staged"):
                 staged = stage(spark, arguments, found)
             with timed("resolved"):
@@ -3211,6 +3100,11 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
     finally:
         storage(arguments.scratch_path).remove("run=")  # and what a killed run has left
     return record(arguments, staged, resolved, published, lake, timed)
+
+
+def nothing_new(arguments: JobArguments, timed: Timings, found: Discovered) -> dict[str, Any]:
+    summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")
+    return finish(arguments, summary, found.files)
 
 
 def cause_of(error: Exception) -> str:

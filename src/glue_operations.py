@@ -17,13 +17,13 @@ Outputs     RUNS_PATH/<run id>/operation.json (the whole result), manifest.jsonl
             to be archived), summary.json; one row in `etl_runs`; rows of `corrections`. A dry run
             and a SELECT write the three files and nothing else.
 
-A kill      Before the first change an operation says its intent in the ledger's log: a commit
-            without rows whose stamp names the versions of all tables. Whoever writes next, the load
+A kill      Before its first change an operation writes RUNS_PATH/intent.json with the versions of
+            all tables, and removes it after its row in `etl_runs`. Whoever writes next, the load
             included, finishes it first (`glue_etl.finish_killed_operation`): a rollback goes on to
             its end; what any other operation has written is taken back by RESTORE, as if it had
             never begun. Then the operation, started again, does its work anew. `optimize` and
             `vacuum` change no row and need no intent. The row in `etl_runs` closes an operation:
-            one that is started again after it only writes its summary once more.
+            if it is started again after that, it only writes its summary once more.
 Precedence  A replayed row keeps the delivery of its file. Where it ties with the table's row, the
             delivery of that one is looked up in the archived files delivered since, and among the
             corrections, each of which counts as a delivery at its time (`outranked`).
@@ -46,7 +46,7 @@ import sys
 import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ RESTORED = (*(table.name for table in etl.TABLES), "rejected_records", "ingested
 DISCARDED = "discarded"
 OPEN_STATUSES = (etl.REJECTED, etl.PARKED)
 SMALL_BYTES = 64 << 20  # a smaller data file is worth compacting
-LEAST_DAYS = 7  # of files that VACUUM leaves
+MAX_PARTITIONS = 400  # that one OPTIMIZE names
 SHOWN_ROWS = 1_000  # of a SELECT in operation.json
 TEXT_LIMIT = 1_000
 OBJECT_LIMIT = 20_000  # bytes of plan and effect in the summary
@@ -174,8 +174,7 @@ SPECS: Mapping[str, OperationSpec] = {
         },
     ),
     "vacuum": OperationSpec(
-        "remove data files that no rollback needs",
-        {"days": FieldSpec(NUMBER, "keep the files of the states of so many days (30)")},
+        "remove data files that no version within the tables' retention needs", {}
     ),
 }
 COMMON: Mapping[str, FieldSpec] = {
@@ -304,10 +303,9 @@ class Work:
 
     def frame(self, name: str) -> DataFrame:
         """The rows of a table, which must be there."""
-        frame = self.lake[name].frame
-        if frame is None:
+        if not self.lake[name].exists:
             raise JobError(f"{name} is not there yet: load something first")
-        return frame
+        return self.lake[name].frame
 
 
 @dataclass(frozen=True)
@@ -332,10 +330,7 @@ class Result:
 
 def runs_of(lake: Lake) -> tuple[Run, ...]:
     """The rows of etl_runs in the order in which they were done."""
-    frame = lake["etl_runs"].frame
-    if frame is None:
-        return ()
-    rows = frame.orderBy("finished_at", "run_id").collect()
+    rows = lake["etl_runs"].frame.orderBy("finished_at", "run_id").collect()
     return tuple(
         Run(
             row["run_id"],
@@ -375,18 +370,20 @@ def listed(words: Iterable[str]) -> str:
 # --------------------------------------------------------------------------------------------------
 # The intent
 # --------------------------------------------------------------------------------------------------
-def say_intent(work: Work, to: Mapping[str, int], **more: Any) -> None:
-    """The first commit of an operation: where the tables go back to if it is killed."""
+def write_intent(work: Work, to: Mapping[str, int], **rollback: Any) -> None:
+    """Write where the tables go back to if the operation is killed."""
     before = {name: work.lake[name].before for name in to}
-    said = etl.stamp(work.job, before=before, to=dict(to), **more)
-    work.lake["ingested_files"].append_nothing(etl.LEDGER_DDL, said)
-    etl.progress("said its intent")
+    intent = {"run_id": work.job.run_id, "before": before, "to": dict(to), **rollback}
+    runs = etl.storage(work.job.runs_path)
+    runs.write(etl.INTENT, json.dumps(intent, ensure_ascii=False).encode("utf-8"))
+    etl.progress("intent written")
 
 
 def begin(work: Work) -> None:
-    """Say that what follows is to be taken back where it does not come to its end."""
+    """Begin a change that is taken back unless it comes to its end."""
     names = (*RESTORED, "corrections")
-    say_intent(work, {name: work.lake[name].before for name in names})
+    write_intent(work, {name: work.lake[name].before for name in names})
+    etl.add_columns(work.lake, work.stamp)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -406,8 +403,8 @@ def rollback(work: Work) -> Result:
     summary = etl.summary_of(work.job, work.timed, (), "SUCCEEDED")
     summary["operation"] = told_of(work.request, done)
     row = {"started_at": work.timed.started.isoformat(), "summary": summary}
-    say_intent(work, to, run=row)
-    etl.finish_killed_operation(work.job, lambda: work.spark)
+    write_intent(work, to, run=row)
+    etl.finish_killed_operation(work.job, work.spark, etl.read_intent(work.job))
     return done
 
 
@@ -438,22 +435,20 @@ def latest_runs(work: Work) -> str:
 
 
 def lost_files(table: LakeTable, version: int) -> str | None:
-    """Why a version of a table cannot be reached any more; None where it can.
+    """Why a version of a table cannot be reached any more, or None.
 
-    It takes every commit since then and every data file that these have removed.
+    Its log must tell it, and each of its data files must be there.
     """
+    from pyspark.errors import AnalysisException
+
     if version < 0 or version >= table.before:
         return None
-    stored = {one.path for one in table.log.storage.list()}
-    commits = table.log.commits(after=version)
-    starts = re.findall(r"^_delta_log/(\d{20})\.checkpoint", "\n".join(stored), re.MULTILINE)
-    rebuilt = 0 in table.log.versions() or any(int(start) <= version for start in starts)
-    if not rebuilt or len(commits) != table.before - version:
+    try:
+        needed = table.at(version).inputFiles()
+    except AnalysisException:
         return "its log was cleaned since"
-    needed: set[str] = set()
-    for commit in reversed(commits):
-        needed = (needed - set(commit.added)) | set(commit.removed)
-    lost = [path for path in needed if urllib.parse.unquote(path) not in stored]
+    stored = data_files(table)
+    lost = [path for path in paths_below(table, needed) if path not in stored]
     return f"VACUUM has removed {plural(len(lost), 'data file')} of it" if lost else None
 
 
@@ -901,7 +896,7 @@ class Archived:
 
     run_id: str
     path: str
-    etag: str
+    digest: str
     size: int
     modified: dt.datetime
     destination: str
@@ -913,10 +908,6 @@ class Archived:
     @property
     def delivery(self) -> tuple[dt.datetime, str]:
         return self.modified, self.path
-
-    @property
-    def version(self) -> tuple[str, str, int]:
-        return self.path, self.etag, self.size
 
 
 def manifest_lines(job: JobArguments) -> list[dict[str, Any]]:
@@ -934,14 +925,16 @@ def manifest_lines(job: JobArguments) -> list[dict[str, Any]]:
 
 
 def archived_files(job: JobArguments) -> list[Archived]:
-    """Every file that the archiver has moved, in the order of delivery, once for each version."""
-    first: dict[tuple[str, str, int], Archived] = {}
+    """Every file that the archiver has moved, in the order of delivery, once for each content
+    under a path."""
+    first: dict[tuple[str, str], Archived] = {}
     for line in manifest_lines(job):
         if line["destination"] != "raw":
             modified = dt.datetime.fromisoformat(line["last_modified"].replace("Z", "+00:00"))
-            version = (line["path"], line["etag"], line["size"])
-            one = Archived(line["run_id"], *version, modified, line["destination"])
-            first.setdefault(version, one)
+            names = ("run_id", "path", "digest", "size")
+            run_id, path, digest, size = (line[name] for name in names)
+            one = Archived(run_id, path, digest, size, modified, line["destination"])
+            first.setdefault((one.path, one.digest), one)
     return list(first.values())
 
 
@@ -950,10 +943,11 @@ def look_at(root: str, files: Sequence[Archived]) -> list[tuple[Archived, etl.Ra
     store = etl.storage(root)
 
     def with_header(one: Archived) -> etl.RawFile | None:
-        stored = etl.StoredObject(one.place, one.etag, one.size, one.modified, one.path)
-        raw = etl.RawFile(stored, etl.dataset_of(one.path))
+        stored = etl.StoredObject(one.place, "", one.size, one.modified, one.path)
+        raw = etl.RawFile(stored, etl.dataset_of(one.path), one.digest)
         try:
-            return etl.with_header(store, raw)
+            with closing(store.chunks(one.place)) as chunks:
+                return etl.with_header(raw, chunks)
         except FileNotFoundError:
             return None
 
@@ -970,26 +964,27 @@ def archive_root(work: Work, why: str) -> str:
 # --------------------------------------------------------------------------------------------------
 # Ties: was the table's row delivered after a row that is replayed?
 # --------------------------------------------------------------------------------------------------
-def outranked(work: Work, staged: etl.StagedDataset) -> DataFrame | None:
-    """Rows (_file, _line) that tie with the table's row of their key and were delivered before it.
+def mark_outranked(work: Work, staged: etl.StagedDataset) -> etl.StagedDataset:
+    """Mark as _replayed the rows that tie with the table's row of their key and were delivered
+    before it.
 
     The tables hold no deliveries. The row was delivered later if a file of the ledger, delivered
     since, or a correction since then holds exactly it.
     """
-    table, target = staged.table, work.lake[staged.table.name].frame
-    if staged.rows is None or target is None:
-        return None
+    place = ["_file", "_split", "_mid"]
+    table, target = staged.table, work.lake[staged.table.name]
+    if not staged.files or not target.exists:
+        return staged
     values = F.struct(*table.column_names)
     version = F.col(table.version) if table.version else F.lit(None).cast("timestamp")
-    new = staged.valid.join(staged.sources, "_file").select(
+    new = staged.with_place(staged.valid).select(
         F.col(table.key).alias("_key"),
         version.alias("_version"),
         values.alias("_new"),
-        F.struct("file_modified", "file_path", "_line").alias("_at"),
-        "_file",
-        "_line",
+        F.struct("file_modified", "file_path", "line").alias("_at"),
+        *place,
     )
-    old = target.select(
+    old = target.frame.select(
         F.col(table.key).alias("_key"), version.alias("_old_version"), values.alias("_row")
     )
     same_version = F.col("_version").eqNullSafe(F.col("_old_version"))
@@ -997,7 +992,7 @@ def outranked(work: Work, staged: etl.StagedDataset) -> DataFrame | None:
     tied = tied.localCheckpoint()
     first = tied.agg(F.min("_at").alias("first")).collect()[0]["first"]
     if first is None:
-        return None
+        return staged
     since = first["file_modified"].astimezone(dt.UTC)
     deliveries, unknown = deliveries_since(work, staged, tied.select("_key"), since)
     rows = tied.join(deliveries, ["_key", "_row"]).where("_delivered > _at")
@@ -1006,8 +1001,12 @@ def outranked(work: Work, staged: etl.StagedDataset) -> DataFrame | None:
         moment = F.lit(last[0].isoformat()).cast("timestamp").alias("file_modified")
         lost = F.struct(moment, F.lit(last[1]).alias("file_path"))
         before = F.struct("_at.file_modified", "_at.file_path") < lost
-        rows = rows.select("_file", "_line").union(tied.where(before).select("_file", "_line"))
-    return rows.select("_file", "_line").distinct().localCheckpoint()
+        rows = rows.select(place).union(tied.where(before).select(place))
+    earlier = rows.select(place).distinct().withColumn("_earlier", F.lit(True)).localCheckpoint()
+    marked = staged.rows.join(F.broadcast(earlier), place, how="left")
+    replayed = F.col("_replayed") | F.col("_earlier").isNotNull()
+    columns = staged.rows.columns
+    return replace(staged, rows=marked.withColumn("_replayed", replayed).select(columns))
 
 
 def deliveries_since(
@@ -1020,12 +1019,16 @@ def deliveries_since(
         & (F.col("outcome") == "loaded")
         & (F.col("file_modified") >= F.lit(since.isoformat()).cast("timestamp"))
     )
-    versions = {tuple(row) for row in ledger.select(*etl.FILE_IDENTITY).collect()}
+    digests = {row["file_digest"] for row in ledger.select("file_digest").collect()}
     frames = [corrections_of(work, table)]
     lost: list[Archived] = []
-    if versions:
+    if digests:
         root = archive_root(work, f"rows tie with rows of {table.name} whose delivery it tells")
-        files = [one for one in archived_files(work.job) if one.version in versions]
+        files = [
+            one
+            for one in archived_files(work.job)
+            if one.digest in digests and etl.dataset_of(one.path) == table.dataset
+        ]
         rows, lost = archived_rows(work, table, root, files)
         frames.append(without_rejects(work, rows))
     named = ["_key", "_row", "_delivered"]
@@ -1044,14 +1047,13 @@ def archived_rows(
     scratch = f"{work.job.scratch_path}run={work.job.run_id}/ties-{table.dataset}/"
     job = replace(work.job, raw_path=root, scratch_path=scratch, max_rejected_percent=100)
     staged = etl.stage(work.spark, job, found).datasets[table.dataset]
-    rows = staged.valid.join(staged.sources, "_file").select(
+    rows = staged.with_place(staged.valid).select(
         F.col(table.key).alias("_key"),
         F.struct(*table.column_names).alias("_row"),
-        F.struct("file_modified", "file_path", "_line").alias("_delivered"),
-        "file_path",
-        "file_etag",
-        "file_size",
-        F.col("_line").alias("line"),
+        F.struct("file_modified", "file_path", "line").alias("_delivered"),
+        F.lit(table.dataset).alias("dataset"),
+        *etl.FILE_COLUMNS,
+        "line",
     )
     return rows, lost
 
@@ -1065,11 +1067,11 @@ def without_rejects(work: Work, rows: DataFrame) -> DataFrame:
 def corrections_of(work: Work, table: Table) -> DataFrame:
     """What standing corrections have written: _key, _row, and as _delivered their time."""
     ddl = f"_key STRING, _row STRUCT<{table.ddl}>, " + (
-        "_delivered STRUCT<file_modified: TIMESTAMP, file_path: STRING, _line: BIGINT>"
+        "_delivered STRUCT<file_modified: TIMESTAMP, file_path: STRING, line: BIGINT>"
     )
     frame = work.lake["corrections"].frame
     standing = [run.run_id for run in standing_runs(work.runs) if run.operation == "sql"]
-    if frame is None or not standing:
+    if not standing:
         return etl.local_frame(work.spark, [], ddl)
     values = [
         etl.try_cast(F.col("after").getItem(column.name), column.type).alias(column.name)
@@ -1082,7 +1084,7 @@ def corrections_of(work: Work, table: Table) -> DataFrame:
         F.struct(
             F.col("corrected_at").alias("file_modified"),
             F.lit("").alias("file_path"),
-            F.lit(0).cast("bigint").alias("_line"),
+            F.lit(0).cast("bigint").alias("line"),
         ).alias("_delivered"),
     )
 
@@ -1112,7 +1114,7 @@ def chosen_rows(work: Work) -> DataFrame:
         wanted = F.array(*[F.lit(one) for one in request.texts("reasons")])
         rows = rows.where(F.arrays_overlap("reasons", wanted))
     if "rows" in request.options:
-        ddl = "file_path STRING, file_etag STRING, file_size BIGINT, line BIGINT"
+        ddl = "dataset STRING, file_digest STRING, file_size BIGINT, line BIGINT"
         places = etl.local_frame(work.spark, request.options["rows"], ddl).distinct()
         rows = rows.join(F.broadcast(places), etl.ROW_IDENTITY, how="left_semi")
     return rows.localCheckpoint()
@@ -1127,10 +1129,6 @@ def discard(work: Work, chosen: DataFrame) -> Result:
     if work.request.dry_run or not total:
         return result
     begin(work)
-    rejected = work.lake["rejected_records"]
-    if "why" not in work.frame("rejected_records").columns:
-        path = rejected.path
-        work.spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (author STRING, why STRING)")
     rows = chosen.select(
         *etl.ROW_IDENTITY,
         F.lit(DISCARDED).alias("status"),
@@ -1152,10 +1150,10 @@ def replay_rows(work: Work, chosen: DataFrame) -> Result:
     """Rows of rejected_records through today's rules; those that pass go to their tables."""
     headers = headers_of(work, chosen)
     staged = {table.dataset: stage_rows(work, table, chosen, headers) for table in etl.TABLES}
-    staged = {name: replace(one, outranked=outranked(work, one)) for name, one in staged.items()}
+    staged = {name: mark_outranked(work, one) for name, one in staged.items()}
     resolved = resolve_rows(work, staged, chosen)
-    settled = settled_rows(work, resolved, chosen).localCheckpoint()
-    reasons = reasons_left(resolved)
+    settled = settled_rows(work, staged, resolved, chosen).localCheckpoint()
+    reasons = reasons_left(staged)
     datasets = {name: etl.measures(one, reasons.get(name, {})) for name, one in resolved.items()}
     result = Result(replay_text(work, datasets), replay_plan(datasets), datasets=datasets)
     if work.request.dry_run or settled.isEmpty():
@@ -1195,16 +1193,16 @@ def replay_text(work: Work, datasets: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{text}: {listed(parts)}." if parts else f"{text}."
 
 
-def headers_of(work: Work, chosen: DataFrame) -> dict[tuple[str, str, int], etl.Layout]:
-    """The layouts of files whose rows could not be cut into fields, from the archive."""
-    shapeless = chosen.where(_shapeless()).select(*etl.FILE_IDENTITY).distinct()
-    wanted = {tuple(row) for row in shapeless.collect()}
+def headers_of(work: Work, chosen: DataFrame) -> dict[str, etl.Layout]:
+    """The layouts of files whose rows could not be cut into fields, from the archive, by digest."""
+    shapeless = chosen.where(_shapeless()).select("file_digest").distinct()
+    wanted = {row["file_digest"] for row in shapeless.collect()}
     if not wanted:
         return {}
     root = archive_root(work, "rows with a broken shape need the header of their file")
-    files = [one for one in archived_files(work.job) if one.version in wanted]
+    files = [one for one in archived_files(work.job) if one.digest in wanted]
     return {
-        one.version: raw.layout
+        one.digest: raw.layout
         for one, raw in look_at(root, files)
         if raw is not None and raw.outcome == "loaded"
     }
@@ -1217,45 +1215,32 @@ def _shapeless() -> SparkColumn:
 
 
 def stage_rows(
-    work: Work,
-    table: Table,
-    chosen: DataFrame,
-    headers: Mapping[tuple[str, str, int], etl.Layout],
+    work: Work, table: Table, chosen: DataFrame, headers: Mapping[str, etl.Layout]
 ) -> etl.StagedDataset:
     """Rows of rejected_records as a staged dataset: each judged anew, a parked one as it is."""
-    empty = etl.StagedDataset(table, etl.Scratch(work.spark, "", on_disk=False))
     rows = chosen.where(F.col("dataset") == table.dataset)
-    raws = {}
-    for row in rows.select(*etl.FILE_COLUMNS).distinct().collect():
-        path, etag, size, modified = row
-        stored = etl.StoredObject(path, etag, size, modified.astimezone(dt.UTC))
-        layout = headers.get((path, etag, size), etl.Layout("", ()))
-        raws[(path, etag, size)] = etl.RawFile(stored, table.dataset, layout)
-    if not raws:
-        return empty
-    layouts = list(dict.fromkeys(raw.layout for raw in raws.values() if raw.layout.names))
-    places = [
-        {
-            **{name: raw.source[name] for name in etl.FILE_IDENTITY},
-            "_file": raw.id,
-            "_layout": layouts.index(raw.layout) if raw.layout.names else -1,
-        }
-        for raw in raws.values()
-    ]
-    ddl = "file_path STRING, file_etag STRING, file_size BIGINT, _file STRING, _layout INT"
-    known = F.broadcast(etl.local_frame(work.spark, places, ddl))
-    lines = rows.join(known, [*etl.FILE_IDENTITY]).select("*", *_place())
-    staged = etl.union(row_parts(lines, table, layouts)).localCheckpoint()
+    files = {}
+    for number, row in enumerate(rows.select(*etl.FILE_COLUMNS).distinct().collect()):
+        path, digest, size, modified = row
+        stored = etl.StoredObject(path, "", size, modified.astimezone(dt.UTC))
+        layout = headers.get(digest, etl.Layout("", ()))
+        files[number] = etl.RawFile(stored, table.dataset, digest, layout)
+    sources = [{"_file": number, **raw.source} for number, raw in files.items()]
+    known = etl.local_frame(work.spark, sources, f"_file INT, {etl.FILE_DDL}")
+    lines = rows.join(F.broadcast(known), [*etl.FILE_COLUMNS]).select("*", *_place())
+    staged = etl.union(row_parts(lines, table, files)).localCheckpoint()
     counts = staged.groupBy("_file").agg(
         F.count(F.lit(1)).alias("rows"), F.expr(f"count_if(NOT ({etl.VALID}))").alias("rejected")
     )
     numbers = {row["_file"]: (row["rows"], row["rejected"]) for row in counts.collect()}
-    return replace(
-        empty,
-        rows=staged,
-        files={raw.id: raw for raw in raws.values()},
-        splits=tuple(etl.Split(name, 0, 0, count) for name, (count, _) in numbers.items()),
-        counts={name: etl.RowCounts(*number, headers=1) for name, number in numbers.items()},
+    return etl.StagedDataset(
+        table,
+        etl.Scratch(work.spark, "", on_disk=False),
+        staged.withColumn("_replayed", F.lit(False)),
+        files,
+        {number: etl.RowCounts(*numbers[number], headers=1) for number in files},
+        tuple((number, 0, 0) for number in files),
+        by_day=False,
     )
 
 
@@ -1266,17 +1251,21 @@ def _place() -> list[SparkColumn]:
     return [
         F.lit(0).cast("bigint").alias("_split"),
         F.col("line").alias("_mid"),
-        F.col("line").alias("_line"),
         raw.alias("_raw"),
     ]
 
 
-def row_parts(lines: DataFrame, table: Table, layouts: Sequence[etl.Layout]) -> list[DataFrame]:
+def row_parts(lines: DataFrame, table: Table, files: Mapping[int, etl.RawFile]) -> list[DataFrame]:
     """The staged columns of rows, by what is known of them: parked ones are typed already, others
     have texts by column, or only their line; a repeated header stays one."""
     parked = F.col("status") == etl.PARKED
     cut = ~parked & F.col("fields").isNotNull()
-    by_line = _shapeless() & (F.col("_layout") >= 0)
+    headers: dict[etl.Layout, list[int]] = {}
+    for number, raw in files.items():
+        if raw.layout.names:
+            headers.setdefault(raw.layout, []).append(number)
+    with_header = [number for numbers in headers.values() for number in numbers]
+    by_line = _shapeless() & F.col("_file").isin(with_header) if with_header else F.lit(False)
     none = [
         F.lit(None).cast("array<string>").alias("_reasons"),
         F.lit(None).cast("map<string,string>").alias("_fields"),
@@ -1291,8 +1280,9 @@ def row_parts(lines: DataFrame, table: Table, layouts: Sequence[etl.Layout]) -> 
         lines.where(~cut & ~by_line).select(*etl.PLACE, kind, *none, *etl.fields_of(table)),
         etl.judge_texts(lines.where(cut).select(*etl.PLACE, *record, *texts), table),
     ]
-    if layouts:
-        parts.append(etl.parse_lines(lines.where(by_line).select(etl.PLACE), table, layouts))
+    for layout, numbers in headers.items():
+        broken = lines.where(_shapeless() & F.col("_file").isin(numbers))
+        parts.append(etl.parse_lines(broken.select(etl.PLACE), table, layout))
     return parts
 
 
@@ -1305,12 +1295,16 @@ def resolve_rows(
     return etl.resolve_datasets(staged, work.lake, waiting.localCheckpoint())
 
 
-def settled_rows(work: Work, resolved: Mapping[str, etl.Resolved], chosen: DataFrame) -> DataFrame:
+def settled_rows(
+    work: Work,
+    staged: Mapping[str, etl.StagedDataset],
+    resolved: Mapping[str, etl.Resolved],
+    chosen: DataFrame,
+) -> DataFrame:
     """What changes in rejected_records: ROW_IDENTITY and the new values, NULL where one stays."""
-    frames = [frame for one in resolved.values() for frame in settled_of(work, one)]
-    ddl = f"{IDENTITY_DDL}, {SETTLED_DDL}"
-    if not frames:
-        return etl.local_frame(work.spark, [], ddl)
+    frames = [
+        frame for name, one in resolved.items() for frame in settled_of(work, staged[name], one)
+    ]
     rows = etl.union(frames)
     was = chosen.select(
         *etl.ROW_IDENTITY, F.col("status").alias("_status"), F.col("reasons").alias("_was")
@@ -1321,106 +1315,72 @@ def settled_rows(work: Work, resolved: Mapping[str, etl.Resolved], chosen: DataF
     return rows.where(~F.coalesce(same, F.lit(False))).drop("_status", "_was")
 
 
-IDENTITY_DDL = "file_path STRING, file_etag STRING, file_size BIGINT, line BIGINT"
-SETTLED_DDL = (
-    "status STRING, reasons ARRAY<STRING>, fields MAP<STRING, STRING>, record_key STRING, "
-    "order_id STRING, product_id STRING, resolved_run_id STRING"
-)
-
-
-def settled_of(work: Work, one: etl.Resolved) -> list[DataFrame]:
+def settled_of(work: Work, staged: etl.StagedDataset, resolved: etl.Resolved) -> list[DataFrame]:
     """The new values of a dataset's rows in rejected_records: staged ones that pass, those that
     still fail, and parked ones that waited and do no more."""
-    table, staged, frames = one.table, one.staged, []
-    run_id = F.lit(work.job.run_id)
-    outcome = F.col("_outcome")
+    table, outcome = staged.table, F.col("_outcome")
     status = (
         F.when(outcome == etl.PARKED, etl.PARKED)
         .when(outcome == etl.SUPERSEDED, etl.SUPERSEDED)
         .otherwise(etl.ADMITTED)
     )
-    resolved_run = F.when(outcome != etl.PARKED, run_id)
-    if one.decided is not None:
-        late = one.decided.where(F.col("_late") & (outcome != etl.PARKED))
-        frames.append(
-            _settled(
-                late,
-                "_source.path",
-                "_source.etag",
-                "_source.size",
-                status=status,
-                run=resolved_run,
-            )
-        )
-        parked = outcome == etl.PARKED
-        rows = one.decided.where(~F.col("_late")).join(staged.sources, "_file")
-        frames.append(
-            _settled(
-                rows,
-                *etl.FILE_IDENTITY,
-                status=status,
-                run=resolved_run,
-                reasons=F.when(parked, etl.reasons_to_wait()),
-                fields=F.when(parked, etl.texts_of(table)),
-            )
-        )
-    if staged.rows is not None:
-        failing = staged.numbered.where(~F.coalesce(F.expr(etl.VALID), F.lit(False)))
-        frames.append(
-            _settled(
-                failing.join(staged.sources, "_file"),
-                *etl.FILE_IDENTITY,
-                status=F.lit(etl.REJECTED),
-                run=F.lit(None).cast("string"),
-                reasons=F.col("_reasons"),
-                fields=F.col("_fields"),
-            )
-        )
-    return [_with_keys(frame, table) for frame in frames]
+    run = F.when(outcome != etl.PARKED, F.lit(work.job.run_id))
+    parked = outcome == etl.PARKED
+    reasons = F.when(parked, etl.reasons_to_wait())
+    fields = F.when(parked, etl.texts_of(table))
+    passed = staged.with_place(resolved.rows.where(F.col("_file").isNotNull()))
+    failing = staged.rows.where(~F.coalesce(F.expr(etl.VALID), F.lit(False)))
+    nothing = F.lit(None)
+    late = etl.settled_rows(resolved).withColumns({"_run": F.lit(work.job.run_id)})
+    rejected = F.lit(etl.REJECTED)
+    return [
+        _settled(late, table, F.col("status"), F.col("_run"), nothing, nothing),
+        _settled(passed, table, status, run, reasons, fields),
+        _settled(
+            staged.with_place(failing),
+            table,
+            rejected,
+            nothing,
+            F.col("_reasons"),
+            F.col("_fields"),
+        ),
+    ]
 
 
 def _settled(
     rows: DataFrame,
-    *place: str,
+    table: Table,
     status: SparkColumn,
     run: SparkColumn,
-    reasons: SparkColumn | None = None,
-    fields: SparkColumn | None = None,
+    reasons: SparkColumn,
+    fields: SparkColumn,
 ) -> DataFrame:
-    identity = [
-        F.col(name).alias(to) for name, to in zip((*place, "_line"), etl.ROW_IDENTITY, strict=True)
+    """Rows with their place as ROW_IDENTITY and the new values; keys are among the texts."""
+    names = {"record_key": table.key, "order_id": "order_id", "product_id": "product_id"}
+    keys = [
+        F.col("fields").getItem(column).alias(name)
+        if column in table.column_names
+        else F.lit(None).cast("string").alias(name)
+        for name, column in names.items()
     ]
-    none = F.lit(None)
-    return rows.select(
+    names_of_file = [F.col(name) for name in ("file_digest", "file_size", "line")]
+    identity = [F.lit(table.dataset).alias("dataset"), *names_of_file]
+    values = rows.select(
         *identity,
         status.alias("status"),
-        (none if reasons is None else reasons).cast("array<string>").alias("reasons"),
-        (none if fields is None else fields).cast("map<string,string>").alias("fields"),
+        reasons.cast("array<string>").alias("reasons"),
+        fields.cast("map<string,string>").alias("fields"),
         run.alias("resolved_run_id"),
     )
+    return values.select("*", *keys)
 
 
-def _with_keys(rows: DataFrame, table: Table) -> DataFrame:
-    """Add record_key, order_id and product_id from `fields`, in the order of SETTLED_DDL."""
-    names = {"record_key": table.key, "order_id": "order_id", "product_id": "product_id"}
-    keys = {
-        name: F.col("fields").getItem(column)
-        if column in table.column_names
-        else F.lit(None).cast("string")
-        for name, column in names.items()
-    }
-    return rows.withColumns(keys).select(
-        *etl.ROW_IDENTITY, "status", "reasons", "fields", *keys, "resolved_run_id"
-    )
-
-
-def reasons_left(resolved: Mapping[str, etl.Resolved]) -> dict[str, dict[str, int]]:
+def reasons_left(staged: Mapping[str, etl.StagedDataset]) -> dict[str, dict[str, int]]:
     """Rows that still fail by dataset and reason."""
     found: dict[str, dict[str, int]] = {}
-    for name, one in resolved.items():
-        if one.staged.rows is not None:
-            reasons = one.staged.rows.select(F.explode("_reasons").alias("reason"))
-            found[name] = {row["reason"]: row["count"] for row in counted(reasons, "reason")}
+    for name, one in staged.items():
+        reasons = one.rows.select(F.explode("_reasons").alias("reason"))
+        found[name] = {row["reason"]: row["count"] for row in counted(reasons, "reason")}
     return found
 
 
@@ -1465,15 +1425,24 @@ def find_files(work: Work) -> FoundFiles:
         root: headed(root, [one for one in chosen if one.destination == destination])
         for destination, root in roots.items()
     }
-    ids = {raw.id for raws in found.values() for raw in raws}
-    known = etl.known_files(work.job, lambda: work.spark, ids) if ids else set()
-    new = {root: [raw for raw in raws if raw.id not in known] for root, raws in found.items()}
-    return FoundFiles(new, len(known), len(chosen) - len(ids))
+    there = [raw for raws in found.values() for raw in raws]
+    ledger = work.lake["ingested_files"]
+    marked = {root: mark_known(ledger, raws) for root, raws in found.items()}
+    new = {
+        root: [raw for raw in raws if raw.outcome != "duplicate"] for root, raws in marked.items()
+    }
+    count = sum(len(raws) for raws in new.values())
+    return FoundFiles(new, len(there) - count, len(chosen) - len(there))
 
 
 def headed(root: str, files: Sequence[Archived]) -> list[etl.RawFile]:
     """Archived files with their headers, without those that are not there any more."""
     return [raw for _, raw in look_at(root, files) if raw is not None]
+
+
+def mark_known(ledger: LakeTable, raws: Sequence[etl.RawFile]) -> Sequence[etl.RawFile]:
+    """Archived files, those that the ledger has as duplicates."""
+    return etl.mark_duplicates(etl.Discovered(tuple(raws), archived=True), ledger, False).files
 
 
 def files_text(work: Work, found: FoundFiles) -> str:
@@ -1500,13 +1469,11 @@ def replay_batch(work: Work, root: str, raws: Sequence[etl.RawFile]) -> dict[str
     work = replace(work, lake=etl.open_lake(work.spark, work.job))
     job = replace(work.job, raw_path=root)
     staged = etl.stage(work.spark, job, etl.Discovered(tuple(raws), archived=True))
-    datasets = {
-        name: replace(one, outranked=outranked(work, one)) for name, one in staged.datasets.items()
-    }
+    datasets = {name: mark_outranked(work, one) for name, one in staged.datasets.items()}
     staged = replace(staged, datasets=datasets)
     resolved = etl.resolve(staged, work.lake)
     published = etl.publish(job, staged, resolved, work.lake, work.timed)
-    counts = {file: count for one in resolved.values() for file, count in one.counts.items()}
+    counts = {number: count for one in resolved.values() for number, count in one.counts.items()}
     with work.timed("committed ingested_files"):
         etl.write_ledger(job, staged.files, counts, work.lake["ingested_files"])
     return {
@@ -1530,16 +1497,23 @@ def add_numbers(sums: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str,
 # --------------------------------------------------------------------------------------------------
 # optimize and vacuum
 # --------------------------------------------------------------------------------------------------
-def data_files(work: Work, name: str) -> dict[str, int]:
+def data_files(table: LakeTable) -> dict[str, int]:
+    """Every data file in a table's folder, whether the table needs it or not, and its bytes."""
+    files = table.log.storage.list()
+    return {one.path: one.size for one in files if not one.path.startswith("_")}
+
+
+def live_files(table: LakeTable) -> dict[str, int]:
     """The data files of a table as it is now, and their bytes."""
-    path = work.lake[name].path
-    frame = work.spark.read.format("delta").load(path)
-    root = etl.bare_path(path) + "/"
-    live = {
-        etl.bare_path(urllib.parse.unquote(one)).removeprefix(root) for one in frame.inputFiles()
-    }
-    stored = work.lake[name].log.storage.list()
-    return {one.path: one.size for one in stored if one.path in live}
+    names = table.spark.read.format("delta").load(table.path).inputFiles()
+    stored = data_files(table)
+    return {path: stored[path] for path in paths_below(table, names)}
+
+
+def paths_below(table: LakeTable, names: Iterable[str]) -> list[str]:
+    """Data files as Spark names them, by their path in the table's folder."""
+    root = etl.bare_path(table.path) + "/"
+    return [etl.bare_path(urllib.parse.unquote(name)).removeprefix(root) for name in names]
 
 
 def chosen_tables(work: Work) -> list[str]:
@@ -1558,7 +1532,7 @@ def optimize(work: Work) -> Result:
     plan: dict[str, Any] = {}
     chosen: dict[str, list[str]] = {}
     for name in chosen_tables(work):
-        files = data_files(work, name)
+        files = live_files(work.lake[name])
         small = Counter(
             path.rpartition("/")[0] for path, size in files.items() if size < SMALL_BYTES
         )
@@ -1572,7 +1546,7 @@ def optimize(work: Work) -> Result:
     for name in plan:
         with work.timed(f"optimized {name}"):
             compact(work, name, chosen[name])
-        files = data_files(work, name)
+        files = live_files(work.lake[name])
         effect[name] = {"files": len(files), "bytes": sum(files.values())}
     return Result(optimize_text(work, plan, effect), {"tables": plan}, {"tables": effect})
 
@@ -1593,7 +1567,7 @@ def optimize_text(work: Work, plan: Mapping[str, Any], effect: Mapping[str, Any]
 def compact(work: Work, name: str, partitions: Sequence[str]) -> None:
     """OPTIMIZE some partitions of a table (`column=value`); '' for a table that has none."""
     where = ""
-    if all("=" in one for one in partitions) and len(partitions) <= etl.MAX_DATES:
+    if all("=" in one for one in partitions) and len(partitions) <= MAX_PARTITIONS:
         column = partitions[0].partition("=")[0]
         values = [urllib.parse.unquote(one.partition("=")[2]) for one in partitions]
         where = f" WHERE `{column}` IN ({', '.join(repr(value) for value in values)})"
@@ -1602,37 +1576,37 @@ def compact(work: Work, name: str, partitions: Sequence[str]) -> None:
 
 
 def vacuum(work: Work) -> Result:
-    """Remove data files that are older than some days and that no offered rollback needs."""
-    days = work.request.options.get("days", 30)
-    if days < LEAST_DAYS:
-        raise JobError(f'vacuum: "days" is {days}: files are kept for {LEAST_DAYS} days at least')
-    before_then = work.timed.started - dt.timedelta(days=days)
-    offered = offered_runs(work, before_then)
+    """Remove the data files that no version within the tables' retention needs: Delta's VACUUM."""
     plan, effect = {}, {}
     for name in chosen_tables(work):
         table = work.lake[name]
-        stored = stored_files(table)
-        removable = (
-            set(stored) - protected_files(table, name, offered) - set(data_files(work, name))
-        )
-        old = [one for one in removable if stored[one].modified < before_then]
-        sizes = {"files": len(stored), "bytes": sum(one.size for one in stored.values())}
+        stored = data_files(table)
+        removable = paths_below(table, run_vacuum(table, dry_run=True))
         plan[name] = {
-            **sizes,
-            "removable": len(old),
-            "removable_bytes": sum(stored[one].size for one in old),
+            "files": len(stored),
+            "bytes": sum(stored.values()),
+            "removable": len(removable),
+            "removable_bytes": sum(stored.get(path, 0) for path in removable),
         }
-        if old and not work.request.dry_run:
-            with work.timed(f"vacuumed {name}"):
-                vacuum_table(work, table, [stored[one] for one in old], days)
-            left = stored_files(table)
-            effect[name] = {"files": len(left), "bytes": sum(one.size for one in left.values())}
-    return Result(vacuum_text(work, plan, effect, offered), {"tables": plan}, {"tables": effect})
+        if removable and not work.request.dry_run:
+            with (
+                work.timed(f"vacuumed {name}"),
+                etl.settings(work.spark, {etl.COMMIT_STAMP: work.stamp}),
+            ):
+                run_vacuum(table, dry_run=False)
+            left = data_files(table)
+            effect[name] = {"files": len(left), "bytes": sum(left.values())}
+    return Result(vacuum_text(work, plan, effect), {"tables": plan}, {"tables": effect})
 
 
-def vacuum_text(
-    work: Work, plan: Mapping[str, Any], effect: Mapping[str, Any], offered: Sequence[Run]
-) -> str:
+def run_vacuum(table: LakeTable, dry_run: bool) -> list[str]:
+    """VACUUM a table by its own retention; a dry run gives the files that would be removed."""
+    rows = table.spark.sql(f"VACUUM delta.`{table.path}`{' DRY RUN' if dry_run else ''}").collect()
+    return [row["path"] for row in rows]
+
+
+def vacuum_text(work: Work, plan: Mapping[str, Any], effect: Mapping[str, Any]) -> str:
+    offered = reachable_from(work, work.runs)
     oldest = f"; a rollback reaches back to {offered[0].run_id}" if offered else ""
     if work.request.dry_run or not effect:
         count, size = (
@@ -1642,54 +1616,6 @@ def vacuum_text(
     gone = sum(plan[name]["files"] - one["files"] for name, one in effect.items())
     size = sum(plan[name]["bytes"] - one["bytes"] for name, one in effect.items())
     return f"{plural(gone, 'file')} of {size:,} bytes removed{oldest}."
-
-
-def offered_runs(work: Work, since: dt.datetime) -> Sequence[Run]:
-    """The runs that a rollback still offers: those since then and the one before them."""
-    done = [run.finished_at.astimezone(dt.UTC) for run in work.runs]
-    first = max(sum(moment < since for moment in done) - 1, 0)
-    return reachable_from(work, work.runs[first:])
-
-
-def stored_files(table: LakeTable) -> dict[str, etl.StoredObject]:
-    """Every data file in a table's folder, whether the table needs it or not."""
-    files = table.log.storage.list()
-    return {one.path: one for one in files if not one.path.startswith("_")}
-
-
-def protected_files(table: LakeTable, name: str, offered: Sequence[Run]) -> set[str]:
-    """Files that a version since the oldest offered run holds, and that have been removed since."""
-    versions = [run.versions[name] for run in offered if name in run.versions]
-    if not versions:
-        return set()
-    commits = table.log.commits(after=min(versions))
-    return {urllib.parse.unquote(path) for commit in commits for path in commit.removed}
-
-
-def vacuum_table(
-    work: Work, table: LakeTable, files: Sequence[etl.StoredObject], days: int
-) -> None:
-    """VACUUM over an inventory of just these files; Delta keeps what the table itself needs."""
-    root = work.spark.sql(f"DESCRIBE DETAIL delta.`{table.path}`").collect()[0]["location"]
-    inventory = [
-        {
-            "path": f"{root}/{one.path}",
-            "length": one.size,
-            "isDir": False,
-            "modificationTime": int(one.modified.timestamp() * 1000),
-        }
-        for one in files
-    ]
-    ddl = "path STRING, length BIGINT, isDir BOOLEAN, modificationTime BIGINT"
-    view = "lakehouse_inventory"
-    etl.local_frame(work.spark, inventory, ddl).createOrReplaceTempView(view)
-    try:
-        work.spark.sql(
-            f"VACUUM delta.`{table.path}` USING INVENTORY (SELECT * FROM {view}) "
-            f"RETAIN {days * 24} HOURS"
-        )
-    finally:
-        work.spark.catalog.dropTempView(view)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -1751,6 +1677,8 @@ def record(work: Work, result: Result) -> dict[str, Any]:
             etl.write_run(
                 work.job, work.timed.started, summary, work.lake["etl_runs"], work.request.name
             )
+    if etl.read_intent(work.job):
+        etl.remove_intent(work.job)
     write_result(work, result)
     return etl.finish(work.job, summary)
 
@@ -1780,8 +1708,9 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     with timed("Spark started"):
         spark = etl.spark_session(local=job.local)
     with timed("tables opened"):
-        if not request.dry_run:
-            etl.finish_killed_operation(job, lambda: spark)
+        intent = etl.read_intent(job)
+        if intent and not request.dry_run:
+            etl.finish_killed_operation(job, spark, intent)
         lake = etl.open_lake(spark, job)
         work = Work(arguments, request, spark, lake, runs_of(lake), timed)
     done = work.run_of(job.run_id)
@@ -1791,17 +1720,16 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
     scratch.remove(f"run={job.run_id}")  # left where this very run was killed before
     reads_files = request.name == "replay"  # of any size
     try:
-        with etl.settings(spark, etl.plans(lake, large=reads_files)):
+        with etl.settings(spark, etl.session_settings(large=reads_files)):
             result = OPERATIONS[request.name](work)
     finally:
         scratch.remove("run=")
     if request.name == "rollback" and not request.dry_run:
         written = {run.run_id: run for run in runs_of(etl.open_lake(spark, job))}
         return finish_again(work, written[job.run_id])
-    killed = etl.intent_of_killed(job) if request.dry_run else None
-    if killed:
+    if intent and request.dry_run:
         note = (
-            f"The next run first finishes {killed['run_id']}, which was killed, or takes it back."
+            f"The next run first finishes {intent['run_id']}, which was killed, or takes it back."
         )
         result = replace(result, text=f"{result.text} {note}")
     return record(work, result)
