@@ -1260,6 +1260,10 @@ DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
+INTERPRETED = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+}
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -1466,8 +1470,8 @@ def check_protocol(spark: SparkSession, path: str) -> None:
 
 def session_settings(large: bool) -> dict[str, str]:
     """Settings for the plans of a run. Few rows go through those of a small batch, each of which
-    runs once: to compile them to Java first takes longer than to interpret them."""
-    return {} if large else {"spark.sql.codegen.wholeStage": "false"}
+    runs once: to compile them to Java first takes a quarter of a small delivery."""
+    return {} if large else INTERPRETED
 
 
 # --------------------------------------------------------------------------------------------------

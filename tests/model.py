@@ -12,7 +12,6 @@ UTC without a tzinfo.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import re
 import zlib
@@ -116,18 +115,17 @@ class RawFile:
     modified: datetime
 
     @property
-    def version(self) -> tuple[str, str, int]:
-        """Path, ETag and size: what the ledger knows a file by."""
-        return self.path, hashlib.md5(self.content).hexdigest(), len(self.content)
+    def identity(self) -> tuple[str | None, bytes]:
+        """Return what the ledger knows a file by: its dataset and its bytes, under any name."""
+        return dataset_of(self.path), self.content
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a row comes from."""
+    """Where a row comes from; the same bytes under another name are the same source."""
 
-    path: str
-    etag: str
-    size: int
+    path: str = field(compare=False)
+    content: bytes
     line: int
 
 
@@ -556,7 +554,7 @@ def read_file(file: RawFile, replayed: bool = False, max_rejected_percent: int =
 
 def read_record(file: RawFile, record: Split, header: Header, replayed: bool) -> Row | Record:
     """A record as a valid row, or as a rejected one with all its reasons."""
-    dataset, source = header.dataset, Source(*file.version, record.line)
+    dataset, source = header.dataset, Source(file.path, file.content, record.line)
     problem = shape_problem(record, header)
     texts, values, reasons = None, {}, [problem]
     if not problem:
@@ -605,7 +603,7 @@ class Lakehouse:
         self.rows: dict[str, dict[str, Row]] = {dataset: {} for dataset in COLUMNS}
         self.records: dict[Source, Record] = {}
         self.parked: list[Row] = []
-        self.ledger: set[tuple[str, str, int]] = set()
+        self.ledger: set[tuple[str | None, bytes]] = set()
         self.last_delivery: tuple = (datetime.min, "")
 
     @property
@@ -630,13 +628,13 @@ class Lakehouse:
         """
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
-        manifest, new = [], []
+        manifest, new, taken = [], [], set()
         listed = [file for file in files if is_news(file, now)]
         for file in sorted(listed, key=lambda each: (each.modified, each.path)):
-            known = file.version in self.ledger
+            known = file.identity in self.ledger
             result = FileResult(file.path, dataset_of(file.path), "loaded")
             manifest.append(result)
-            if known and not force:
+            if file.identity in taken or (known and not force):
                 result.outcome = "duplicate"
                 continue
             try:
@@ -650,6 +648,7 @@ class Lakehouse:
                     f"{file.path} was delivered before {self.last_delivery}: give the model its "
                     "runs in order"
                 )
+            taken.add(file.identity)
             self.take_in(file, read, result, counts[result.dataset])
             arrived[result.dataset] += read.rows
             new += [] if known else [(file.modified, file.path)]
@@ -674,7 +673,7 @@ class Lakehouse:
         for record in read.rejected:
             count_rejected(counts, record.reasons)
             self.records[record.source] = record
-        self.ledger.add(file.version)
+        self.ledger.add(file.identity)
 
     def load(self, rows: list[Row], counts: dict) -> None:
         """Rows that may all stand in the table: the best of each key does, if it beats the table's
@@ -729,7 +728,7 @@ class Lakehouse:
             if values is None:
                 del self.rows[dataset][key]
             elif values != row.values:
-                source, delivery = Source("", "", 0, 0), (at, "", 0)
+                source, delivery = Source("", b"", 0), (at, "", 0)
                 new = replace(row, values=values, source=source, delivery=delivery)
                 self.rows[dataset][key] = new
                 beaten = [one for one in self.parked if one.key == key and dataset == one.dataset]

@@ -165,7 +165,7 @@ def test_a_run_out_of_the_order_of_deliveries_is_refused() -> None:
     lakehouse = Lakehouse()
     lakehouse.run([raw("orders/b.csv", ORDERS, at=5)])
     with pytest.raises(ValueError, match="in order"):
-        lakehouse.run([raw("orders/a.csv", ORDERS, at=5)])
+        lakehouse.run([raw("orders/a.csv", ORDERS + "\n", at=5)])
 
 
 def random_deliveries(dice: random.Random) -> list[RawFile]:
@@ -228,3 +228,14 @@ def test_tables_depend_on_the_deliveries_and_not_on_how_they_fell_into_runs(seed
     assert {row.source for row in in_runs.parked} == {row.source for row in at_once.parked}
     found = {key: (row[1], row[4], row[3]) for key, row in at_once.tables["order_items"].items()}
     assert found == best_rows_by_definition(files)
+
+
+def test_the_same_bytes_under_another_name_are_a_duplicate() -> None:
+    lakehouse = Lakehouse()
+    lakehouse.run([raw("orders/x.csv", ORDERS, at=1)])
+    twins = [raw("orders/x (1).csv", ORDERS, at=2), raw("products/x.csv", ORDERS, at=3)]
+    outcomes = [one.outcome for one in lakehouse.run(twins)["manifest"]]
+    assert outcomes == ["duplicate", "set_aside"]
+    both = [raw("orders/y.csv", ORDERS + "\n", at=4), raw("orders/z.csv", ORDERS + "\n", at=5)]
+    outcomes = [one.outcome for one in lakehouse.run(both, force=True)["manifest"]]
+    assert outcomes == ["loaded", "duplicate"]

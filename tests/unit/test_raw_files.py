@@ -4,10 +4,12 @@ failed run says."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -29,15 +32,13 @@ BLOCK = 1 << 16
 
 
 class FakeStore:
-    """One object, given out in blocks; `blocks` counts how many were asked for."""
+    """One object of `size` bytes, given out in blocks; `blocks` counts how many were asked for."""
 
     def __init__(self, *blocks: bytes, times: int = 1) -> None:
         self.content, self.times, self.blocks = blocks, times, 0
+        self.size = sum(map(len, blocks)) * times
 
-    def with_etag(self, stored: Any) -> Any:
-        return stored
-
-    def chunks(self, path: str, size: int = 0) -> Iterator[bytes]:
+    def chunks(self, path: str, etag: str = "") -> Iterator[bytes]:
         for _ in range(self.times):
             for block in self.content:
                 self.blocks += 1
@@ -45,7 +46,7 @@ class FakeStore:
 
 
 class ClosedStore(FakeStore):
-    def chunks(self, path: str, size: int = 0) -> Iterator[bytes]:
+    def chunks(self, path: str, etag: str = "") -> Iterator[bytes]:
         raise PermissionError(13, "Permission denied", path)
         yield b""
 
@@ -56,7 +57,8 @@ def stored(path: str, size: int = 1, age: timedelta = timedelta(0)) -> Any:
 
 def looked_at(*blocks: bytes, path: str = "products/x.csv", times: int = 1) -> Any:
     """What the job says of a file of these bytes."""
-    raw = etl.inspect(FakeStore(*blocks, times=times), stored(path))
+    store = FakeStore(*blocks, times=times)
+    raw = etl.inspect(store, stored(path, store.size))
     assert raw is not None
     return raw
 
@@ -223,24 +225,39 @@ def test_zeros_behind_a_header_are_a_row_s_fault_and_not_the_file_s(zeros: int) 
 
 # ---- files without an end
 @pytest.mark.parametrize("block", [b"x" * BLOCK, b'"' + b"x" * BLOCK, b'a,"' * (BLOCK // 3)])
-def test_of_a_line_of_a_gigabyte_only_the_head_is_read(block: bytes) -> None:
-    store = FakeStore(block, times=1 << 14)
-    raw = etl.inspect(store, stored("orders/endless.csv", size=1 << 30))
+def test_a_line_of_a_gigabyte_is_read_once_and_its_head_is_kept(block: bytes) -> None:
+    store = FakeStore(block, times=1 << 12)
+    raw = etl.inspect(store, stored("orders/endless.csv", size=store.size))
     assert (raw.outcome, raw.reason) == ("set_aside", "no_header")
-    assert store.blocks <= 2
+    assert store.blocks == 1 << 12
     assert "64 kB" in raw.detail or len(raw.detail) <= 500
 
 
-def test_of_a_good_header_before_a_line_of_a_gigabyte_only_the_head_is_read() -> None:
-    store = FakeStore(PRODUCTS + b"x" * BLOCK, times=1 << 14)
-    raw = etl.inspect(store, stored("products/endless.csv", size=1 << 30))
-    assert (raw.outcome, store.blocks) == ("loaded", 1)
+def test_a_good_header_before_a_line_of_a_gigabyte_is_found() -> None:
+    store = FakeStore(PRODUCTS + b"x" * BLOCK, times=1 << 12)
+    raw = etl.inspect(store, stored("products/endless.csv", size=store.size))
+    assert (raw.outcome, store.blocks) == ("loaded", 1 << 12)
 
 
 def test_blank_lines_of_a_gigabyte_are_not_kept() -> None:
     store = FakeStore(b"\r\n \t" * (BLOCK // 4), times=1000)
-    raw = etl.inspect(store, stored("orders/blank.csv", size=BLOCK * 1000))
+    raw = etl.inspect(store, stored("orders/blank.csv", size=store.size))
     assert (raw.reason, store.blocks) == ("empty_file", 1000)
+
+
+def test_the_digest_is_that_of_all_bytes_and_no_name_changes_it() -> None:
+    digest = hashlib.sha256(PRODUCTS).hexdigest()
+    assert looked_at(PRODUCTS).digest == digest
+    assert looked_at(PRODUCTS[:30], PRODUCTS[30:], path="products (1).csv").digest == digest
+    packed = looked_at(PACKED, path="products.csv.gz")
+    assert packed.digest == hashlib.sha256(PACKED).hexdigest()
+    assert looked_at(PACKED[:20], path="products.csv.gz").digest  # of a damaged file as well
+
+
+@pytest.mark.parametrize("read", [PRODUCTS[:-1], PRODUCTS + b"1,2,Food,Tea\n"])
+def test_a_file_of_another_size_than_listed_has_changed(read: bytes) -> None:
+    raw = etl.inspect(FakeStore(read), stored("products/x.csv", size=len(PRODUCTS)))
+    assert (raw.outcome, raw.destination) == ("changed", "raw")
 
 
 def test_small_pieces_of_a_file_make_the_same_header() -> None:
@@ -317,9 +334,8 @@ def s3_storage(code: str, status: int) -> tuple[Any, Stubber]:
     """A bucket that answers the next GetObject with an error."""
     store = etl.storage("s3://raw/land/")
     stubber = Stubber(store.client)
-    stubber.add_client_error(
-        "get_object", code, http_status_code=status, expected_params={"Bucket": "raw", "Key": KEY}
-    )
+    asked = {"Bucket": "raw", "Key": KEY, "IfMatch": '"etag"'}
+    stubber.add_client_error("get_object", code, http_status_code=status, expected_params=asked)
     return store, stubber
 
 
@@ -369,16 +385,54 @@ def test_a_file_that_the_system_does_not_give_out_is_unreadable() -> None:
     assert "Permission denied" in raw.detail
 
 
+class CutBody:
+    """A transfer that ends before its time."""
+
+    def read(self, size: int) -> bytes:
+        raise ReadTimeoutError(endpoint_url="s3", error="cut")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("region")
+def test_a_transfer_that_ends_early_leaves_the_file_unreadable() -> None:
+    store = etl.storage("s3://raw/land/")
+    store.client = SimpleNamespace(
+        get_object=lambda **_: {"Body": CutBody()}, exceptions=store.client.exceptions
+    )
+    raw = etl.inspect(store, stored("products/x.csv"))
+    assert (raw.outcome, raw.destination) == ("unreadable", "raw")
+    assert "ended the transfer early" in raw.detail
+
+
+@mock_aws
+@pytest.mark.usefixtures("region")
+def test_an_object_that_was_overwritten_after_the_listing_has_changed() -> None:
+    s3 = boto3.client("s3", region_name="us-east-1")
+    s3.create_bucket(Bucket="raw")
+    s3.put_object(Bucket="raw", Key=KEY, Body=PRODUCTS)
+    store = etl.storage("s3://raw/land/")
+    (listed,) = store.list()
+    s3.put_object(Bucket="raw", Key=KEY, Body=PRODUCTS.replace(b"Tea", b"Oil"))
+    raw = etl.inspect(store, listed)
+    assert (raw.outcome, raw.destination) == ("changed", "raw")
+
+
 def test_what_was_unreadable_once_may_be_read_later() -> None:
     closed = etl.inspect(ClosedStore(), stored("products/x.csv"))
-    opened = etl.inspect(FakeStore(PRODUCTS), stored("products/x.csv"))
-    assert closed.id != opened.id
+    opened = looked_at(PRODUCTS)
+    assert closed.ledger_key != opened.ledger_key
 
 
 def test_what_stays_unreadable_is_news_once() -> None:
     raw = etl.inspect(ClosedStore(), stored("products/x.csv"))
-    assert etl.Discovered((etl._judge(raw, False, False),)).anything_new
-    assert not etl.Discovered((etl._judge(raw, True, False),)).anything_new
+    assert etl.Discovered((raw,)).anything_new
+    assert not etl.Discovered((replace(raw, first_path="products/x.csv"),)).anything_new
+
+
+def test_a_file_that_changed_alone_is_no_news() -> None:
+    assert not etl.Discovered((etl.changed(looked_at(PRODUCTS)),)).anything_new
 
 
 # ---- a whole raw zone
@@ -391,10 +445,6 @@ def arguments_of(folder: Path) -> Any:
     }
     paths = [part for name, path in names.items() for part in (f"--{name}", str(folder / path))]
     return etl.JobArguments.from_argv([*paths, "--RUN_ID", "run-1"])
-
-
-def no_session() -> Any:
-    raise AssertionError("discover asked for Spark")
 
 
 def delivered(folder: Path, files: dict[bytes, bytes]) -> None:
@@ -417,7 +467,7 @@ def test_one_bad_file_is_one_file_s_outcome(tmp_path: Path) -> None:
             b"\xff\xfe/x.csv": PRODUCTS,
         },
     )
-    found = etl.discover(arguments_of(tmp_path), no_session)
+    found = etl.discover(arguments_of(tmp_path))
     assert {raw.stored.path: raw.reason for raw in found.files} == {
         "products/good.csv": None,
         "products/caf\udce9.csv": "unusable_path",
@@ -425,13 +475,13 @@ def test_one_bad_file_is_one_file_s_outcome(tmp_path: Path) -> None:
         "products/cut.csv.gz": "truncated_gzip",
         "\udcff\udcfe/x.csv": "unusable_path",
     }
-    assert [raw.stored.path for raw in found.to_load] == ["products/good.csv"]
+    assert [raw.stored.path for raw in found.to_load.values()] == ["products/good.csv"]
 
 
 def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: Path) -> None:
     arguments = arguments_of(tmp_path)
     delivered(tmp_path, {b"products/caf\xe9.csv": PRODUCTS})
-    files = etl.discover(arguments, no_session).files
+    files = etl.discover(arguments).files
     timed = etl.Timings(NOW)
     etl.finish(arguments, etl.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
     lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_bytes().splitlines()
@@ -460,25 +510,33 @@ def test_a_file_is_mostly_rejected_by_more_than_a_share_of_twenty_rows(
     assert etl.RowCounts(rows, rejected).mostly_rejected(percent) is bad
 
 
-def judged_alone(raw: Any, counts: Mapping[str, Any]) -> Any:
+def judged_alone(raw: Any, counts: Any) -> Any:
     """What becomes of a file of which that much was read."""
     scratch = etl.Scratch(None, "", on_disk=False)
-    staged = etl.StagedDataset(etl.PRODUCTS, scratch, files={"name": raw}, counts=counts)
-    return etl.judge_content(staged, 50)[raw.id]
+    read = etl.ReadDataset(etl.PRODUCTS, scratch, None, {0: counts}, (), False)
+    return etl.judge_content(read, {0: raw}, 50)[0]
 
 
 @pytest.mark.parametrize("rows", [0, 7])
 def test_a_file_of_which_no_header_came_back_is_never_loaded(rows: int) -> None:
     raw = looked_at(PRODUCTS)
-    judged = judged_alone(raw, {raw.id: etl.RowCounts(rows=rows)})
+    judged = judged_alone(raw, etl.RowCounts(rows=rows))
     assert judged.outcome != "loaded" and judged.destination != "archive"
     assert raw.stored.path in judged.detail
 
 
 def test_a_file_with_two_orders_of_columns_is_set_aside() -> None:
-    raw = looked_at(PRODUCTS)
-    judged = judged_alone(raw, {raw.id: etl.RowCounts(rows=2, headers=1, other_headers=1)})
+    judged = judged_alone(looked_at(PRODUCTS), etl.RowCounts(rows=2, headers=1, other_headers=1))
     assert (judged.outcome, judged.reason) == ("set_aside", "mixed_headers")
+
+
+def test_a_twin_goes_where_the_first_goes() -> None:
+    first = looked_at(PRODUCTS)
+    twin = replace(first, outcome="duplicate", twin_of=first.stored.path)
+    assert etl.follow_twin(twin, [first]) is twin
+    for other in (etl.changed(first), etl.set_aside(first, "mostly_rejected")):
+        followed = etl.follow_twin(twin, [other])
+        assert (followed.outcome, followed.reason) == (other.outcome, other.reason)
 
 
 # ---- a table's log
@@ -491,7 +549,22 @@ def test_a_key_with_a_sign_that_some_take_for_a_line_end_leaves_the_log_readable
     lines = [json.dumps(action, ensure_ascii=False) + "\n" for action in actions]
     (tmp_path / "_delta_log").mkdir()
     (tmp_path / "_delta_log" / f"{0:020d}.json").write_text("".join(lines), "utf-8")
-    assert etl.DeltaLog(str(tmp_path)).files() == {"x": 1}
+    (commit,) = etl.DeltaLog(str(tmp_path)).commits(after=-1)
+    assert (commit.version, commit.added) == (0, ("x",))
+
+
+def test_only_the_end_of_a_long_log_is_looked_at(tmp_path: Path) -> None:
+    log = tmp_path / "_delta_log"
+    log.mkdir()
+    for version in range(295, 303):
+        (log / f"{version:020d}.json").write_text(json.dumps({"commitInfo": {}}) + "\n")
+    assert etl.DeltaLog(str(tmp_path)).latest() == 302
+    (log / "_last_checkpoint").write_text('{"version":300,"size":9}')
+    assert etl.DeltaLog(str(tmp_path)).latest() == 302
+    assert [one.version for one in etl.DeltaLog(str(tmp_path)).commits(after=300)] == [301, 302]
+    for version in range(295, 303):
+        (log / f"{version:020d}.json").unlink()
+    assert etl.DeltaLog(str(tmp_path)).latest() == 300  # by its checkpoint alone
 
 
 # ---- gone since the listing
