@@ -200,6 +200,13 @@ class LocalAws:
     def endpoint(self) -> str:
         return f"http://localhost:{self.port}"
 
+    @property
+    def server(self) -> MotoServer:
+        """The server behind the endpoint, while it runs."""
+        if self._server is None:
+            raise RuntimeError("the local AWS is not started")
+        return self._server
+
     def client(self, service: str) -> Any:
         """A boto3 client for this deployment."""
         if service not in self._clients:
