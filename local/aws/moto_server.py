@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Thread
+from typing import Any, TypeVar
 
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
@@ -13,6 +16,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
+Application = TypeVar("Application")
 HOST = "127.0.0.1"
 POLL = 0.02  # seconds after which it is seen that it shall end; moto's own server takes 0.5
 
@@ -40,6 +44,17 @@ class MotoServer:
         self._thread.start()
         urllib.request.urlopen(f"{self.endpoint}/moto-api/reset", data=b"").close()
         return self
+
+    @contextmanager
+    def wrapped(self, middleware: Callable[[Any], Application]) -> Iterator[Application]:
+        """Send all requests through a WSGI application in front of moto's while the block runs."""
+        behind = self._server.app
+        application = middleware(behind)
+        self._server.app = application  # type: ignore[assignment]
+        try:
+            yield application
+        finally:
+            self._server.app = behind
 
     def stop(self) -> None:
         """Returns once the port is free."""

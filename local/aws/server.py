@@ -9,8 +9,9 @@ where moto only records.
 moto plays S3, EventBridge, SQS, SNS, IAM, the Glue catalog and Step Functions. It never runs a job,
 a crawler, a query or a function, and knows Pipes only as records; `Runners` and `Pipe` do that
 here. Everything is seen through the ordinary AWS API at `aws.endpoint`. Not played: roles are
-recorded, not enforced; bucket, queue and topic policies, encryption and lifecycles; log groups,
-alarms and schedules (`sweep()` is the schedule); events about executions.
+recorded, not enforced; bucket, queue and topic policies and lifecycles; log groups, alarms and
+schedules (`sweep()` is the schedule); events about executions. Nothing is encrypted: SSE-KMS shows
+in response headers and in random ETags (`local.aws.etags`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from moto.glue.models import FakeCrawler, FakeJob, FakeJobRun
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.athena.results import column_info
-from local.aws import stepfunctions
+from local.aws import etags, stepfunctions
 from local.aws.kept import Kept
 from local.aws.moto_server import MotoServer
 from local.aws.stepfunctions import Pace, replace
@@ -199,6 +200,13 @@ class LocalAws:
     def endpoint(self) -> str:
         return f"http://localhost:{self.port}"
 
+    @property
+    def server(self) -> MotoServer:
+        """The server behind the endpoint, while it runs."""
+        if self._server is None:
+            raise RuntimeError("the local AWS is not started")
+        return self._server
+
     def client(self, service: str) -> Any:
         """A boto3 client for this deployment."""
         if service not in self._clients:
@@ -329,6 +337,17 @@ def load_handler(folder: Path, handler: str) -> Function:
     return getattr(module, function_name)
 
 
+def encryption_rules(bucket_encryption: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the template's `BucketEncryption` with the field names of S3's API."""
+    names = {"ServerSideEncryptionByDefault": "ApplyServerSideEncryptionByDefault"}
+    return {
+        "Rules": [
+            {names.get(name, name): value for name, value in rule.items()}
+            for rule in bucket_encryption["ServerSideEncryptionConfiguration"]
+        ]
+    }
+
+
 class Deployment:
     """Creates the template's resources; what is listed in the module's docstring is left out."""
 
@@ -374,6 +393,11 @@ class Deployment:
     def bucket(self, logical_id: str, properties: dict[str, Any]) -> None:
         s3, name = self.aws.client("s3"), properties["BucketName"]
         s3.create_bucket(Bucket=name)
+        if "BucketEncryption" in properties:
+            s3.put_bucket_encryption(
+                Bucket=name,
+                ServerSideEncryptionConfiguration=encryption_rules(properties["BucketEncryption"]),
+            )
         if "VersioningConfiguration" in properties:
             s3.put_bucket_versioning(
                 Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"]
@@ -555,6 +579,7 @@ class _StandIns:
         # moto looks through its folders at each request
         modules = tuple(backends.list_of_moto_modules())
         replace(backends, list_of_moto_modules=lambda: modules)
+        etags.install()
         cls._glue_jobs()
         cls._crawlers()
         cls._athena()

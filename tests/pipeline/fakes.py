@@ -3,6 +3,7 @@ machine relies on."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 
 from local.aws.server import CrawlFailed, JobFailed, QueryFailed
 
@@ -39,9 +41,23 @@ def split(path: str) -> tuple[str, str]:
     return bucket, key
 
 
+def digest_of(s3: Any, bucket: str, item: Mapping[str, Any]) -> str | None:
+    """Return the SHA-256 of a listed object's bytes, or None if it has gone or changed since.
+
+    The ETag is no digest: under SSE-KMS the same bytes have another ETag at each upload. A frozen
+    object has no bytes to read; its digest is empty.
+    """
+    try:
+        answer = s3.get_object(Bucket=bucket, Key=item["Key"], IfMatch=item["ETag"])
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        return {"InvalidObjectState": "", "NoSuchKey": None, "PreconditionFailed": None}[code]
+    return hashlib.sha256(answer["Body"].read()).hexdigest()
+
+
 class FakeJob:
-    """Lists the raw zone, "loads" each line of a file as an order, keeps a ledger, commits manifest
-    and summary.
+    """Lists the raw zone, "loads" each line of a file as an order, keeps a ledger of paths and
+    digests, commits manifest and summary.
 
     `failures` are raised one per run, before the commit; `during` is called between listing and
     commit.
@@ -49,7 +65,7 @@ class FakeJob:
 
     def __init__(self) -> None:
         self.runs: list[str] = []
-        self.ledger: dict[tuple[str, str], str] = {}
+        self.ledger: dict[tuple[str, str], str] = {}  # path, digest -> run
         self.loaded: list[str] = []
         self.failures: list[Exception] = []
         self.during: Callable[[], None] = lambda: None
@@ -83,7 +99,7 @@ class FakeJob:
             raise error
         new = [line for line in lines if line["outcome"] == "loaded"]
         for line in new:
-            self.ledger[line["path"], line["etag"]] = run_id
+            self.ledger[line["path"], line["digest"]] = run_id
             self.loaded.append(line["path"])
         self.write(arguments, "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         summary = self.summary(run_id, lines, len(new))
@@ -122,23 +138,27 @@ class FakeJob:
         self.write(arguments, "summary.json", json.dumps(summary))
 
     def list_files(self, bucket: str, prefix: str) -> list[dict[str, Any]]:
-        pages = (
-            boto3.client("s3")
-            .get_paginator("list_objects_v2")
-            .paginate(Bucket=bucket, Prefix=prefix)
-        )
+        s3 = boto3.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         found = [item for page in pages for item in page.get("Contents", [])]
         found.sort(key=lambda item: (item["LastModified"], item["Key"]))
-        return [self.line(bucket, prefix, item) for item in found]
+        digests = [digest_of(s3, bucket, item) for item in found]
+        return [
+            self.line(bucket, prefix, item, digest)
+            for item, digest in zip(found, digests, strict=True)
+            if digest is not None
+        ]
 
-    def line(self, bucket: str, prefix: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    def line(
+        self, bucket: str, prefix: str, item: Mapping[str, Any], digest: str
+    ) -> dict[str, Any]:
         path, etag = item["Key"].removeprefix(prefix), item["ETag"].strip('"')
         readable = path.endswith(".csv")
         outcome = (
             "set_aside"
             if not readable
             else "duplicate"
-            if (path, etag) in self.ledger
+            if (path, digest) in self.ledger
             else "loaded"
         )
         return {
@@ -146,6 +166,7 @@ class FakeJob:
             "key": item["Key"],
             "path": path,
             "etag": etag,
+            "digest": digest,
             "size": item["Size"],
             "last_modified": item["LastModified"].isoformat(),
             "dataset": "orders" if readable else None,

@@ -101,6 +101,24 @@ def test_objects_catalog_executions_and_queries_are_there_again(tmp_path: Path) 
         assert len(aws.executions()) == 2
 
 
+def test_a_restart_retains_the_etags_under_kms_and_conditions_on_them(tmp_path: Path) -> None:
+    with start(tmp_path) as aws:
+        s3, lake = aws.client("s3"), aws.name("LakeBucket")
+        etags = [s3.put_object(Bucket=lake, Key=key, Body=b"x")["ETag"] for key in ("a", "b")]
+        assert etags[0] != etags[1]
+        upload = s3.create_multipart_upload(Bucket=lake, Key="c")["UploadId"]
+        named = {"Bucket": lake, "Key": "c", "UploadId": upload}
+        part = s3.upload_part(**named, PartNumber=1, Body=b"x")["ETag"]
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part}]}
+        etags.append(s3.complete_multipart_upload(**named, MultipartUpload=parts)["ETag"])
+    with start(tmp_path) as aws:
+        s3 = aws.client("s3")
+        assert [entry[0] for entry in objects(aws, "LakeBucket").values()] == etags
+        for key, etag in zip("abc", etags, strict=True):
+            assert s3.get_object(Bucket=lake, Key=key, IfMatch=etag)["ETag"] == etag
+        assert s3.put_object(Bucket=lake, Key="d", Body=b"x")["ETag"] not in etags
+
+
 def test_files_that_no_run_has_taken_are_swept_at_the_next_start(tmp_path: Path) -> None:
     with start(tmp_path) as aws:
         aws.client("s3").put_object(

@@ -65,8 +65,16 @@ Seen = tuple[Any, Any]
 def bucket(aws: LocalAws, name: str, properties: Properties) -> Seen:
     # moto does not tell whether a bucket sends events; that uploads arrive is shown by the tests
     # of the pipeline.
-    answer = {"VersioningConfiguration": aws.client("s3").get_bucket_versioning(Bucket=name)}
-    return {key: properties[key] for key in answer}, answer
+    s3 = aws.client("s3")
+    answer = {"VersioningConfiguration": s3.get_bucket_versioning(Bucket=name)}
+    wanted = {key: properties[key] for key in answer}
+    (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    encryption = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]
+    wanted["BucketEncryption"] = {
+        "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
+        "BucketKeyEnabled": rule["BucketKeyEnabled"],
+    }
+    return wanted, answer | {"BucketEncryption": encryption["Rules"][0]}
 
 
 def queue(aws: LocalAws, name: str, properties: Properties) -> Seen:
