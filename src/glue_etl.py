@@ -786,7 +786,7 @@ class LogCommit:
     operation: str
     run_id: str | None  # of the run that made it; None for a commit of somebody else
     added: tuple[str, ...]  # paths of data files
-    removed: int  # number of data files
+    removed: tuple[str, ...]
     metrics: Mapping[str, str]  # Delta's own
 
     def metric(self, *names: str) -> int:
@@ -837,7 +837,7 @@ class DeltaLog:
             info.get("operation", ""),
             json.loads(info.get("userMetadata") or "{}").get("run_id"),
             tuple(action["add"]["path"] for action in actions if "add" in action),
-            sum("remove" in action for action in actions),
+            tuple(action["remove"]["path"] for action in actions if "remove" in action),
             info.get("operationMetrics", {}),
         )
 
@@ -1397,7 +1397,7 @@ class LakeTable:
             "schema_changed": version >= 0
             and (not self.exists or any(one.operation == "ADD COLUMNS" for one in commits)),
             "files_added": len(added),
-            "files_removed": sum(commit.removed for commit in commits),
+            "files_removed": sum(len(commit.removed) for commit in commits),
             "dates": _days(added),
         }
 

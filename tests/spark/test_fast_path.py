@@ -101,13 +101,12 @@ def lines_of(table: Any) -> list[str]:
     ]
 
 
-def lines_frame(spark: Any, texts: list[tuple[str, int]]) -> Any:
-    """Lines as the raw text gives them: (text, place of its file's layout)."""
+def lines_frame(spark: Any, texts: list[str]) -> Any:
+    """Lines as the raw text gives them."""
     rows = [
-        {"_file": "f", "_split": 0, "_mid": number, "_layout": layout, "_raw": text}
-        for number, (text, layout) in enumerate(texts)
+        {"_file": 0, "_split": 0, "_mid": number, "_raw": text} for number, text in enumerate(texts)
     ]
-    ddl = "_file STRING, _split BIGINT, _mid BIGINT, _line BIGINT, _layout INT, _raw STRING"
+    ddl = "_file INT, _split BIGINT, _mid BIGINT, _raw STRING"
     return etl.local_frame(spark, rows, ddl).localCheckpoint()
 
 
@@ -118,16 +117,16 @@ def layout_of(table: Any) -> Any:
 @pytest.mark.parametrize("table", etl.TABLES, ids=lambda table: table.dataset)
 def test_what_the_fast_path_takes_the_parser_reads_alike(spark: Any, table: Any) -> None:
     texts = lines_of(table)
-    lines = lines_frame(spark, [(text, 0) for text in texts])
-    layouts = [layout_of(table)]
+    lines = lines_frame(spark, texts)
+    layout = layout_of(table)
     shown = ["_mid", "_kind", "_raw", "_reasons"]
     shown += [f"cast(`{column.name}` AS string) AS `{column.name}`" for column in table.columns]
-    fast_rows = etl.fast_path(lines, table, layouts).selectExpr(*shown).collect()
-    parsed_rows = etl.parse_lines(lines, table, layouts).selectExpr(*shown).collect()
+    fast_rows = etl.fast_path(lines, table, layout, {layout.line}).selectExpr(*shown).collect()
+    parsed_rows = etl.parse_lines(lines, table, layout).selectExpr(*shown).collect()
     fast = {row["_mid"]: row for row in fast_rows}
     parsed = {row["_mid"]: row for row in parsed_rows}
     assert len(fast) == len(parsed) == len(texts)
-    taken = {number for number, row in fast.items() if row["_kind"] is not None}
+    taken = {number for number, row in fast.items() if row["_kind"] < etl.LEFT}
     for number in taken:
         if fast[number]["_kind"] == etl.RECORD:
             assert fast[number] == parsed[number], texts[number]
@@ -148,12 +147,20 @@ def test_a_file_with_columns_in_another_order_and_more_of_them_takes_the_fast_pa
     spark: Any,
 ) -> None:
     names = ("extra", *reversed(etl.PRODUCTS.column_names))
-    layouts = [layout_of(etl.PRODUCTS), etl.Layout(",".join(names), names)]
-    lines = lines_frame(spark, [("7,1,Books,Pen", 0), ("what ever,Pen,Books,1,7", 1)])
-    rows = etl.fast_path(lines, etl.PRODUCTS, layouts).collect()
-    found = [[row[name] for name in etl.PRODUCTS.column_names] for row in rows]
-    assert found == [["7", "1", "Books", "Pen"]] * 2
-    assert [row["_kind"] for row in rows] == [etl.RECORD] * 2
+    for layout, line in (
+        (layout_of(etl.PRODUCTS), "7,1,Books,Pen"),
+        (etl.Layout(",".join(names), names), "what ever,Pen,Books,1,7"),
+    ):
+        lines = lines_frame(spark, [layout.line, line])
+        header, row = etl.fast_path(lines, etl.PRODUCTS, layout, {"x", layout.line}).collect()
+        assert (header["_kind"], row["_kind"]) == (etl.HEADER, etl.RECORD)
+        assert [row[name] for name in etl.PRODUCTS.column_names] == ["7", "1", "Books", "Pen"]
+
+
+def test_headers_that_differ_in_their_text_alone_are_read_together() -> None:
+    names = etl.PRODUCTS.column_names
+    assert layout_of(etl.PRODUCTS) == etl.Layout(" , ".join(names).upper(), tuple(names))
+    assert layout_of(etl.PRODUCTS) != etl.Layout(";".join(names), tuple(names), ";")
 
 
 def test_only_a_plain_integer_is_a_number_among_keys(spark: Any) -> None:
@@ -164,18 +171,17 @@ def test_only_a_plain_integer_is_a_number_among_keys(spark: Any) -> None:
     assert found == {"0": 0, "5": 5, "10": 10, "999999999999999999": 999999999999999999}
 
 
-@pytest.mark.parametrize(
-    "span, inside, outside",
-    [
-        ((0, 9), ["0", "5", "9"], ["a"]),
-        ((5, 120), ["5", "9", "10", "50", "99", "100", "120"], ["0"]),
-        ((7000, 8001), ["7000", "7999", "8001"], ["6999", "8002", "10", "90", "100000"]),
-        (None, ["0", "x", "-7"], []),
-    ],
-)
-def test_a_span_of_keys_prunes_by_text_and_never_loses_one(
-    spark: Any, span: Any, inside: list[str], outside: list[str]
-) -> None:
-    frame = etl.local_frame(spark, [{"key": key} for key in inside + outside], "key STRING")
-    found = [row["key"] for row in frame.where(etl.within("key", span)).collect()]
-    assert found == inside
+def test_a_span_of_keys_prunes_by_text_and_never_loses_one(spark: Any, tmp_path: Any) -> None:
+    table = etl.LakeTable(
+        spark, "", etl.DeltaLog(str(tmp_path)), 0, keys_frame(spark, "A-17 A-2 9 10 a")
+    )
+    spans = etl.key_spans(keys_frame(spark, "A-2 A-17 10"), ["key"])
+    assert spans == {"key": ("10", "A-2")}
+    found = [row["key"] for row in table.rows_between("key", *spans["key"]).collect()]
+    assert found == ["A-17", "A-2", "9", "10"]
+    assert etl.key_spans(keys_frame(spark, ""), ["key"]) == {"key": ("", "")}
+    assert table.rows_between("key", "", "").count() == 0
+
+
+def keys_frame(spark: Any, keys: str) -> Any:
+    return etl.local_frame(spark, [{"key": key} for key in keys.split()], "key STRING")

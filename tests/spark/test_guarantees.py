@@ -141,18 +141,64 @@ def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
         ), table
 
 
-def test_the_size_of_a_table_is_known_by_deltas_checksum_and_else_not(lake: Lake) -> None:
+def test_a_table_that_another_engine_has_raised_fails_the_run_before_it_writes(lake: Lake) -> None:
     lake.run(first_delivery())
-    table = Path(lake.path("clean_orders"))
-    log = etl.DeltaLog(str(table))
-    sizes = [(table / path).stat().st_size for path in log.files()]
-    assert log.data_bytes(log.latest()) == sum(sizes) > 0
-    (checksum,) = table.glob("_delta_log/*.crc")
-    for text in ('{"tableSizeBytes"', "{}"):
-        checksum.write_text(text)
-        assert log.data_bytes(log.latest()) is None
-    checksum.unlink()
-    assert log.data_bytes(log.latest()) is None
+    spark = etl.SparkSession.getActiveSession()
+    spark.sql(
+        f"ALTER TABLE delta.`{lake.path('clean_orders')}` "
+        "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
+    )
+    before = {name: etl.DeltaLog(lake.path(name)).latest() for name in etl.SCHEMAS}
+    summary = lake.run(second_delivery(), expect=1)
+    assert "needs Delta reader 3 and writer 7" in summary["error"]
+    assert "clean_orders" in summary["error"] and "nothing was written" in summary["error"]
+    assert {name: etl.DeltaLog(lake.path(name)).latest() for name in etl.SCHEMAS} == before
+
+
+def test_a_table_is_pinned_to_the_version_that_the_run_has_found(lake: Lake, spark: Any) -> None:
+    lake.run(first_delivery())
+    arguments = etl.JobArguments.from_argv(job_arguments(lake.folder, lake.folder, "look"))
+    table = etl.open_table(spark, arguments, "clean_products")
+    rows = table.frame.count()
+    table.append(table.frame.limit(1), "{}")
+    assert table.frame.count() == rows == table.rows_at(table.before)
+    assert table.summary()["rows"] == rows + 1
+
+
+def test_the_same_bytes_under_another_name_are_a_duplicate_with_the_first_name(lake: Lake) -> None:
+    text = ORDERS + order("o1") + order("bad", amount="x")
+    lake.run([csv_file("orders/x.csv", text, 1)])
+    again = [
+        csv_file("orders/x (1).csv", text, 2),
+        csv_file("orders/y.csv", ORDERS + order("o2"), 3),
+    ]
+    twins = [csv_file(f"orders/y ({n}).csv", ORDERS + order("o2"), 3 + n) for n in (1, 2)]
+    summary = lake.run(again + twins)
+    assert summary["files"]["duplicate"] == 3 and summary["files"]["loaded"] == 1
+    manifest = lake.manifest("run-2")
+    assert "were loaded as orders/x.csv by run-1" in manifest["orders/x (1).csv"]["detail"]
+    assert "are delivered as orders/y.csv in this run" in manifest["orders/y (2).csv"]["detail"]
+    assert [row.file_path for row in lake.rows("ingested_files")] == [
+        "orders/x.csv",
+        "orders/y.csv",
+    ]
+    lake.run([csv_file("orders/x (2).csv", text, 9)], force=True)
+    assert len(lake.records()) == 1  # the rejected row is recorded once, under its first name
+
+
+def test_a_column_that_is_declared_later_is_added_by_the_next_load_and_by_no_look(
+    lake: Lake, spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.run(first_delivery())
+    wide = {**etl.SCHEMAS, "corrections": etl.SCHEMAS["corrections"] + ", note STRING"}
+    monkeypatch.setattr(etl, "SCHEMAS", wide)
+    arguments = etl.JobArguments.from_argv(job_arguments(lake.folder, lake.folder, "look"))
+    table = etl.open_lake(spark, arguments)["corrections"]
+    assert table.missing == (("note", "string"),) and "note" in table.frame.columns
+    assert table.log.latest() == table.before
+    lake.run(second_delivery())
+    (added,) = table.log.commits(after=table.before)
+    assert (added.operation, added.run_id) == ("ADD COLUMNS", "run-2")
 
 
 def test_the_tables_have_exactly_the_customers_schema(lake: Lake) -> None:

@@ -30,13 +30,13 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "rollback": (
         "rollback",
         {"to": "run-1"},
-        ["said its intent", "restored clean_orders", "committed etl_runs"],
+        ["intent written", "restored clean_orders", "committed etl_runs"],
     ),
     "correction": (
         "sql",
         SQL,
         [
-            "said its intent",
+            "intent written",
             "committed clean_orders",
             "committed corrections",
             "committed etl_runs",
@@ -46,7 +46,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "replay",
         {"statuses": ["parked"]},
         [
-            "said its intent",
+            "intent written",
             "committed clean_orders_items",
             "settled rows",
             "committed etl_runs",
@@ -56,7 +56,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         "replay",
         {"archived": {}},
         [
-            "said its intent",
+            "intent written",
             "committed rejected_records",
             "committed clean_orders",
             "settled parked rows",
@@ -67,7 +67,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "discard": (
         "replay",
         {"discard": True, "why": "tests of the shop", "statuses": ["rejected"], "author": "ann"},
-        ["said its intent", "settled rows", "committed etl_runs"],
+        ["intent written", "settled rows", "committed etl_runs"],
     ),
     "optimize": (
         "optimize",
@@ -76,7 +76,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
     "vacuum": (
         "vacuum",
-        {"days": 7},
+        {},
         ["vacuumed clean_products", "vacuumed clean_orders", "committed etl_runs"],
     ),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,11 @@ DAY = datetime(2025, 5, 1, tzinfo=UTC)
         ({"operation": "replay", "discard": True}, 'say "why"'),
         ({"operation": "replay", "archived": {"since": "x"}}, "paths, runs (lists), from, to"),
         ({"operation": "replay", "archived": {}, "files": ["x"]}, "stands alone"),
-        ({"operation": "vacuum", "days": "7"}, "'days' is to be a whole number above 0"),
+        (
+            {"operation": "optimize", "min_files": "7"},
+            "'min_files' is to be a whole number above 0",
+        ),
+        ({"operation": "vacuum", "days": 7}, "there is no field 'days'"),
     ],
 )
 def test_a_wrong_request_is_refused_with_what_to_say(given: Any, words: str) -> None:
@@ -44,8 +47,9 @@ def test_a_wrong_request_is_refused_with_what_to_say(given: Any, words: str) -> 
 
 
 def test_a_request_may_leave_out_author_and_dry_run() -> None:
-    request = operations.Request.from_json('{"operation": "vacuum", "days": 9}')
-    assert (request.author, request.dry_run, request.options) == ("unknown", False, {"days": 9})
+    request = operations.Request.from_json('{"operation": "optimize", "min_files": 9}')
+    options = {"min_files": 9}
+    assert (request.author, request.dry_run, request.options) == ("unknown", False, options)
 
 
 def texts_of(value: Any, key: str) -> list[str]:
@@ -197,51 +201,11 @@ def test_what_the_summary_says_of_an_operation_stays_small() -> None:
     assert len(told["text"]) == 1000 and told["plan"] == {"files": 3}
 
 
-def write_log(table: Path, commits: list[dict[str, Any]]) -> None:
-    """A Delta log that holds nothing but the commits' own words."""
-    log = table / "_delta_log"
-    log.mkdir(parents=True)
-    for version, info in enumerate(commits):
-        (log / f"{version:020d}.json").write_text(json.dumps({"commitInfo": info}))
-
-
-def said(run_id: str, **more: Any) -> dict[str, Any]:
-    stamp = json.dumps({"run_id": run_id, **more})
-    return {"operation": "WRITE", "userMetadata": stamp}
-
-
-def test_the_ledgers_log_forgets_what_a_restore_forgets(tmp_path: Path) -> None:
-    back = {"operation": "RESTORE", "operationParameters": {"version": 0}}
-    write_log(
-        tmp_path, [said("a", files=["1"]), said("b", files=["2"]), back, said("c", files=["3"])]
-    )
-    assert etl.DeltaLog(str(tmp_path)).file_ids() == ({"1", "3"}, True)
-    (tmp_path / "_delta_log" / f"{0:020d}.json").unlink()
-    assert etl.DeltaLog(str(tmp_path)).file_ids() == ({"3"}, False)
-
-
-COMPACTED = {"operation": "OPTIMIZE"}
-INTENT = {"before": {}, "to": {}}
-
-
-@pytest.mark.parametrize(
-    "ledger, runs, pending",
-    [
-        ([], [], False),
-        ([said("load")], [said("load")], False),
-        ([said("load"), said("op", **INTENT)], [said("load")], True),
-        ([said("op", **INTENT), COMPACTED, said("op", files=["1"])], [], True),
-        ([said("op", **INTENT), said("op", closed=True)], [], False),
-        ([said("op", **INTENT), said("op", closed=True), said("op", **INTENT)], [], True),
-        ([said("op", **INTENT)], [said("op")], False),
-        ([said("op", **INTENT), said("later")], [said("later")], False),
-    ],
-)
-def test_an_intent_holds_until_its_row_is_written_or_it_is_closed(
-    tmp_path: Path, ledger: list[Any], runs: list[Any], pending: bool
-) -> None:
-    write_log(tmp_path / "lake" / "ingested_files", ledger)
-    write_log(tmp_path / "lake" / "etl_runs", runs)
+def test_an_intent_is_read_until_it_is_removed(tmp_path: Path) -> None:
     arguments = etl.JobArguments.from_argv(job_arguments(tmp_path / "raw", tmp_path, "now"))
-    arguments = replace(arguments, lakehouse_path=str(tmp_path / "lake") + "/")
-    assert (etl.intent_of_killed(arguments) is not None) == pending
+    assert etl.read_intent(arguments) == {}
+    intent = {"run_id": "op", "before": {"clean_orders": 3}, "to": {"clean_orders": -1}}
+    etl.storage(arguments.runs_path).write(etl.INTENT, json.dumps(intent).encode())
+    assert etl.read_intent(arguments) == intent
+    etl.remove_intent(arguments)
+    assert etl.read_intent(arguments) == {}

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
+from tools.files import load_job
 
 from tests import old_lake
 from tests.arrow import TYPES, schema_of
 from tests.old_lake import age
-from tools.files import load_job
 
 DAYS, COMMITS, FILES, REJECTS = 60, 50, 700, 200
 FIRST_ORDER = dt.datetime(2025, 4, 1, 10, tzinfo=dt.UTC)

@@ -58,8 +58,9 @@ def asked(name: str, *words: str) -> dict[str, Any]:
             ["optimize", "--table", "clean_orders", "--min-files", "9"],
             {"tables": ["clean_orders"], "min_files": 9},
         ),
-        (["vacuum", "--days", "60"], {"days": 60}),
-        (["vacuum", "--days", "0"], {"days": 0}),
+        (["optimize", "--min-files", "60"], {"min_files": 60}),
+        (["optimize", "--min-files", "0"], {"min_files": 0}),
+        (["vacuum"], {}),
     ],
 )
 def test_words_become_the_input_of_an_execution(words: list[str], given: dict[str, Any]) -> None:
@@ -156,11 +157,11 @@ class FakeS3:
 def test_an_operation_is_waited_for_and_its_result_is_read() -> None:
     states, s3, said = FakeStates(), FakeS3(), list[str]()
     outcome = Lakehouse(states, s3, "machine", "lake").run(
-        {"operation": "vacuum", "days": 30}, said.append, poll=0
+        {"operation": "vacuum"}, said.append, poll=0
     )
     (given,) = states.started
     assert given["name"].startswith("vacuum-") and given["name"] == outcome.run_id
-    assert json.loads(given["input"]) == {"operation": "vacuum", "days": 30}
+    assert json.loads(given["input"]) == {"operation": "vacuum"}
     assert s3.keys == [f"runs/{outcome.run_id}/operation.json"]
     assert outcome.cause is None and outcome.result == {"text": "done"}
     assert said == [f"Execution {outcome.run_id} started"]
