@@ -994,9 +994,9 @@ def recorded_files(ledger: LakeTable, files: Iterable[RawFile]) -> dict[tuple[An
         *[F.expr(text).alias(name) for name, text in LEDGER_KEY.items()],
         F.struct("ingested_at", "run_id", "file_path").alias("delivery"),
     )
-    matches = rows.join(keys, names, how="left_semi").groupBy(*names)
-    first = matches.agg(F.min("delivery").alias("first")).collect()
-    return {tuple(row[name] for name in names): row["first"] for row in first}
+    matches = rows.join(keys, names, how="left_semi").collect()
+    latest_first = sorted(matches, key=lambda row: row["delivery"], reverse=True)
+    return {tuple(row[name] for name in names): row["delivery"] for row in latest_first}
 
 
 UNFINISHED = r"(?i)(\.(filepart|part|partial|tmp|crdownload)|\._copying_)\Z|(^|/)_temporary(/|\Z)"
@@ -1386,11 +1386,14 @@ class LakeTable:
         return self.frame.where(F.col(column).between(least, greatest))
 
     def summary(self) -> dict[str, Any]:
-        """What the run did to the table, as the summary tells it."""
+        """What the run did to the table, as the summary tells it. The rows of the job's own
+        records are not counted: each count costs a query."""
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
         added = [path for commit in commits for path in commit.added]
-        rows = self.rows_at(self.before) + sum(one.inserted - one.deleted for one in commits)
+        rows = None
+        if self.path.rsplit("/", 1)[-1] not in RECORD_TABLES:
+            rows = self.rows_at(self.before) + sum(one.inserted - one.deleted for one in commits)
         return {
             "version": version if version >= 0 else None,
             "rows": rows,
@@ -1493,7 +1496,7 @@ def session_settings(large: bool) -> dict[str, str]:
 #   _fields    MAP      the texts of a rejected row by column; NULL where they could not be told
 #   _source    STRUCT   resolve: of a row that was parked in an earlier run path, digest, size and
 #                       modified (microseconds) of its file; NULL for a row of this run
-#   _replayed  BOOLEAN  resolve: the row was delivered before the table's row of its key, so that it
+#   _replayed  BOOLEAN  the row was delivered before the table's row of its key, so that it
 #                       never wins a tie against it
 #   _standing  STRING   resolve: against the table's row of the key: absent, same, newer or older
 #   _old_day   DATE     resolve: the partition in which the table holds the key now
@@ -2341,8 +2344,8 @@ def narrowed(
 def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Spans) -> DataFrame:
     """Add _standing and _old_day, by the table's rows.
 
-    Computed once if there is a table. Of rows for which nothing will be written only the key and
-    the version are left.
+    Computed once if that pays: there is a table, and the rows are read several times. Of rows for
+    which nothing will be written only the key and the version are left.
     """
     table, existing = staged.table, target.frame
     if target.exists:
@@ -2365,6 +2368,8 @@ def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Sp
     if not target.exists:
         return compared
     compared = keep_values(compared, table, F.col("_standing").isin(ABSENT, NEWER))
+    if not (staged.large or table.parents):
+        return compared
     return staged.scratch.materialize(compared, "compared")
 
 

@@ -262,6 +262,8 @@ class _Year:
             "raw": ",".join(texts.values()),
             "fields": texts,
             "resolved_run_id": file.run_id if in_table else None,
+            "author": None,
+            "why": None,
         }
 
     def _valid_row(self, dataset: str, number: int) -> Row:

@@ -100,7 +100,7 @@ def _version_row(one: Mapping[str, Any]) -> Row:
             lambda: look.run_link(one["run"].run_id),
             one["run"].operation,
             look.clock(one["run"].ended),
-            int(one["rows"]),
+            "" if one["rows"] is None else int(one["rows"]),
             int(one["files_added"]),
             int(one["files_removed"]),
             len(one["dates"]),

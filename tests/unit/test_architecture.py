@@ -28,13 +28,9 @@ def described_columns() -> dict[str, tuple[str, str]]:
 
 
 def declared_columns() -> dict[str, tuple[str, str]]:
-    """Column -> type and step, as the comments above the steps have them."""
-    steps = re.split(r"^# Step \d, (\w+): ", SCRIPT, flags=re.MULTILINE)[1:]
-    return {
-        name: (kind, step)
-        for step, text in zip(steps[::2], steps[1::2], strict=True)
-        for name, kind in re.findall(r"^#   (_\w+) +([A-Z]+) ", text, re.MULTILINE)
-    }
+    """Column -> type and step, as the script's glossary has them."""
+    rows = re.findall(r"^#   (_\w+) +([A-Z]+) +(resolve: )?", SCRIPT, re.MULTILINE)
+    return {name: (kind, "resolve" if step else "stage") for name, kind, step in rows}
 
 
 def test_the_glossary_has_the_columns_of_the_job_and_no_others() -> None:

@@ -159,7 +159,6 @@ def test_the_job_may_be_imported_and_imports_nothing_of_ours(tmp_path: Path) -> 
         tests__test_job="import glue_operations\n",
     )
     assert forbidden(root) == [
-        "deploy.up imports glue_etl",
         "glue_etl imports tools",
         "run_graph imports glue_etl",
         "run_report.run_graph imports glue_etl",

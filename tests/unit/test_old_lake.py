@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
-from tools.files import load_job
 
+import glue_etl as etl
 from tests import old_lake
 from tests.arrow import TYPES, schema_of
 from tests.old_lake import age
@@ -53,7 +53,7 @@ def declared_schemas(job: Any) -> dict[str, pa.Schema]:
 
 def first_delivery(folder: Path) -> Path:
     """Write a lake as the first delivery leaves it: an order, and a run that says so."""
-    job = load_job()
+    job = etl
     partitions = {table.name: table.partition for table in job.TABLES if table.partition}
     partitions["rejected_records"] = "status"
     values: dict[str, Any] = {
