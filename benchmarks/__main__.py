@@ -4,7 +4,8 @@ The floor is plain Spark: the three CSVs with their types, written as Parquet, p
 Wall and CPU seconds (driver and Java) are the best of three rounds after one to warm up, in which
 all steps take their turn. Small deliveries are timed in cold processes beside a naive job, and
 3,000 files of three rows beside plain Spark that reads the same files. `--only maintenance` tells
-what a query reads after 100 small deliveries, before and after `optimize`.
+what a query reads after 100 small deliveries, before and after `optimize`; `--only old` compares a
+small delivery into a lake that is a year old with one into a young lake of the same rows.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deltalake import DeltaTable
+
 import glue_etl
 import glue_operations
 from local.athena import Athena
 from local.aws.job import job_arguments
 from local.runtime import ROOT, STATE, spark_environment
+from tests.old_lake import age
 from tools.sample import ORDER_COLUMNS, write_bench, write_bench_delivery, write_sample
 
 FLOOR = "floor: plain Spark, CSV to partitioned Parquet"
@@ -153,7 +157,8 @@ class Bench:
     def told_of_query(self, lake: Path, when: str) -> None:
         """One line: the files of clean_orders and what a query of the local Athena takes."""
         location = lake / "lakehouse-dwh" / "clean_orders"
-        files = [location / name for name in glue_etl.DeltaLog(str(location)).files()]
+        uris = DeltaTable(str(location)).file_uris()
+        files = [Path(uri.removeprefix("file://")) for uri in uris]
         by_day = Counter(path.parent for path in files)
         athena = Athena({"clean_orders": str(location)})
         seconds = []
@@ -167,6 +172,28 @@ class Bench:
             f"a query by day {min(seconds[1:]):.2f} s",
             flush=True,
         )
+
+    def old_lake(self) -> None:
+        """A small delivery into a lake with a year of commits behind it, logs cleaned, and into
+        one with the same rows and a young log."""
+        first, second = write_sample(self.folder / "sample-old")
+        base = self.folder / "lake-first"
+        self.load(first.folder, base, "first")
+        steps = []
+        for kind, how in (("young", {"commits": 3, "cleaned": False}), ("old", {})):
+            made, lake = self.folder / f"made-{kind}", self.folder / f"lake-{kind}"
+            shutil.copytree(base, made)
+            age(made / "lakehouse-dwh", made / "rejected", **how)
+
+            def restore(made: Path = made, lake: Path = lake) -> None:
+                shutil.rmtree(lake, ignore_errors=True)
+                shutil.copytree(made, lake)
+
+            def deliver(lake: Path = lake) -> None:
+                self.load(second.folder, lake, "second")
+
+            steps.append((f"small delivery into a {kind} lake", deliver, restore))
+        self.measure(*steps)
 
     def deliveries(self) -> None:
         """A 1 % delivery into tables of one and of ten times the size."""
@@ -267,6 +294,9 @@ def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
         ours = next(best for name, best in bench.figures.items() if "files of three rows" in name)
         ratio = ours["cpu"] / bench.figures[MANY_FLOOR]["cpu"]
         print(f"many files: {ratio:.2f}x plain Spark (cpu)")
+    ages = [bench.figures.get(f"small delivery into a {kind} lake") for kind in ("young", "old")]
+    if all(ages):
+        print(f"old lake: {ages[1]['cpu'] / ages[0]['cpu']:.2f}x the young one (cpu)")
     for name in ("recent", "scattered"):
         pair = [bench.figures.get(f"1 % delivery into {factor}x, {name}") for factor in (1, 10)]
         if all(pair):
@@ -295,13 +325,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--only",
-        choices=("large", "deliveries", "many", "cold", "maintenance"),
+        choices=("large", "deliveries", "many", "cold", "maintenance", "old"),
         action="append",
         help="one part; can be said again",
     )
     parser.add_argument("--memory", default="2g", help="Spark's driver heap")
     options = parser.parse_args()
-    parts = options.only or ["large", "many", "deliveries", "cold", "maintenance"]
+    parts = options.only or ["large", "many", "deliveries", "cold", "maintenance", "old"]
     folder = STATE / "bench"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -316,6 +346,8 @@ def main() -> None:
         bench.deliveries()
     if "maintenance" in parts:
         bench.maintenance()
+    if "old" in parts:
+        bench.old_lake()
     result = report(bench, small)
     (ROOT / "benchmarks" / "last.json").write_text(json.dumps(result, indent=1) + "\n")
     shutil.rmtree(folder)

@@ -809,7 +809,7 @@ class DeltaLog:
     def __init__(self, table_path: str) -> None:
         self.storage = storage(table_path.rstrip("/") + "/")
 
-    def versions(self, after: int) -> list[int]:
+    def versions(self, after: int = -1) -> list[int]:
         """Versions later than `after` whose JSON is there, ascending."""
         start = f"{after:020d}.json" if after >= 0 else ""
         names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list(LOG_PREFIX, start))
@@ -1434,25 +1434,29 @@ def _day_after(day: str) -> str | None:
 
 
 Lake = Mapping[str, LakeTable]
-SCHEMAS = {table.name: table.ddl for table in TABLES} | RECORD_TABLES
+
+
+def schemas() -> dict[str, str]:
+    """The columns of each table, the job's own records among them, as DDL."""
+    return {table.name: table.ddl for table in TABLES} | RECORD_TABLES
 
 
 def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
     """All tables, pinned to their versions; nothing is changed."""
-    tables = map_concurrently(lambda name: open_table(spark, arguments, name), SCHEMAS)
-    return dict(zip(SCHEMAS, tables, strict=True))
+    names = list(schemas())
+    tables = map_concurrently(lambda name: open_table(spark, arguments, name), names)
+    return dict(zip(names, tables, strict=True))
 
 
 def open_table(spark: SparkSession, arguments: JobArguments, name: str) -> LakeTable:
-    path = arguments.path_of(name)
-    table = LakeTable(spark, path, DeltaLog(path), -1, local_frame(spark, [], SCHEMAS[name]))
+    path, empty = arguments.path_of(name), local_frame(spark, [], schemas()[name])
+    table = LakeTable(spark, path, DeltaLog(path), -1, empty)
     before = table.log.latest()
     if before < 0:
         return table
     check_protocol(spark, path)
     frame = table.at(before)
-    declared = local_frame(spark, [], SCHEMAS[name]).dtypes
-    missing = tuple((column, kind) for column, kind in declared if column not in frame.columns)
+    missing = tuple((column, kind) for column, kind in empty.dtypes if column not in frame.columns)
     nulls = {column: F.lit(None).cast(kind) for column, kind in missing}
     return replace(table, before=before, frame=frame.withColumns(nulls), missing=missing)
 

@@ -88,7 +88,7 @@ def test_the_corpus_once_more_by_force_and_compiled_plans_changes_nothing(
     ran: tuple, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, _, results = ran
-    monkeypatch.setattr(etl, "COMPILED_BYTES", -1)
+    monkeypatch.setattr(etl, "session_settings", lambda large: {})
     before = etl.DeltaLog(lake.path("rejected_records")).versions()
     summary = lake.run_on(lake.folder / "raw-1", "again", force=True)
     check_equation(summary)

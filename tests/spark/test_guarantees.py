@@ -95,21 +95,22 @@ def test_unchanged_rows_write_nothing_not_a_file_and_not_a_version(lake: Lake) -
         assert sorted(Path(lake.path(table)).rglob("*.parquet")) == files, table
 
 
-def test_a_known_file_is_a_duplicate_and_starts_no_spark(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_known_file_is_a_duplicate_and_nothing_is_written(lake: Lake) -> None:
     lake.run(first_delivery())
-
-    def no_spark(*_: object) -> None:
-        raise AssertionError("Spark was started for nothing new")
-
-    monkeypatch.setattr(etl, "spark_session", no_spark)
+    before = {name: etl.DeltaLog(lake.path(name)).versions() for name in etl.schemas()}
     summary = lake.run(first_delivery())
+    assert {name: etl.DeltaLog(lake.path(name)).versions() for name in etl.schemas()} == before
     assert summary["status"] == "NOTHING_NEW" and summary["files"]["duplicate"] == 3
     assert {line["destination"] for line in lake.manifest("run-2").values()} == {"archive"}
 
 
-def test_an_empty_raw_zone_is_no_error(lake: Lake) -> None:
+def test_an_empty_raw_zone_is_no_error_and_starts_no_spark(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_spark(*_: object) -> None:
+        raise AssertionError("Spark was started for nothing new")
+
+    monkeypatch.setattr(etl, "spark_session", no_spark)
     assert lake.run([])["status"] == "NOTHING_NEW"
 
 
@@ -148,11 +149,11 @@ def test_a_table_that_another_engine_has_raised_fails_the_run_before_it_writes(l
         f"ALTER TABLE delta.`{lake.path('clean_orders')}` "
         "SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true')"
     )
-    before = {name: etl.DeltaLog(lake.path(name)).latest() for name in etl.SCHEMAS}
+    before = {name: etl.DeltaLog(lake.path(name)).latest() for name in etl.schemas()}
     summary = lake.run(second_delivery(), expect=1)
     assert "needs Delta reader 3 and writer 7" in summary["error"]
     assert "clean_orders" in summary["error"] and "nothing was written" in summary["error"]
-    assert {name: etl.DeltaLog(lake.path(name)).latest() for name in etl.SCHEMAS} == before
+    assert {name: etl.DeltaLog(lake.path(name)).latest() for name in etl.schemas()} == before
 
 
 def test_a_table_is_pinned_to_the_version_that_the_run_has_found(lake: Lake, spark: Any) -> None:
@@ -178,10 +179,8 @@ def test_the_same_bytes_under_another_name_are_a_duplicate_with_the_first_name(l
     manifest = lake.manifest("run-2")
     assert "were loaded as orders/x.csv by run-1" in manifest["orders/x (1).csv"]["detail"]
     assert "are delivered as orders/y.csv in this run" in manifest["orders/y (2).csv"]["detail"]
-    assert [row.file_path for row in lake.rows("ingested_files")] == [
-        "orders/x.csv",
-        "orders/y.csv",
-    ]
+    loaded = sorted(row.file_path for row in lake.rows("ingested_files"))
+    assert loaded == ["orders/x.csv", "orders/y.csv"]
     lake.run([csv_file("orders/x (2).csv", text, 9)], force=True)
     assert len(lake.records()) == 1  # the rejected row is recorded once, under its first name
 
@@ -190,8 +189,8 @@ def test_a_column_that_is_declared_later_is_added_by_the_next_load_and_by_no_loo
     lake: Lake, spark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake.run(first_delivery())
-    wide = {**etl.SCHEMAS, "corrections": etl.SCHEMAS["corrections"] + ", note STRING"}
-    monkeypatch.setattr(etl, "SCHEMAS", wide)
+    wide = {**etl.RECORD_TABLES, "corrections": etl.CORRECTIONS_DDL + ", note STRING"}
+    monkeypatch.setattr(etl, "RECORD_TABLES", wide)
     arguments = etl.JobArguments.from_argv(job_arguments(lake.folder, lake.folder, "look"))
     table = etl.open_lake(spark, arguments)["corrections"]
     assert table.missing == (("note", "string"),) and "note" in table.frame.columns
