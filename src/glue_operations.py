@@ -1677,8 +1677,8 @@ def record(work: Work, result: Result) -> dict[str, Any]:
             etl.write_run(
                 work.job, work.timed.started, summary, work.lake["etl_runs"], work.request.name
             )
-    if etl.read_intent(work.job):
-        etl.remove_intent(work.job)
+        if etl.read_intent(work.job):  # its own; a killed one's was finished before
+            etl.remove_intent(work.job)
     write_result(work, result)
     return etl.finish(work.job, summary)
 

@@ -473,15 +473,15 @@ def test_a_large_batch_need_not_hold_every_dataset(
 def test_a_lost_row_fails_the_run_before_the_ledger(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = etl.with_outcome
-    monkeypatch.setattr(etl, "with_outcome", lambda *given: real(*given).limit(1))
+    real = etl.mark_beaten
+    monkeypatch.setattr(etl, "mark_beaten", lambda *given: real(*given).limit(1))
     summary = lake.run(first_delivery(), expect=1)
     assert (
         summary["status"] == "FAILED"
         and "ConservationError" in summary["error"]
         and "products.csv: 2 rows" in summary["error"]
     )
-    monkeypatch.setattr(etl, "with_outcome", real)
+    monkeypatch.setattr(etl, "mark_beaten", real)
     assert not Path(lake.path("ingested_files")).exists()
     assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
 
@@ -568,13 +568,13 @@ def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_e
     parked: int,
 ) -> None:
     monkeypatch.setattr(etl, "LARGE_BYTES", 0)
-    real, looked = etl.with_outcome, []
+    real, looked = etl.mark_beaten, []
 
-    def with_outcome(rows: Any, table: Any) -> Any:
-        looked.append(table.name)
-        return real(rows, table)
+    def mark_beaten(rows: Any, staged: Any) -> Any:
+        looked.extend([staged.table.name] * (not rows.isEmpty()))
+        return real(rows, staged)
 
-    monkeypatch.setattr(etl, "with_outcome", with_outcome)
+    monkeypatch.setattr(etl, "mark_beaten", mark_beaten)
     first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
     summary = lake.run(
         [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,10 +15,8 @@ from tools import history
 from tools.lake import Lake
 
 
-def test_the_history_shows_runs_files_and_each_version_of_a_key(
-    job: ModuleType, spark: Any, tmp_path: Path
-) -> None:
-    lake, folder = OperatedLake(job, tmp_path), Lake.in_folder(tmp_path)
+def test_the_history_shows_runs_files_and_each_version_of_a_key(spark: Any, tmp_path: Path) -> None:
+    lake, folder = OperatedLake(tmp_path), Lake.in_folder(tmp_path)
     lake.load(deliveries()[0])
     older = ORDERS + order("o1", "2025-03-31T10:00:00", "1") + order("o1", amount="7")
     lake.load([csv_file("orders/2.csv", older, 11)])
@@ -59,9 +56,9 @@ def test_the_history_shows_runs_files_and_each_version_of_a_key(
 
 
 def test_a_parked_item_has_its_own_file_and_line_and_a_rollback_is_a_deletion(
-    job: ModuleType, spark: Any, tmp_path: Path
+    spark: Any, tmp_path: Path
 ) -> None:
-    lake, folder = OperatedLake(job, tmp_path), Lake.in_folder(tmp_path)
+    lake, folder = OperatedLake(tmp_path), Lake.in_folder(tmp_path)
     lake.load(deliveries()[0])
     lake.load(deliveries()[5])  # the order that item i3 waits for
     lake.operate("rollback", undo="run-2", author="ann")

@@ -88,8 +88,9 @@ def test_a_killed_load_is_healed_and_the_counts_are_right(lake: OperatedLake) ->
 def test_a_rollback_goes_to_the_last_run_and_not_behind_the_cleaned_log(
     lake: OperatedLake,
 ) -> None:
-    tables = lake.tables()
     lake.run([csv_file("orders/new.csv", ORDERS + order("new"), 200)])
+    tables = lake.tables()
+    lake.run([csv_file("orders/newer.csv", ORDERS + order("newer"), 300)])
     assert "its log was cleaned" in lake.refusal("rollback", to="run-1")
-    lake.operate("rollback", undo="run-2")
+    lake.operate("rollback", undo="run-3")
     assert lake.tables() == tables

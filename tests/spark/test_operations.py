@@ -16,6 +16,7 @@ import glue_etl as etl
 import glue_operations
 from tests.model import RawFile
 from tests.spark.conftest import check_equation, csv_file
+from tests.spark.kills import kill_in_process
 from tests.spark.operations import OperatedLake
 from tests.spark.test_guarantees import ITEMS, ORDERS, PRODUCTS, item, order
 
@@ -401,3 +402,17 @@ def test_a_rollback_behind_a_vacuum_is_refused_with_the_oldest_run_that_can_be_r
     assert refused.endswith("the oldest run that can be reached is run-2")
     assert "no run 'run-9' has changed the tables" in lake.refusal("rollback", to="run-9")
     assert "'run-2' is not the last run" in lake.refusal("rollback", undo="run-2")
+
+
+def test_a_dry_run_reports_a_killed_operation_and_leaves_its_intent(lake: OperatedLake) -> None:
+    first_load(lake)
+    statement = {"sql": "UPDATE clean_orders SET total_amount = 9 WHERE order_id = 'o1'"}
+    killed = lake.arguments("sql", "killed", **statement)
+    kill_in_process(glue_operations.main, "committed clean_orders", killed)
+    intent = lake.folder / "runs" / etl.INTENT
+    told = lake.operate("vacuum", dry_run=True)["operation"]
+    assert "The next run first finishes killed, which was killed" in told["text"]
+    assert intent.exists()
+    lake.operate("vacuum")
+    assert not intent.exists()
+    assert "killed" not in [row.run_id for row in lake.rows("etl_runs")]
