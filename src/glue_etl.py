@@ -2313,6 +2313,8 @@ class Keys:
 def key_set(keys: DataFrame, large: bool) -> Keys:
     """A large batch's keys are computed once, so that none cost nothing and few are broadcast; a
     small one's are joined as they are."""
+    (name,) = keys.columns
+    keys = keys.select(F.col(name).alias(name))  # so that Spark can join it with its own source
     if not large:
         return Keys(F.broadcast(keys), empty=False)
     keys = keys.localCheckpoint(eager=False)
