@@ -24,13 +24,11 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-import glue_operations
 from deploy.environment import Environment, bootstrap
 from deploy.package import package
 from deploy.smoke import smoke
 from deploy.stack import DENIED, DeployError
 from deploy.validate import validate
-from tools import operations
 
 OPERATE = "python -m deploy operate"
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
@@ -195,6 +193,9 @@ def _operate(options: argparse.Namespace) -> int:
     name = options.words[0] if options.words else ""
     if name == "history":
         return _history(options)
+    import glue_operations  # it imports pyspark, which no other command needs
+    from tools import operations
+
     if name not in glue_operations.SPECS:
         raise DeployError(
             f"{name!r} is no operation: say {', '.join(glue_operations.SPECS)}, or history, as in "
