@@ -2304,22 +2304,31 @@ def late_rows(staged: StagedDataset, parked: DataFrame, done: Mapping[str, Resol
 # -- sets of keys ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Keys:
-    """A set of keys, the one column of `frame`; `empty` if it is known to hold none."""
+    """A set of keys, the one column of `frame`.
+
+    few    so few that they are sent to every executor
+    empty  known to be none
+    """
 
     frame: DataFrame
-    empty: bool
+    few: bool
+    empty: bool = False
+
+    @property
+    def sent(self) -> DataFrame:
+        """The keys as the right side of a join."""
+        return F.broadcast(self.frame) if self.few else self.frame
 
 
 def key_set(keys: DataFrame, large: bool) -> Keys:
-    """A large batch's keys are computed once, so that none cost nothing and few are broadcast; a
-    small one's are joined as they are."""
+    """A large batch's keys are computed once and counted; a small one's are few anyway."""
     (name,) = keys.columns
     keys = keys.select(F.col(name).alias(name))  # so that Spark can join it with its own source
     if not large:
-        return Keys(F.broadcast(keys), empty=False)
+        return Keys(keys, few=True)
     keys = keys.localCheckpoint(eager=False)
     count = keys.count()
-    return Keys(F.broadcast(keys) if count <= BROADCAST_ROWS else keys, empty=not count)
+    return Keys(keys, few=count <= BROADCAST_ROWS, empty=not count)
 
 
 Spans = Mapping[str, tuple[str, str]]
@@ -2334,16 +2343,14 @@ def key_spans(rows: DataFrame, columns: Sequence[str]) -> Spans:
     return dict(zip(columns, zip(values[::2], values[1::2], strict=True), strict=True))
 
 
-def narrowed(
-    target: LakeTable, key: str, keys: DataFrame, span: tuple[str, str], large: bool
-) -> DataFrame:
-    """The table's rows with some keys (the one column of `keys`), and perhaps others; files
-    without a key in the span are skipped. A small batch's rows are broadcast."""
+def narrowed(target: LakeTable, key: str, keys: Keys, span: tuple[str, str]) -> DataFrame:
+    """The table's rows with some keys, and perhaps others; files without a key in the span are
+    skipped. Those of few keys are few themselves."""
     rows = target.rows_between(key, *span)
-    if large:
+    if not keys.few:
         return rows
-    keys = F.broadcast(keys.toDF(key).distinct())
-    return F.broadcast(rows.join(keys, key, "left_semi"))
+    few = F.broadcast(keys.frame.toDF(key).distinct())
+    return F.broadcast(rows.join(few, key, "left_semi"))
 
 
 # -- rows against the table ------------------------------------------------------------------------
@@ -2355,8 +2362,8 @@ def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Sp
     """
     table, existing = staged.table, target.frame
     if target.exists:
-        keys = rows.select(table.key)
-        existing = narrowed(target, table.key, keys, spans[table.key], staged.large)
+        keys = Keys(rows.select(table.key), few=not staged.large)
+        existing = narrowed(target, table.key, keys, spans[table.key])
     same_key = F.col(f"s.{table.key}") == F.col(f"t.{table.key}")
     joined = rows.alias("s").join(existing.alias("t"), same_key, how="left")
     wins = ~F.col("s._replayed")
@@ -2399,13 +2406,15 @@ def missing_parents(
     """Parents that have not come, of the rows that may be written, in the column of the
     reference."""
     name, key = parent.column, brought.table.key
-    referenced = rows.where(F.col("_standing").isin(ABSENT, NEWER)).select(name).distinct()
+    written = rows.where(F.col("_standing").isin(ABSENT, NEWER))
+    referenced = Keys(written.select(name).distinct(), few=not large)
+    if large and written.isEmpty():
+        return replace(referenced, empty=True)
     there = target.frame
     if target.exists:
-        there = narrowed(target, key, referenced, spans[name], large)
-    existing = there.select(F.col(key).alias(name)).union(brought.accepted)
-    existing = existing if large else F.broadcast(existing)
-    return key_set(referenced.join(existing, name, "left_anti"), large)
+        there = narrowed(target, key, referenced, spans[name])
+    existing = Keys(there.select(F.col(key).alias(name)).union(brought.accepted), few=not large)
+    return key_set(referenced.frame.join(existing.sent, name, "left_anti"), large)
 
 
 def mark_missing(rows: DataFrame, table: Table, missing: Mapping[str, Keys]) -> DataFrame:
@@ -2415,7 +2424,7 @@ def mark_missing(rows: DataFrame, table: Table, missing: Mapping[str, Keys]) -> 
         keys = missing[parent.column]
         if not keys.empty:
             flag = f"_no_{parent.column}"
-            flagged = keys.frame.withColumn(flag, F.lit(True))
+            flagged = keys.sent.withColumn(flag, F.lit(True))
             rows = rows.join(flagged, parent.column, how="left")
             code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
             codes.append(F.when(F.col(flag), code))
@@ -2436,14 +2445,14 @@ def split_doubtful(
         return none, rows
     key = staged.table.key
     lacking = [
-        rows.join(keys.frame, name, "left_semi").select(key)
+        rows.join(keys.sent, name, "left_semi").select(key)
         for name, keys in missing.items()
         if not keys.empty
     ]
     keys = key_set(union([contested_keys(rows, staged.table), *lacking]).distinct(), staged.large)
     if keys.empty:
         return rows, none
-    return rows.join(keys.frame, key, "left_anti"), rows.join(keys.frame, key, "left_semi")
+    return rows.join(keys.sent, key, "left_anti"), rows.join(keys.sent, key, "left_semi")
 
 
 def contested_keys(rows: DataFrame, table: Table) -> DataFrame:
