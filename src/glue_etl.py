@@ -2258,11 +2258,11 @@ def resolve_dataset(
         for parent in table.parents
     }
     settled, doubtful = split_doubtful(rows, staged, missing)
-    decided = mark_beaten(mark_missing(doubtful, staged.table, missing), staged)
-    decided = staged.scratch.materialize(decided, "decided")
-    return count_outcomes(
-        staged, settled.withColumn("_outcome", outcome_alone()).unionByName(decided)
-    )
+    parts = [some.withColumn("_outcome", outcome_alone()) for some in settled]
+    for some in doubtful:
+        decided = mark_beaten(mark_missing(some, table, missing), staged)
+        parts.append(staged.scratch.materialize(decided, "decided"))
+    return count_outcomes(staged, union(parts))
 
 
 def candidates(staged: StagedDataset) -> DataFrame:
@@ -2435,14 +2435,14 @@ def mark_missing(rows: DataFrame, table: Table, missing: Mapping[str, Keys]) -> 
 # -- rows of one batch against each other ----------------------------------------------------------
 def split_doubtful(
     rows: DataFrame, staged: StagedDataset, missing: Mapping[str, Keys]
-) -> tuple[DataFrame, DataFrame]:
-    """The rows whose key comes once and that lack no parent, and the others.
+) -> tuple[list[DataFrame], list[DataFrame]]:
+    """The rows whose key comes once and that lack no parent, and the others, each as no or one
+    frame.
 
     A small batch's are all held against each other: to look for these costs more than it spares.
     """
-    none = rows.where(F.lit(False))
     if not staged.large:
-        return none, rows
+        return [], [rows]
     key = staged.table.key
     lacking = [
         rows.join(keys.sent, name, "left_semi").select(key)
@@ -2451,8 +2451,8 @@ def split_doubtful(
     ]
     keys = key_set(union([contested_keys(rows, staged.table), *lacking]).distinct(), staged.large)
     if keys.empty:
-        return rows, none
-    return rows.join(keys.sent, key, "left_anti"), rows.join(keys.sent, key, "left_semi")
+        return [rows], []
+    return [rows.join(keys.sent, key, "left_anti")], [rows.join(keys.sent, key, "left_semi")]
 
 
 def contested_keys(rows: DataFrame, table: Table) -> DataFrame:
