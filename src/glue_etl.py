@@ -44,10 +44,12 @@ import argparse
 import concurrent.futures
 import csv
 import datetime as dt
+import difflib
 import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -55,6 +57,7 @@ import re
 import shutil
 import sys
 import time
+import unicodedata
 import urllib.parse
 import zlib
 from collections import Counter
@@ -73,16 +76,23 @@ from pyspark.sql import functions as F
 # --------------------------------------------------------------------------------------------------
 ROW_REASONS = {
     "too_few_fields": "the row has fewer fields than the header of its file",
-    "too_many_fields": "the row has more fields than the header of its file",
+    "too_many_fields": "the row has more fields than the header of its file; twice as many where "
+    "the line break between two rows is lost",
     "unclosed_quote": "a quoted field is not closed, or text follows its closing quote",
     "invalid_utf8": "the row holds bytes that are not UTF-8",
-    "control_character": "the row holds a NUL or another control character",
+    "control_character": "the row holds a NUL or another control character, or a key an invisible "
+    "one",
+    "broken_line": "a line break stands within a value without quotes, so that the row goes on in "
+    "the next line: put the value in quotes",
     "swallowed_row": "a quoted field holds a line that is itself a whole row: a quote is missing",
     "repeated_header": "the header of the file stands once more among its rows",
     "missing_<column>": "a key, a parent's key or the order timestamp is blank",
-    "invalid_<column>": "the value cannot be read as the column's type, or does not fit in it",
+    "invalid_<column>": "the value cannot be read as the column's type, has more digits than the "
+    "column holds, or has lost some, as 2.02504E+11",
+    "future_<column>": "the time is more than a day after the file was delivered",
     "ambiguous_<column>": "a date such as 01/04/2025, which could be two days (write 2025-04-01), "
-    "or an amount such as 1,234, which could be a thousand or one and a bit",
+    "or an amount such as 1,234 (1.234 where columns are not separated by commas), which could be "
+    "a thousand or one and a bit",
     "date_mismatch": "the date is neither the timestamp's date as written nor its date in UTC",
     "orphan_order": "parked: the order of this item has not come yet",
     "orphan_product": "parked: the product of this item has not come yet",
@@ -101,8 +111,7 @@ FILE_REASONS = {
     "have changed: mend it, or raise the limit and upload it again",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
-    "gzip_name": "Spark 3.5 unpacks files only whose names end with .gz in lower case: rename it, "
-    "or use Glue 6.0",
+    "wrong_format": "the file is no CSV",
     "truncated_gzip": "the gzip stream ends too early, or is damaged: pack and upload it again",
 }
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
@@ -119,6 +128,8 @@ class Column:
 
     required    a blank value rejects the row
     identifier  a text that names something: an integer written `123.0` by a spreadsheet is `123`
+    also        further names in headers, such as `Lineitem sku`; of names only letters and digits
+                are compared, whatever their case
     """
 
     name: str
@@ -126,6 +137,7 @@ class Column:
     meaning: str
     required: bool = False
     identifier: bool = False
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -465,16 +477,27 @@ INTEGER_SHAPE = r"^[+-]?\d+(\.0+)?$"
 NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 DECIMAL_COMMA_SHAPE = r"^[+-]?\d*,\d{1,2}$"
 AMBIGUOUS_NUMBER_SHAPE = r"^[+-]?\d{1,3}(,\d{3})+$"  # one thousand, or one and a bit
-LOST_DIGITS_SHAPE = r"^\d([.,]\d+)?E\+\d+$"  # a spreadsheet's 2.02504E+11
+POINT_THOUSANDS_SHAPE = r"^[+-]?\d{1,3}(\.\d{3})+$"  # the same where columns have no commas
+POINTS_AND_COMMA_SHAPE = r"^[+-]?\d{1,3}(\.\d{3})+,\d+$"
+# 1e+05, 1.0023456E7, 2.02504E+11; 5E5 is a code
+SCIENTIFIC_SHAPE = r"^(?!\d+E\d+$)\d+([.,]\d*)?[eE][+-]?\d+$"
+SAFE_DIGITS = 15  # that every double holds
+TABLE_LINE = r"^[-=+:|,; \t]*$"  # a cell of a line that draws a table
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "1.0")
 FALSE_WORDS = ("0", "false", "f", "no", "n", "0.0")
-NULL_WORDS = ("null", "\\n", "nan", "#n/a", "none", "nat", "<na>")  # in keys and typed columns
+NULL_WORDS = (  # in keys and typed columns, in any brackets
+    *("null", "\\n", "nan", "na", "n/a", "none", "nat", "undefined", "object object", "#n/a"),
+    *("#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!"),
+)
+BRACKETS = "[](){}<>"
 NULL_TEXTS = ("NULL", "\\N")  # in free text
-ZERO_WIDTH = "\u180e\u200b\u200c\u200d\u2060\ufeff"
 BLANKS = "".join(
     chr(code) for code in range(0x3001) if chr(code).isspace() and code not in range(28, 32)
 )
-BLANKS += ZERO_WIDTH
+INVISIBLE = "".join(  # soft hyphens, marks of direction, joiners, tags
+    chr(code) for code in range(0xE0080) if unicodedata.category(chr(code)) == "Cf"
+)
+BLANKS += INVISIBLE
 
 SPARK_3 = not hasattr(SparkColumn, "try_cast")
 
@@ -502,17 +525,29 @@ def value_text(column: Column, cell: SparkColumn) -> SparkColumn:
         text = F.when(text.rlike('^="[^"]*"$'), unwrapped).otherwise(text)
     if column.type == "STRING" and not column.identifier:
         return F.when((text != "") & ~text.isin(*NULL_TEXTS), text)
-    nothing = (text == "") | F.lower(text).isin(*NULL_WORDS)
+    word = F.lower(trimmed(F.btrim(text, F.lit(BRACKETS))))
+    nothing = (word == "") | word.isin(*NULL_WORDS)
+    if column.type != "BOOLEAN":  # how Odoo writes that a cell is empty
+        nothing |= word == "false"
     if column.type == "DATE" and not column.required:
         nothing |= text.rlike(NO_DATE_SHAPE)
     return F.when(~nothing, text)
 
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
-    """A name as text; a spreadsheet's `123.0` is `123`, and 2.02504E+11, where it has lost the
-    digits, is NULL."""
+    """A name as text. A spreadsheet's `123.0` is `123`, R's 1e+05 is 100000 and Java's 1.0023456E7
+    is 10023456; 2.02504E+11 and 2E+11, of which a spreadsheet shows the first digits only, are
+    NULL."""
     whole = F.when(text.rlike(r"^\d+\.0+$"), F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
-    return F.when(~text.rlike(LOST_DIGITS_SHAPE), whole)
+    number = F.translate(text, ",", ".")
+    fraction = F.length(F.regexp_extract(number, r"\.(\d*)", 1))
+    digits = F.length(F.regexp_extract(number, r"\.(\d*?)0*[eE]", 1))
+    exponent = try_cast(F.regexp_extract(text, r"[eE](.*)$", 1), "int")
+    exact = text.contains("e") | number.contains(".")
+    exact &= ~number.contains(".") | ((fraction >= exponent) & (digits <= exponent))
+    exact_number = try_cast(number, "decimal(38,0)").cast("string")
+    scientific = text.rlike(SCIENTIFIC_SHAPE)
+    return F.when(~scientific, whole).when(exact & (exponent >= 0), exact_number)
 
 
 def parse_integer(text: SparkColumn) -> SparkColumn:
@@ -521,9 +556,19 @@ def parse_integer(text: SparkColumn) -> SparkColumn:
 
 
 def parse_number(text: SparkColumn) -> SparkColumn:
-    """A finite double; -0.0 is 0.0, so that equal values have one form."""
+    """A finite double that holds all digits of the text; -0.0 is 0.0, so that equal values have
+    one form."""
     value = try_cast(text, "double") + F.lit(0.0)
-    return F.when(text.rlike(NUMBER_SHAPE) & (F.abs(value) < F.lit(float("inf"))), value)
+    written, held = significant_digits(text), significant_digits(value.cast("string"))
+    exact = (F.length(written) <= SAFE_DIGITS) | (written == held)
+    exact &= (value != 0) | (written == "")
+    return F.when(text.rlike(NUMBER_SHAPE) & exact & (F.abs(value) < F.lit(float("inf"))), value)
+
+
+def significant_digits(number: SparkColumn) -> SparkColumn:
+    """The digits of a number's text without sign, point, exponent and the zeros at both ends."""
+    mantissa = F.translate(F.regexp_replace(number, "[eE].*$", ""), "+-.", "")
+    return F.btrim(mantissa, F.lit("0"))
 
 
 def parse_boolean(text: SparkColumn) -> SparkColumn:
@@ -577,6 +622,12 @@ def column_reasons(column: Column, text: SparkColumn, value: SparkColumn) -> dic
     return found
 
 
+def hidden_character(written: Mapping[str, SparkColumn], table: Table) -> SparkColumn:
+    """Whether an invisible character stands within a name, which then looks like another."""
+    names = [column.name for column in table.columns if column.identifier]
+    return any_of(written[name].rlike(f"[{ranges(INVISIBLE)}]") for name in names)
+
+
 def reasons_of(checks: Mapping[str, SparkColumn]) -> SparkColumn:
     """All reasons of a row as an array, NULL where there is none; a check that is NULL is none."""
     codes = F.array(*[F.when(broken, F.lit(reason)) for reason, broken in checks.items()])
@@ -594,22 +645,34 @@ def one_of(characters: str) -> str:
     return "[" + "".join(escaped) + "]"
 
 
+def ranges(characters: Iterable[str]) -> str:
+    """Characters for a class of a regular expression, neighbours as a range."""
+    codes = sorted(map(ord, characters))
+    first = [code for code in codes if code - 1 not in codes]
+    last = [code for code in codes if code + 1 not in codes]
+    return "".join(rf"\x{{{a:x}}}-\x{{{b:x}}}" for a, b in zip(first, last, strict=True))
+
+
 PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
 PLAIN_WORD = (
-    r'[^,;|"\\\x00-\x20\x7f-\xa0\u1680\u2000-\u200f\u2028-\u202f\u205f\u2060\u3000\ufeff\ufffd]++'
+    r'[^,;|"\\\x00-\x20\x7f-\xa0' + ranges(one for one in BLANKS if one > "\xa0") + r"\ufffd]++"
 )
 PLAIN_VALUES = {
     "INT": one_of("-0123456789") + "{0,20}+",
-    "DOUBLE": one_of("-.0123456789") + "{0,40}+",
+    "DOUBLE": one_of("-.0123456789") + f"{{0,{SAFE_DIGITS}}}+",
     "BOOLEAN": one_of("01abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") + "{0,8}+",
     "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+",
     "DATE": f"(?:{PLAIN_DATE})?+",
     "STRING": f"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+",
 }
-_PRINTABLE = [chr(code) for code in range(33, 127) if chr(code) not in '",;|.+=\\']
-PLAIN_IDENTIFIER = (  # one that starts as NULL, nan or #N/A may be none
-    f"(?:{one_of(''.join(one for one in _PRINTABLE if one not in 'nN#<'))}"
-    f"{one_of(''.join(_PRINTABLE))}*+)?+"
+_PRINTABLE = "".join(chr(code) for code in range(33, 127) if chr(code) not in '",;|.+=\\')
+_LETTERS = "".join(one for one in _PRINTABLE if one.isalpha() and one not in "fnuFNU")
+_NO_VALUE = r"(?!(?i:n(?:ull|an|a|/a|one|at)|undefined|false)(?:[,;|\t]|\z))"
+PLAIN_IDENTIFIER = (  # neither a word for nothing nor a number in scientific form
+    f"(?:{one_of(_LETTERS + '$_')}{one_of(_PRINTABLE)}*+"
+    f"|[0-9]++(?:{one_of(''.join(one for one in _PRINTABLE if one not in 'eE0123456789'))}"
+    f"{one_of(_PRINTABLE)}*+|(?![eE][0-9-][0-9]*+(?:[,;|\\t]|\\z))[eE]{one_of(_PRINTABLE)}*+)?+"
+    f"|{_NO_VALUE}[fnuFNU]{one_of(_PRINTABLE)}*+)?+"
 )
 UNUSED_VALUE = r'[^,;|"\t\x00-\x08\x0b-\x1f\x{fffd}]*+'
 
@@ -847,16 +910,28 @@ class DeltaLog:
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layout:
-    """The header of a file: its text as it stands, its names in lower case, the delimiter.
+    """How the rows of a file are written, as its head tells.
 
-    Headers that differ in their text alone are equal.
-    spare  whether the rows have one empty field more, for which a nameless column stands
+    Files that differ in the text of their headers and above them alone have equal layouts.
+    line     the header as it stands
+    names    its names: the table's where they name a column, else as written, in lower case
+    titles   its names as written, letters and digits only
+    spare    whether the rows have one empty field more, for which a nameless column stands
+    quote    what stands around values with delimiters in them
+    points   whether a point in its amounts is known to be a decimal point
+    returns  whether a carriage return alone ends a line
+    above    the lines above the header
     """
 
     line: str = field(compare=False)
     names: tuple[str, ...]
+    titles: tuple[str, ...] = ()
     delimiter: str = ","
     spare: bool = False
+    quote: str = '"'
+    points: bool = True
+    returns: bool = False
+    above: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -867,7 +942,9 @@ class RawFile:
     outcome    loaded, duplicate, set_aside, changed or unreadable
     first_path  of a file that the ledger has: the path of its first delivery
     twin_of    path of an earlier file of this run with the same bytes
-    padded     whether zeros stand behind the end of its gzip stream, at which Hadoop fails
+    repack     whether Spark would not unpack it: its name does not tell that it is a gzip file, or
+               tells it of a text, or zeros stand behind the end of its stream
+    cut        whether its last line has no line end
     """
 
     stored: StoredObject
@@ -880,7 +957,8 @@ class RawFile:
     ignored_columns: tuple[str, ...] = ()
     first_path: str = ""
     twin_of: str = ""
-    padded: bool = False
+    repack: bool = False
+    cut: bool = False
 
     @property
     def known(self) -> bool:
@@ -1000,7 +1078,10 @@ def recorded_files(ledger: LakeTable, files: Iterable[RawFile]) -> dict[tuple[An
 
 
 UNFINISHED = r"(?i)(\.(filepart|part|partial|tmp|crdownload)|\._copying_)\Z|(^|/)_temporary(/|\Z)"
-NO_NEWS = r"(?i)((^|/)_success|_\$folder\$|\.crc|/)\Z|\A\Z"  # what tools leave beside files
+NO_NEWS = (  # what tools and desktops leave beside files
+    r"(?i)((^|/)_success|_\$folder\$|\.crc|/)\Z|\A\Z"
+    r"|(^|/)(\.ds_store|thumbs\.db|desktop\.ini|\._[^/]*|~\$[^/]*|\.~lock\.[^/]*#)\Z"
+)
 UNUSABLE_PATH = r"//|\A/|(^|/)\.{1,2}(/|\Z)|[\ud800-\udfff]"  # what Hadoop folds, or is no UTF-8
 
 
@@ -1050,13 +1131,15 @@ def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
 
 
 def dataset_of(path: str) -> str | None:
-    """The dataset that a path names; `order_items` is tried before `orders`."""
+    """The dataset that a path names, in whatever spelling: `order-items`, `OrderItems_2025`,
+    `orders_items`. `order_items` is tried before `orders`."""
     name = path.lower()
     hidden = path.rsplit("/", 1)[-1].startswith(("_", "."))
     if hidden or not re.search(r"\.csv(\.gz)?\Z", name):
         return None
     for table in sorted(TABLES, key=lambda table: -len(table.dataset)):
-        if re.match(re.escape(table.dataset) + r"(?![a-z0-9])", name):
+        words = (re.escape(word.removesuffix("s")) + "s?" for word in table.dataset.split("_"))
+        if re.match("[-_ ]?".join(words) + r"(?![a-z0-9])", name):
             return table.dataset
     return None
 
@@ -1082,61 +1165,89 @@ def changed(raw: RawFile) -> RawFile:
 
 def with_header(raw: RawFile, chunks: Iterator[bytes]) -> RawFile:
     """A file with its layout, or set aside with the reason; reads no more than it needs."""
-    name = raw.stored.path
-    if re.search(UNFINISHED, name):
+    if re.search(UNFINISHED, raw.stored.path):
         return set_aside(raw, "unfinished_upload")
     if raw.dataset is None:
         return set_aside(raw, "unknown_dataset")
     if not raw.stored.size:
         return set_aside(raw, "empty_file")
-    if SPARK_3 and name.lower().endswith(".gz") and not name.endswith(".gz"):
-        return set_aside(raw, "gzip_name")
     try:
-        head, padded = read_head(name, chunks)
+        content = FileText(chunks)
+        head = content.head()
+        for _ in content:
+            pass
     except zlib.error as error:
         return set_aside(raw, "truncated_gzip", str(error))
+    other = next((what for begin, what in OTHER_FORMATS if re.match(begin, head, re.DOTALL)), None)
+    if other:
+        return set_aside(raw, "wrong_format", other)
     first = head.split(b"\n", 1)[0]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < first.count(0) / max(len(first), 1) < 0.8:
         return set_aside(raw, "utf16")
-    return with_layout(replace(raw, padded=padded), head.decode("utf-8", errors="replace"))
+    name = raw.stored.path if SPARK_3 else raw.stored.path.lower()  # by which Spark unpacks it
+    repack = content.padded or content.packed != name.endswith(".gz")
+    raw = replace(raw, repack=repack, cut=not content.ended)
+    return with_layout(raw, head.decode("utf-8", errors="replace"))
 
 
-def read_head(name: str, chunks: Iterator[bytes]) -> tuple[bytes, bool]:
-    """The first HEAD_BYTES from the first line that is not blank on, unpacked, and whether zeros
-    stand behind a gzip stream, which is read whole, so that a broken one is known."""
-    if not name.lower().endswith(".gz"):
-        return _first_text(chunks), False
-    text = GzipText(chunks)
-    unpacked = iter(text)
-    head = _first_text(unpacked)
-    for _ in unpacked:
-        pass
-    return head, text.padded
+SAVE_AS_CSV = "save it as CSV UTF-8"
+OTHER_FORMATS = (  # how the bytes of a file begin that is no CSV, what it is and what to do
+    (rb"PK\x03\x04.{,3000}?xl/", f"an Excel workbook: {SAVE_AS_CSV}"),
+    (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", f"an OpenDocument file: {SAVE_AS_CSV}"),
+    (rb"PK\x03\x04.{26}\[Content_Types\]", f"an Office document: {SAVE_AS_CSV}"),
+    (rb"PK\x03\x04", "a zip archive: unpack it and upload the CSV files in it"),
+    (rb"\xd0\xcf\x11\xe0", f"an old Excel workbook: {SAVE_AS_CSV}"),
+    (rb"%PDF", "a PDF: export the data as CSV"),
+    (rb"\x1f\x8b", "a gzip file within a gzip file: unpack it once"),
+    (rb".{257}ustar", "a tar archive: unpack it and upload the CSV files in it"),
+    (rb"PAR1|ORC|Obj\x01", "a Parquet, ORC or Avro file: export the data as CSV"),
+    (rb"BZh\d1AY|\x28\xb5\x2f\xfd|7z\xbc\xaf|\xfd7zXZ|Rar!", "packed, but not by gzip: unpack it"),
+    (
+        rb"(?i)(\xef\xbb\xbf)?\s*(<!doctype|<html|<\?xml|<error)",
+        "a page of HTML or XML, perhaps an error of the server it came from: export it again",
+    ),
+)
 
 
-def _first_text(chunks: Iterator[bytes]) -> bytes:
-    head = b""
-    for chunk in chunks:
-        head = (head + chunk[:HEAD_BYTES]).lstrip(b" \t\r\n")
-        if len(head) >= HEAD_BYTES:
-            break
-    return head[:HEAD_BYTES]
+class FileText:
+    """The text of a file in chunks, that of all members of a gzip stream if it begins as one.
 
-
-class GzipText:
-    """The unpacked text of all members of a gzip stream, in chunks.
-
-    Raises zlib.error where the stream is damaged or ends too early. Once read, `padded` says
-    whether zeros stand behind its end.
+    Raises zlib.error where the stream is damaged or ends too early. Once read, `packed` tells
+    whether it is a gzip stream, `padded` whether zeros stand behind its end, and `ended` whether
+    the text ends with a line end.
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        self.chunks = chunks
-        self.padded = False
+        self.packed = self.padded = self.ended = False
+        self._chunks = self._text(chunks)
 
     def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            if chunk:
+                self.ended = chunk[-1:] in (b"\n", b"\r", b"\x1a")
+                yield chunk
+
+    def head(self) -> bytes:
+        """The first HEAD_BYTES from the first line that is not blank on."""
+        head = b""
+        for chunk in self:
+            head = re.sub(rb"\A[ \t\r\n]*[\r\n]", b"", head + chunk[:HEAD_BYTES])
+            if len(head) >= HEAD_BYTES:
+                break
+        return head[:HEAD_BYTES]
+
+    def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        first = b""
+        while len(first) < 2 and (more := next(chunks, b"")):
+            first += more
+        self.packed = first[:2] == b"\x1f\x8b"
+        yield from (
+            self._unpacked(first, chunks) if self.packed else itertools.chain([first], chunks)
+        )
+
+    def _unpacked(self, first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
         unpacker = zlib.decompressobj(31)
-        for chunk in self.chunks:
+        for chunk in itertools.chain([first], chunks):
             while chunk:
                 if unpacker.eof:
                     more = chunk.lstrip(b"\0")
@@ -1151,32 +1262,92 @@ class GzipText:
 
 
 def with_layout(raw: RawFile, text: str) -> RawFile:
-    """Find the header, which is the first record, and its delimiter."""
-    text = _from_header(text)
-    if not text:
+    """Find the header and its delimiter: the first record, or one below at most ABOVE_HEADER lines
+    that are no rows."""
+    text = text.lstrip("\ufeff")
+    table = next(table for table in TABLES if table.dataset == raw.dataset)
+    starts = list(header_starts(text))
+    if not starts:
         return set_aside(raw, "empty_file")
-    wanted = next(table for table in TABLES if table.dataset == raw.dataset).column_names
-    layouts = [read_header(text, delimiter) for delimiter in DELIMITERS]
-    layout = max(layouts, key=lambda one: len(set(wanted) & set(one.names)))
-    problem = header_problem(layout, wanted, text)
+    wanted = table.column_names
+    layouts = ((start, best_layout(text[start:], table)) for start in starts)
+    start, layout = next(
+        ((start, one) for start, one in layouts if set(wanted) <= set(one.names)),
+        (starts[0], best_layout(text[starts[0] :], table)),
+    )
+    problem = header_problem(layout, wanted, text[start:])
+    above = [line for line in re.split(LINE_BREAK, text[:start]) if line.strip(BLANKS)]
+    titles = [line for line in above if not is_blank_line(line)]
+    if not problem and any(may_be_row(line, layout) for line in titles):
+        problem = "no_header", "rows stand above it"
     if problem:
         return set_aside(raw, *problem)
     ignored = tuple(name for name in layout.names if name not in wanted)
-    if one_field_more(text, layout):
+    layout = replace(with_rows(layout, table, text[start:]), above=tuple(above))
+    skipped = f"{raw.stored.name}: {len(titles)} lines above the header are skipped"
+    detail = skipped[:TEXT_LIMIT] if titles else None
+    return replace(raw, layout=layout, ignored_columns=ignored, detail=detail)
+
+
+ABOVE_HEADER = 20  # lines
+
+
+def header_starts(text: str) -> Iterator[int]:
+    """Where the header may start: at the first lines that are not blank."""
+    lines = itertools.islice(re.finditer(rf"([^\r\n]*)(?:{LINE_BREAK}|\Z)", text), 1000)
+    starts = (line.start() for line in lines if not is_blank_line(line.group(1)))
+    return itertools.islice(starts, ABOVE_HEADER + 1)
+
+
+def is_blank_line(line: str) -> bool:
+    """Whether a line says nothing, or names the delimiter."""
+    bare = line.strip(BLANKS + END_OF_FILE + '",;|')
+    return not bare or bool(re.match(DELIMITER_LINE, line.strip()))
+
+
+def may_be_row(line: str, layout: Layout) -> bool:
+    """Whether a line above the header has all fields, or begins a quoted value."""
+    return line.count(layout.delimiter) + 1 >= len(layout.names) or line.count('"') % 2 == 1
+
+
+def with_rows(layout: Layout, table: Table, text: str) -> Layout:
+    """The layout with what the rows in the head of the file tell of all its rows."""
+    layout = replace(layout, quote="'" if quoted_singly(text, layout) else '"')
+    rows = head_rows(text, layout)
+    wide = len(layout.names) + 1
+    if rows and all(len(row) == wide and not row[-1].strip() for row in rows):
         layout = replace(layout, names=(*layout.names, ""), spare=True)
-    return replace(raw, layout=layout, ignored_columns=ignored)
+    places = [layout.names.index(one.name) for one in table.columns if one.type == "DOUBLE"]
+    amounts = [row[place].strip() for row in rows for place in places if place < len(row)]
+    return replace(layout, points=layout.delimiter == "," or points_are_decimal(amounts))
 
 
-def _from_header(text: str) -> str:
-    """The text from its header on, without blank lines and a line that names the delimiter."""
-    text = text.lstrip(BLANKS)
-    while match := re.match(rf"([^\r\n]*)({LINE_BREAK}|\Z)", text):
-        line = match.group(1)
-        blank = not line.strip(BLANKS + END_OF_FILE + '",;|')
-        if not text or not (blank or re.match(DELIMITER_LINE, line.strip())):
-            break
-        text = text[match.end() :].lstrip(BLANKS)
-    return text
+def head_rows(text: str, layout: Layout) -> list[Sequence[str]]:
+    """The records behind the header in the head of a file, as far as they are whole and no blank
+    ones."""
+    if layout.quote != '"':
+        text = text.translate(str.maketrans(SWAPPED_QUOTES, SWAPPED_QUOTES[::-1]))
+    rows = [record for record, _ in csv_records(text, layout.delimiter)][1:]
+    rows = rows if len(text) < HEAD_BYTES // 4 else rows[:-1]  # the last may be cut
+    return [row for row in rows if any(cell.strip(BLANKS) for cell in row)]
+
+
+def quoted_singly(text: str, layout: Layout) -> bool:
+    """Whether every value of every row in the head of a file stands in single quotes."""
+    value = r"[ \t]*'[^']*(?:''[^']*)*'[ \t]*"
+    row = rf"{value}(?:{re.escape(layout.delimiter)}{value})*"
+    lines = re.split(LINE_BREAK, text)[1:]
+    lines = lines if len(text) < HEAD_BYTES // 4 else lines[:-1]  # the last may be cut
+    rows = [line for line in lines if not is_blank_line(line)]
+    return bool(rows) and all(re.fullmatch(row, line) for line in rows)
+
+
+def points_are_decimal(amounts: Iterable[str]) -> bool:
+    """Whether a point can only be a decimal point: one stands before other than three digits, and
+    no comma is a decimal one."""
+    amounts = list(amounts)
+    decimal = any(re.fullmatch(r"[+-]?\d+\.(\d{1,2}|\d{4,})", amount) for amount in amounts)
+    return decimal and not any("," in amount for amount in amounts)
 
 
 def header_problem(layout: Layout, wanted: Sequence[str], text: str) -> tuple[str, str] | None:
@@ -1185,23 +1356,56 @@ def header_problem(layout: Layout, wanted: Sequence[str], text: str) -> tuple[st
     if len(missing) == len(wanted):
         garbled = re.search("[\ufffd\0]", layout.line)
         return ("binary", "") if garbled else ("no_header", _seen(text, wanted))
-    if missing:
-        return "missing_column", "without " + ", ".join(missing)
     twice = [name for name, count in Counter(layout.names).items() if count > 1 and name in wanted]
+    if missing:
+        others = [name for name in layout.names if name and name not in wanted]
+        near = [one for name in missing for one in difflib.get_close_matches(name, others, 1)]
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        return "missing_column", "without " + ", ".join(missing) + hint
     return ("duplicate_column", ", ".join(twice)) if twice else None
 
 
 DELIMITERS = (",", ";", "\t", "|")
+SWAPPED_QUOTES = "'\""
 
 
-def read_header(text: str, delimiter: str) -> Layout:
+def best_layout(text: str, table: Table) -> Layout:
+    """The header at the start of a text, by the delimiter that gives most of the columns."""
+    layouts = [read_header(text, delimiter, table) for delimiter in DELIMITERS]
+    return max(layouts, key=lambda one: len(set(table.column_names) & set(one.names)))
+
+
+def read_header(text: str, delimiter: str, table: Table) -> Layout:
     """The first record of a text, as if its columns were separated so; no names where a quote of it
     is not closed."""
     names, lines = next(csv_records(text, delimiter), ((), 1))
-    line = "".join(io.StringIO(text, newline="").readlines()[:lines]).rstrip("\r\n")
+    line = "".join(itertools.islice(io.StringIO(text, newline=""), lines))
+    returns = line.endswith("\r")
+    line = line.rstrip("\r\n")
     if not re.fullmatch(closed_pattern(delimiter).removesuffix(r"\z"), line):
         names = ()
-    return Layout(line, tuple(name.strip(BLANKS).lower() for name in names), delimiter)
+    titles = tuple(title_of(name) for name in names)
+    written = [name.strip(BLANKS + "'").lower() for name in names]
+    return Layout(line, column_names(written, titles, table), titles, delimiter, returns=returns)
+
+
+def title_of(name: str) -> str:
+    """A name by its letters and digits: `Order ID`, `orderId` and `order_id` are the same."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def column_names(written: Sequence[str], titles: Sequence[str], table: Table) -> tuple[str, ...]:
+    """The names of a header, the table's where they name a column; one that is written as the
+    column is called goes before other spellings, of which there may be only one."""
+    names = list(written)
+    for column in table.columns:
+        if column.name in names:
+            continue
+        spellings = {title_of(name) for name in (column.name, *column.also)}
+        places = [place for place, title in enumerate(titles) if title in spellings]
+        if len(places) == 1 and names[places[0]] not in table.column_names:
+            names[places[0]] = column.name
+    return tuple(names)
 
 
 def csv_records(text: str, delimiter: str) -> Iterator[tuple[Sequence[str], int]]:
@@ -1212,14 +1416,6 @@ def csv_records(text: str, delimiter: str) -> Iterator[tuple[Sequence[str], int]
     with suppress(csv.Error):  # the head is only a first look: the parser judges every record
         for record in records:
             yield record, records.line_num
-
-
-def one_field_more(text: str, layout: Layout) -> bool:
-    """Whether every row in the head of a file ends with one empty field more than the header."""
-    rows = [record for record, _ in csv_records(text, layout.delimiter)][1:]
-    rows = rows if len(text) < HEAD_BYTES // 4 else rows[:-1]  # the last may be cut
-    wide = len(layout.names) + 1
-    return bool(rows) and all(len(row) == wide and not row[-1].strip() for row in rows if row)
 
 
 def _seen(text: str, wanted: Sequence[str]) -> str:
@@ -1528,7 +1724,7 @@ FROM_NUMBER = {"timestamp": F.timestamp_micros, "date": F.date_from_unix_date}
 LINE_BREAK = r"\r\n|\n|\r"
 CONTROL_CHARACTER = r"[\x00-\x08\x0e-\x1f\x7f]"
 END_OF_FILE = "\x1a"  # Ctrl-Z, as DOS ends a file
-DELIMITER_LINE = "^(?i:sep=).$"  # Excel's own first line
+DELIMITER_LINE = "^(?i:sep=).?$"  # Excel's own first line
 LATIN_1 = "".join(chr(byte) for byte in range(0x80, 0x100))
 RAW_BYTES = "".join(chr(0xEF00 + byte) for byte in range(0x80, 0x100))  # of Unicode's private use
 FEWEST_ROWS = 20  # of a file that can be mostly_rejected
@@ -1744,13 +1940,12 @@ def changed_files(arguments: JobArguments, files: Mapping[int, RawFile]) -> dict
 
 # -- lines -----------------------------------------------------------------------------------------
 def read_path(arguments: JobArguments, number: int, raw: RawFile) -> str:
-    """The path that Spark reads. A gzip file with zeros behind its end is packed again in the
-    scratch."""
-    if not raw.padded:
+    """The path that Spark reads. A file that it would not unpack is packed anew in the scratch."""
+    if not raw.repack:
         return arguments.raw_path + raw.stored.path
-    path = f"run={arguments.run_id}/padded/{number}.csv.gz"
+    path = f"run={arguments.run_id}/repacked/{number}.csv.gz"
     with closing(storage(arguments.raw_path).chunks(raw.stored.path)) as chunks:
-        packed = gzip.compress(b"".join(GzipText(chunks)), 1)
+        packed = gzip.compress(b"".join(FileText(chunks)), 1)
     storage(arguments.scratch_path).write(path, packed)
     return arguments.scratch_path + path
 
@@ -1764,13 +1959,12 @@ def read_dataset(
         rows = local_frame(scratch.spark, [], STAGED_DDL + table.ddl)
         return ReadDataset(table, scratch, rows, {}, (), False)
     paths = {number: read_path(arguments, number, raw) for number, raw in files.items()}
-    groups: dict[Layout, dict[int, str]] = {}
-    for number, raw in files.items():
-        groups.setdefault(raw.layout, {})[number] = paths[number]
+    groups = by_layout(files, paths)
+    latest = latest_times(files)
     if scratch.on_disk:
         headers = {raw.layout.line for raw in files.values()}
         parts = [
-            fast_path(read_lines(scratch.spark, some), table, layout, headers)
+            fast_path(read_lines(scratch.spark, some), table, layout, headers, latest)
             for layout, some in groups.items()
         ]
     else:
@@ -1778,7 +1972,7 @@ def read_dataset(
     lines = scratch.materialize(union(parts), "lines")
     profiles = profile(lines, table).collect()
     multi_line = {row["_file"] for row in profiles if row["open"]}
-    parsed = parse_rest(lines, table, groups, profiles, multi_line)
+    parsed = parse_rest(lines, table, groups, latest, profiles, multi_line)
     parts = [lines.where((F.col("_kind") < LEFT) & ~of_files(multi_line))]
     counted = [row for row in profiles if row["_file"] not in multi_line]
     if parsed:
@@ -1794,10 +1988,24 @@ def read_dataset(
     )
 
 
+def by_layout(
+    files: Mapping[int, RawFile], paths: Mapping[int, str]
+) -> dict[Layout, dict[int, str]]:
+    """The paths of files by number, of each layout those that have it; what stands above the header
+    of one file is skipped in all of them."""
+    groups: dict[Layout, dict[int, str]] = {}
+    above: dict[Layout, set[str]] = {}
+    for number, raw in files.items():
+        groups.setdefault(raw.layout, {})[number] = paths[number]
+        above.setdefault(raw.layout, set()).update(raw.layout.above)
+    return {replace(one, above=tuple(sorted(above[one]))): some for one, some in groups.items()}
+
+
 def parse_rest(
     lines: DataFrame,
     table: Table,
     groups: Mapping[Layout, Mapping[int, str]],
+    latest: SparkColumn,
     profiles: Sequence[Any],
     multi_line: set[int],
 ) -> list[DataFrame]:
@@ -1809,11 +2017,21 @@ def parse_rest(
         by_line, by_record = left & set(numbers), multi_line & set(numbers)
         if by_line:
             rest = lines.where((F.col("_kind") >= LEFT) & of_files(by_line)).select(PLACE)
-            parsed.append(parse_lines(rest, table, layout))
+            parsed.append(parse_lines(rest, table, layout, latest))
         if by_record:
             records = join_quoted_lines(lines.where(of_files(by_record)).select(PLACE), layout)
-            parsed.append(parse_lines(records, table, layout))
+            parsed.append(parse_lines(records, table, layout, latest))
     return parsed
+
+
+def latest_times(files: Mapping[int, RawFile]) -> SparkColumn:
+    """The latest time that a row of each file (`_file`) can tell of: a day after its delivery."""
+    days = {n: raw.stored.modified + dt.timedelta(days=1) for n, raw in files.items()}
+    numbers = [
+        int(days[n].timestamp()) if n in days else 0 for n in range(max(files, default=0) + 1)
+    ]
+    seconds = F.from_json(F.lit(json.dumps(numbers)), "array<bigint>")
+    return F.timestamp_seconds(F.get(seconds, F.col("_file")))
 
 
 def of_files(numbers: set[int]) -> SparkColumn:
@@ -1886,7 +2104,9 @@ def no_reasons() -> list[SparkColumn]:
     return [F.lit(None).cast(kind).alias(name) for name, kind in types.items()]
 
 
-def fast_path(lines: DataFrame, table: Table, layout: Layout, headers: Iterable[str]) -> DataFrame:
+def fast_path(
+    lines: DataFrame, table: Table, layout: Layout, headers: Iterable[str], latest: SparkColumn
+) -> DataFrame:
     """Nearly all lines, by one regular expression and plain casts: the staged columns.
 
     _kind is LEFT or OPEN where a value is not plain or a check may fail; the parser takes those
@@ -1907,7 +2127,8 @@ def fast_path(lines: DataFrame, table: Table, layout: Layout, headers: Iterable[
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     values = [plain_value(one, written[one.name]).alias(one.name) for one in table.columns]
     lines = lines.select("*", *values)
-    taken = F.col("_plain") & ~any_of(F.coalesce(one, F.lit(False)) for one in doubts(table))
+    doubtful = doubts(table, layout, latest)
+    taken = F.col("_plain") & ~any_of(F.coalesce(one, F.lit(False)) for one in doubtful)
     kind = (
         F.when(F.col("_header"), HEADER)
         .when(taken, RECORD)
@@ -1917,7 +2138,7 @@ def fast_path(lines: DataFrame, table: Table, layout: Layout, headers: Iterable[
     return lines.select(*PLACE, kind.alias("_kind"), *no_reasons(), *table_values(table))
 
 
-def doubts(table: Table) -> list[SparkColumn]:
+def doubts(table: Table, layout: Layout, latest: SparkColumn) -> list[SparkColumn]:
     """What leaves a plain line to the parser all the same, by its values and `_t_<column>`."""
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     checks = [
@@ -1926,17 +2147,23 @@ def doubts(table: Table) -> list[SparkColumn]:
         if one.required or one.type != "STRING"
     ]
     checks += [rule.broken(written.__getitem__, F.col) for rule in table.rules]
+    checks += [F.col(table.version) > latest] if table.version else []
+    if not layout.points:
+        amounts = [one.name for one in table.columns if one.type == "DOUBLE"]
+        checks += [written[name].rlike(POINT_THOUSANDS_SHAPE) for name in amounts]
     # Perhaps a header once more; the first comparison, by bytes, spares most keys the second
-    least = min(name.upper() for name in table.column_names)
-    again = (F.col(table.key) >= least) & F.lower(table.key).isin(table.column_names)
+    least = min(title.upper() for title in layout.titles if title)
+    title = F.translate(F.lower(table.key), "_-", "")
+    again = (F.col(table.key) >= least) & title.isin(*layout.titles)
     return [*checks, again]
 
 
 def leaves_quote_open(line: SparkColumn) -> SparkColumn:
-    """Whether a line ends within quotes, or a carriage return in it ends a line as well."""
+    """Whether a line ends within quotes or with a backslash, or holds a carriage return."""
     quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
     returns = F.octet_length(line) - F.octet_length(F.replace(line, F.lit("\r"), F.lit("")))
-    return (quotes % 2 == 1) | (returns > F.when(line.endswith("\r"), 1).otherwise(0))
+    inner_return = returns > F.when(line.endswith("\r"), 1).otherwise(0)
+    return (quotes % 2 == 1) | inner_return | line.endswith("\\") | line.endswith("\\\r")
 
 
 def table_values(table: Table) -> list[SparkColumn]:
@@ -1958,11 +2185,17 @@ def quoted_field(delimiter: str) -> str:
     return rf'{blank}*+"[^"]*+(?:""[^"]*+)*+"{blank}*+'
 
 
-def record_pattern(delimiter: str) -> str:
+def record_pattern(layout: Layout) -> str:
     """A record and its line end: quoted fields may hold line breaks, where all of them are closed;
-    else it is one line."""
-    sign, blank = re.escape(delimiter), blank_but(delimiter)
-    one = rf'(?:{quoted_field(delimiter)}|(?!{blank}*")[^{sign}\r\n]*+)'
+    else it is one line. A value without quotes goes on behind a backslash at the end of its line,
+    and behind a carriage return that ends no line in this file, if no whole row follows."""
+    sign, blank = re.escape(layout.delimiter), blank_but(layout.delimiter)
+    cell = rf"[^{sign}\r\n]*+"
+    whole_row = rf"(?:{cell}{sign}){{{len(layout.names) - 1}}}{cell}(?:[\r\n]|\z)"
+    breaks = rf"\\(?:{LINE_BREAK})" + ("" if layout.returns else r"|\r(?!\n)")
+    going_on = rf"(?:{breaks})(?!\z|{whole_row})"
+    bare = rf'(?!{blank}*")(?:[^{sign}\r\n\\]|{going_on}|\\)*+'
+    one = rf"(?:{quoted_field(layout.delimiter)}|{bare})"
     return rf"({one}(?:{sign}{one})*+(?=[\r\n]|\z)|[^\r\n]*+)(?:{LINE_BREAK}|\z)"
 
 
@@ -1983,22 +2216,19 @@ def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
     """PLACE for each record of files in which a quoted field holds a line break.
 
     `lines` are all lines of these files. A record whose quotes do not close is one line. Patterns
-    would lose the bytes of lines that are not UTF-8: they go through as RAW_BYTES.
+    would lose bytes that are not UTF-8: all beyond ASCII go through as RAW_BYTES.
     """
-    raw = F.regexp_replace("_raw", "^\ufeff+", "")
-    as_bytes = F.translate(F.decode(F.col("_raw").cast("binary"), "ISO-8859-1"), LATIN_1, RAW_BYTES)
-    kept = F.when(valid_utf8(F.col("_raw")), raw).otherwise(as_bytes).alias("_raw")
-    lines = lines.select("_file", "_split", "_mid", kept)
+    bare = F.regexp_replace("_raw", "^\ufeff+", "")
+    bare = F.when(valid_utf8(F.col("_raw")), bare).otherwise(F.col("_raw"))
+    as_bytes = F.translate(F.decode(bare.cast("binary"), "ISO-8859-1"), LATIN_1, RAW_BYTES)
+    lines = lines.select("_file", "_split", "_mid", as_bytes.alias("_raw"))
     in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
     text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
     files = lines.groupBy("_file").agg(text.alias("_all"))
-    pattern = F.lit(record_pattern(layout.delimiter))
-    found = F.regexp_extract_all(F.col("_all"), pattern, F.lit(1))
+    found = F.regexp_extract_all(F.col("_all"), F.lit(record_pattern(layout)), F.lit(1))
     records = files.select("_file", F.posexplode(found).alias("_nth", "_raw"))
     back = F.encode(F.translate("_raw", RAW_BYTES, LATIN_1), "ISO-8859-1").cast("string")
-    marked = F.col("_raw").rlike(f"[{RAW_BYTES}]")
-    marked &= ~F.col("_raw").rlike(rf"[^\x00-\x7f{RAW_BYTES}]")  # all of it can go back
-    records = records.withColumn("_raw", F.when(marked, back).otherwise(F.col("_raw")))
+    records = records.withColumn("_raw", back)
     before = Window.partitionBy("_file").orderBy("_nth").rowsBetween(Window.unboundedPreceding, -1)
     lines_before = F.sum(F.size(F.split("_raw", LINE_BREAK))).over(before)
     line = F.coalesce(lines_before, F.lit(0)) + 1
@@ -2006,14 +2236,14 @@ def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
     return records.select("_file", split, line.alias("_mid"), "_raw")
 
 
-def parse_lines(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
+def parse_lines(lines: DataFrame, table: Table, layout: Layout, latest: SparkColumn) -> DataFrame:
     """Every line (PLACE) as a typed row or a row with reasons: the staged columns."""
     rows = split_fields(lines, table, layout)
     texts = [_cell_text(one, layout).alias(f"_t_{one.name}") for one in table.columns]
-    return judge_texts(rows.select(*PLACE, "_kind", "_broken", *texts), table)
+    return judge_texts(rows.select(*PLACE, "_kind", "_broken", *texts), table, latest)
 
 
-def judge_texts(rows: DataFrame, table: Table) -> DataFrame:
+def judge_texts(rows: DataFrame, table: Table, latest: SparkColumn) -> DataFrame:
     """Records (PLACE, _kind, _broken and `_t_<column>`, the texts) as the staged columns."""
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     values = [parse(one, written[one.name]).alias(one.name) for one in table.columns]
@@ -2021,6 +2251,9 @@ def judge_texts(rows: DataFrame, table: Table) -> DataFrame:
     checks: dict[str, SparkColumn] = {}
     for column in table.columns:
         checks |= column_reasons(column, written[column.name], F.col(column.name))
+    checks["control_character"] = hidden_character(written, table)
+    if table.version:
+        checks[f"future_{table.version}"] = F.col(table.version) > latest
     checks |= {rule.reason: rule.broken(written.__getitem__, F.col) for rule in table.rules}
     broken = F.col("_broken").isNotNull()
     reasons = F.when(broken, F.array("_broken")).otherwise(reasons_of(checks))
@@ -2030,33 +2263,50 @@ def judge_texts(rows: DataFrame, table: Table) -> DataFrame:
 
 
 def _cell_text(column: Column, layout: Layout) -> SparkColumn:
-    """The text of a column; a file without commas between its columns may have them in numbers."""
+    """The text of a column. Amounts of a file without commas between its columns are brought to
+    this notation: `12,50` is 12.50, `1.234,50` is 1234.50, and `1.234`, if nothing says that it is
+    a decimal point, is the ambiguous `1,234`."""
     text = value_text(column, F.col(f"_c_{column.name}"))
     if column.type != "DOUBLE" or layout.delimiter == ",":
         return text
-    decimal_comma = text.rlike(DECIMAL_COMMA_SHAPE)
-    return F.when(decimal_comma, F.translate(text, ",", ".")).otherwise(text)
+    text = F.when(text.rlike(POINTS_AND_COMMA_SHAPE), F.translate(text, ".", "")).otherwise(text)
+    text = F.when(text.rlike(DECIMAL_COMMA_SHAPE), F.translate(text, ",", ".")).otherwise(text)
+    if layout.points:
+        return text
+    as_written = F.col(f"_c_{column.name}").rlike(POINT_THOUSANDS_SHAPE)
+    return F.when(as_written, F.translate(text, ".", ",")).otherwise(text)
 
 
 def split_fields(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
     """Add _kind, _broken (what is wrong with the record's shape) and `_c_<column>`, its text."""
     text = F.col("_text")
-    lines = lines.select(*PLACE, F.regexp_replace("_raw", "^\ufeff+|\r\\z", "").alias("_text"))
+    bare = F.regexp_replace("_raw", "^\ufeff+|\r\\z", "")
+    lines = lines.select(*PLACE, swap_quotes(bare, layout).alias("_text"))
     one_cell = F.lit(cell_pattern(layout.delimiter))
     quoted = F.regexp_extract_all(F.concat(F.lit(layout.delimiter), text), one_cell, F.lit(1))
     delimiter = re.escape(layout.delimiter)
     cells = F.when(~text.contains('"'), F.split(text, delimiter, -1))
     cells = cells.when(text.rlike(closed_pattern(layout.delimiter)), F.transform(quoted, _unquoted))
-    lines = lines.select(*PLACE, "_text", cells.alias("_cells"))
+    bare_breaks = text.rlike("[\r\n]") & F.exists(
+        quoted, lambda cell: ~cell.rlike('^[ \t]*"') & cell.rlike("[\r\n]")
+    )
+    cells = F.transform(cells, lambda cell: swap_quotes(cell, layout))
+    lines = lines.select(*PLACE, "_text", cells.alias("_cells"), bare_breaks.alias("_bare_breaks"))
     wide, spare = len(layout.names), int(layout.spare)
     filled = F.lit(layout.spare) & (F.size("_cells") == wide)
     filled &= trimmed(F.element_at("_cells", -1)) != ""
-    further = F.slice(F.split("_text", LINE_BREAK), F.lit(2), F.size(F.split("_text", LINE_BREAK)))
-    swallowed = F.exists(further, lambda line: F.size(F.split(line, delimiter, -1)) == wide)
+
+    def is_row(line: SparkColumn) -> SparkColumn:
+        within = F.substring_index(line, '"', 1)  # what of it stands in the quoted field
+        return (F.size(F.split(line, delimiter, -1)) == wide) & within.contains(layout.delimiter)
+
+    further = F.split(F.regexp_replace(text, rf"^[^\r\n]*+(?:{LINE_BREAK})?+", ""), LINE_BREAK)
+    swallowed = F.exists(further, is_row)
     broken = (
-        F.when(~valid_utf8(F.col("_raw")) | text.rlike(f"[{RAW_BYTES}]"), "invalid_utf8")
+        F.when(~valid_utf8(F.col("_raw")), "invalid_utf8")
         .when(text.rlike(CONTROL_CHARACTER), "control_character")
         .when(F.col("_cells").isNull(), "unclosed_quote")
+        .when(F.col("_bare_breaks"), "broken_line")
         .when(text.rlike("[\r\n]") & swallowed, "swallowed_row")
         .when(F.size("_cells") < wide - spare, "too_few_fields")
         .when((F.size("_cells") > wide) | filled, "too_many_fields")
@@ -2066,23 +2316,36 @@ def split_fields(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
     return lines.select(*PLACE, kind, broken.alias("_broken"), *texts)
 
 
+def swap_quotes(text: SparkColumn, layout: Layout) -> SparkColumn:
+    """A text in which the file's quotes are double quotes, and back again."""
+    return text if layout.quote == '"' else F.translate(text, SWAPPED_QUOTES, SWAPPED_QUOTES[::-1])
+
+
 def kind_of_line(table: Table, layout: Layout) -> SparkColumn:
-    """BLANK, HEADER by its names in whatever spelling, OTHER_HEADER or RECORD."""
+    """BLANK (the lines above the header among them), HEADER by its names in whatever spelling,
+    OTHER_HEADER or RECORD."""
     text = F.col("_text")
-    said = F.filter("_cells", lambda cell: trimmed(cell) != "")
+    said = F.filter("_cells", lambda cell: ~trimmed(cell).rlike(TABLE_LINE))
     blank = (F.size(said) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
-    perhaps = F.lower(text).contains(table.key)  # a cheap sign, before names are compared
-    names = F.transform("_cells", lambda cell: F.lower(trimmed(cell)))
-    cells = cells_of(table, layout)
-    header = all_of(F.lower(trimmed(cell)) == name for name, cell in cells.items())
-    wanted = F.array(*[F.lit(name) for name in table.column_names])
-    other = F.size(F.array_except(wanted, names)) == 0
+    if layout.above:
+        blank |= text.isin(*layout.above)
+    places = {name: layout.names.index(name) for name in table.column_names}
+    wanted = [layout.titles[place] for place in places.values()]
+    perhaps = _letters(text).contains(layout.titles[places[table.key]])  # before cells are compared
+    titles = F.transform("_cells", _letters)
+    header = all_of(F.get(titles, place) == layout.titles[place] for place in places.values())
+    other = F.size(F.array_except(F.array(*map(F.lit, wanted)), titles)) == 0
     return (
         F.when(blank, BLANK)
         .when(perhaps & header, HEADER)
         .when(perhaps & other, OTHER_HEADER)
         .otherwise(RECORD)
     )
+
+
+def _letters(text: SparkColumn) -> SparkColumn:
+    """A name by its letters and digits, as `title_of` gives it."""
+    return F.regexp_replace(F.lower(text), r"[^\p{L}\p{N}]", "")
 
 
 def _unquoted(cell: SparkColumn) -> SparkColumn:

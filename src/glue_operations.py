@@ -1276,13 +1276,14 @@ def row_parts(lines: DataFrame, table: Table, files: Mapping[int, etl.RawFile]) 
         for column in table.columns
     ]
     record = [F.lit(etl.RECORD).alias("_kind"), F.lit(None).cast("string").alias("_broken")]
+    latest = etl.latest_times(files)
     parts = [
         lines.where(~cut & ~by_line).select(*etl.PLACE, kind, *none, *etl.fields_of(table)),
-        etl.judge_texts(lines.where(cut).select(*etl.PLACE, *record, *texts), table),
+        etl.judge_texts(lines.where(cut).select(*etl.PLACE, *record, *texts), table, latest),
     ]
     for layout, numbers in headers.items():
         broken = lines.where(_shapeless() & F.col("_file").isin(numbers))
-        parts.append(etl.parse_lines(broken.select(etl.PLACE), table, layout))
+        parts.append(etl.parse_lines(broken.select(etl.PLACE), table, layout, latest))
     return parts
 
 

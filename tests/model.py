@@ -14,10 +14,12 @@ from __future__ import annotations
 import functools
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 
 Value = str | int | float | bool | date | datetime | None
 
@@ -65,19 +67,30 @@ OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parke
 
 # What Unicode takes for white space, and what is written with no width at all
 BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"
-BLANKS += "".join(map(chr, range(0x2000, 0x200B))) + "\u180e\u200b\u200c\u200d\u2060\ufeff"
+BLANKS += "".join(map(chr, range(0x2000, 0x200B)))
+UNSEEN = {chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) == "Cf"}
+BLANKS += "".join(UNSEEN)
 MARK = "\xef\xbb\xbf"  # a byte order mark, one character per byte
 SEPARATORS = [",", ";", "\t", "|"]
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 HEAD = 65536  # bytes from the header on, by which a field too many is judged
 CONTROLS = {chr(code) for code in (*range(9), *range(14, 32), 127)}
-NO_VALUE = {"", "null", "\\n", "nan", "#n/a", "none", "nat", "<na>"}
+NO_VALUE = {"", "null", "\\n", "nan", "na", "n/a", "none", "nat", "undefined", "object object"}
+NO_VALUE |= {"#n/a", "#ref!", "#name?", "#value!", "#div/0!", "#num!", "#null!"}
+TABLE_DRAWING = set("-=+:|,; \t")
 NO_TEXT = {"", "NULL", "\\N"}
-DATASET_PATH = re.compile(r"(order_items|orders|products)(?![a-z0-9]).*\.csv(\.gz)?", re.DOTALL)
+DATASET_PATHS = {
+    "order_items": re.compile(r"orders?[-_ ]?items?(?![a-z0-9]).*\.csv(\.gz)?", re.DOTALL),
+    "orders": re.compile(r"orders?(?![a-z0-9]).*\.csv(\.gz)?", re.DOTALL),
+    "products": re.compile(r"products?(?![a-z0-9]).*\.csv(\.gz)?", re.DOTALL),
+}
+MARKERS = re.compile(r"\.ds_store|thumbs\.db|desktop\.ini|\._.*|~\$.*|\.~lock\..*#", re.DOTALL)
+FORMATS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"%PDF", b"\x1f\x8b", b"PAR1")
+PAGE = re.compile(rb"(?i)(?:\xef\xbb\xbf)?\s*(?:<!doctype|<html|<\?xml|<error)")
 UNFINISHED_ENDINGS = (".filepart", ".part", ".partial", ".tmp", ".crdownload", "._copying_")
 LINE_END = re.compile(r"\r\n|\r|\n")
 PHYSICAL_LINE = re.compile(r"[^\r\n]*")
-STATED_SEPARATOR = re.compile(r"sep=.", re.IGNORECASE)
+STATED_SEPARATOR = re.compile(r"sep=.?", re.IGNORECASE)
 TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?"
     r"(?: ?(?:Z|UTC|([+-])([0-9]{2})(?::?([0-9]{2}))?))?"
@@ -87,6 +100,10 @@ NO_DATE = re.compile(r"0000-00-00(?:[T ]00:00(?::00(?:\.0{1,9})?)?)?")
 AMBIGUOUS_DATE = re.compile(r"[0-9]{1,2}[/.-][0-9]{1,2}[/.-][0-9]{2,4}")
 AMBIGUOUS_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:,[0-9]{3})+")
 COMMA_NUMBER = re.compile(r"[+-]?[0-9]*,[0-9]{1,2}")
+GERMAN_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+")
+POINT_THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{3})+")
+POINT_DECIMAL = re.compile(r"[+-]?[0-9]+\.(?:[0-9]{1,2}|[0-9]{4,})")
+SCIENTIFIC = re.compile(r"([0-9]+)(?:([.,])([0-9]*))?([eE])([+-]?)([0-9]+)")
 INTEGER = re.compile(r"([+-]?[0-9]+)(?:\.0+)?")
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 BOOLEANS = {
@@ -211,7 +228,12 @@ def parse_int(text: str) -> int:
 def parse_double(text: str) -> float:
     if not NUMBER.fullmatch(text) or not math.isfinite(float(text)):
         raise ValueError(text)
-    return float(text) + 0.0  # -0.0 becomes 0.0
+    value = float(text)
+    digits = Decimal(text).normalize().as_tuple().digits
+    lost = len(digits) > 15 and digits != Decimal(repr(value)).normalize().as_tuple().digits
+    if lost or (value == 0) != (Decimal(text) == 0):
+        raise ValueError(text)
+    return value + 0.0  # -0.0 becomes 0.0
 
 
 def parse_boolean(text: str) -> bool:
@@ -229,9 +251,23 @@ def unwrapped(text: str) -> str:
 def parse_name(text: str) -> str:
     """An identifier; ValueError where a spreadsheet has lost its digits, as in 2.02504E+11."""
     text = unwrapped(text)
-    if re.fullmatch(r"[0-9]([.,][0-9]+)?E\+[0-9]+", text):
+    match = SCIENTIFIC.fullmatch(text)
+    if match and match.group(4) == "E" and match.group(5) and not match.group(2):
         raise ValueError(text)
+    if match and (match.group(2) or match.group(4) == "e"):
+        return whole_number(*match.group(1, 2, 3, 5, 6))
     return re.sub(r"\.0+", "", text) if re.fullmatch(r"[0-9]+\.0+", text) else text
+
+
+def whole_number(before: str, point: str | None, behind: str, sign: str, exponent: str) -> str:
+    """The digits of a number in scientific form that is whole and all there."""
+    shift = int(sign + exponent)
+    if shift < 0 or (point and not len(behind.rstrip("0")) <= shift <= len(behind)):
+        raise ValueError(before)
+    number = int(before + (behind or "")[:shift]) * (1 if point else 10**shift)
+    if number >= 10**38:
+        raise ValueError(before)
+    return str(number)
 
 
 PARSERS = {
@@ -251,12 +287,13 @@ def text_in(cell: str, kind: str) -> str | None:
     if kind == "text":
         return None if text in NO_TEXT else text
     said = unwrapped(text) if kind == "name" else text
-    nothing = said.lower() in NO_VALUE or (kind == "date" and NO_DATE.fullmatch(text))
-    return None if nothing else text
+    word = said.strip("[](){}<>").strip(BLANKS).lower()
+    nothing = word in NO_VALUE or (kind == "date" and NO_DATE.fullmatch(text))
+    return None if nothing or (word == "false" and kind != "boolean") else text
 
 
 def check_row(
-    dataset: str, texts: dict[str, str | None], separator: str = ","
+    dataset: str, texts: dict[str, str | None], delivered: datetime
 ) -> tuple[dict[str, Value], list[str]]:
     """The typed values of a row and all that is wrong with it."""
     values: dict[str, Value] = {}
@@ -268,13 +305,15 @@ def check_row(
             if column in REQUIRED[dataset]:
                 reasons.append(f"missing_{column}")
             continue
-        if kind == "double" and separator != "," and COMMA_NUMBER.fullmatch(text):
-            text = text.replace(",", ".")
+        if kind == "name" and UNSEEN & set(text) and "control_character" not in reasons:
+            reasons.append("control_character")
         try:
             values[column] = PARSERS[kind](text)
         except ValueError:
             reasons.append(f"ambiguous_{column}" if ambiguous(text, kind) else f"invalid_{column}")
     timestamp = values.get("order_timestamp")
+    if timestamp and timestamp > (delivered + timedelta(days=1)).replace(microsecond=0):
+        reasons.append("future_order_timestamp")
     if timestamp and texts["date"] is None:
         values["date"] = timestamp.date()
     if timestamp and values["date"]:
@@ -299,7 +338,9 @@ def is_news(file: RawFile, now: datetime) -> bool:
     if is_unfinished(file.path):
         return now - file.modified > timedelta(days=1)
     name = file.path.lower().split("/")[-1]
-    return name not in ("", "_success") and not name.endswith(("_$folder$", ".crc"))
+    if name in ("", "_success") or MARKERS.fullmatch(name):
+        return False
+    return not name.endswith(("_$folder$", ".crc"))
 
 
 def is_unfinished(path: str) -> bool:
@@ -316,9 +357,10 @@ def is_usable(path: str) -> bool:
 def dataset_of(path: str) -> str | None:
     """By the start of the path; it ends with .csv or .csv.gz, and a file whose name starts with .
     or _ is nobody's."""
-    match = DATASET_PATH.fullmatch(path.lower())
-    hidden = path.split("/")[-1].startswith((".", "_"))
-    return match.group(1) if match and not hidden else None
+    if path.split("/")[-1].startswith((".", "_")):
+        return None
+    named = (name for name, shape in DATASET_PATHS.items() if shape.fullmatch(path.lower()))
+    return next(named, None)
 
 
 def dataset_or_aside(path: str) -> str:
@@ -339,13 +381,15 @@ class Split:
     """A record of a file: its first physical line, its text (one character per byte), its fields or
     None.
 
-    `end` is where the record ends in the file's text.
+    `end` is where the record ends in the file's text; `broken` says that a value without quotes
+    goes over a line break.
     """
 
     line: int
     raw: str
     fields: list[str] | None
     end: int = 0
+    broken: bool = False
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -358,7 +402,12 @@ class Split:
         text = utf8(without_marks(self.raw), "replace")
         if text == "\x1a" or STATED_SEPARATOR.fullmatch(text):
             return True
-        return self.fields is not None and not any(self.names)
+        return self.fields is not None and all(set(name) <= TABLE_DRAWING for name in self.names)
+
+    @property
+    def titles(self) -> list[str]:
+        """The fields by their letters and digits."""
+        return ["".join(filter(str.isalnum, name)) for name in self.names]
 
 
 def without_marks(text: str) -> str:
@@ -386,8 +435,10 @@ def text_of(file: RawFile) -> str:
     """The file's text with one character per byte (Latin-1), so that line ends and quotes can be
     found in any bytes."""
     content = file.content
-    if file.path.lower().endswith(".gz") and content:
+    if content.startswith(b"\x1f\x8b"):
         content = unpacked(content)
+    if content.startswith(FORMATS) or content[257:262] == b"ustar" or PAGE.match(content):
+        raise SetAside("wrong_format")
     first_line = content.lstrip(b" \t\r\n").split(b"\n")[0]
     if content.startswith(UTF16_MARKS) or 0.3 < share_of_zeros(first_line) < 0.8:
         raise SetAside("utf16")
@@ -398,33 +449,63 @@ def share_of_zeros(content: bytes) -> float:
     return content.count(0) / max(len(content), 1)
 
 
-def split_fields(text: str, position: int, separator: str) -> tuple[list[str] | None, int]:
-    """The fields of a record and where it ends.
+@dataclass(frozen=True)
+class Shape:
+    """How the records of a text are separated.
+
+    `width` is the number of fields of a whole row, 0 before the header is known; `returns` says
+    that a carriage return alone ends a line.
+    """
+
+    separator: str = ","
+    width: int = 0
+    returns: bool = True
+
+    def goes_on(self, text: str, position: int) -> int:
+        """How many characters of a line break at `position` are within a value, not behind it."""
+        if not self.width:
+            return 0
+        escaped = re.compile(r"\\(\r\n|\r|\n)").match(text, position)
+        bare = re.compile(r"\r(?!\n)").match(text, position)
+        found = escaped or (None if self.returns else bare)
+        if not found or found.end() == len(text):
+            return 0
+        following = PHYSICAL_LINE.match(text, found.end()).group()
+        return 0 if following.count(self.separator) + 1 == self.width else len(found.group())
+
+
+def split_fields(text: str, position: int, shape: Shape) -> tuple[list[str] | None, int, bool]:
+    """The fields of a record, where it ends, and whether a value without quotes goes over a break.
 
     None: a quote that is not closed, or text behind a closed one.
     """
-    blank = "[ ]*" if separator == "\t" else r"[ \t]*"
-    sign = re.escape(separator)
+    blank = "[ ]*" if shape.separator == "\t" else r"[ \t]*"
+    sign = re.escape(shape.separator)
     opening = re.compile(blank + '"')
     quoted = re.compile(rf'{blank}"([^"]*(?:""[^"]*)*)"{blank}(?=[{sign}\r\n]|\Z)')
-    plain = re.compile(rf"[^{sign}\r\n]*")
-    fields = []
+    plain = re.compile(rf"(?:[^{sign}\r\n\\]|\\(?![\r\n]))*")
+    fields, broken = [], False
     while True:
         if opening.match(text, position):
             match = quoted.match(text, position)
             if not match:
-                return None, position
+                return None, position, False
             fields.append(match.group(1).replace('""', '"'))
+            position = match.end()
         else:
-            match = plain.match(text, position)
-            fields.append(match.group())
-        position = match.end()
-        if text[position : position + 1] != separator:
-            return fields, position
+            begin = position
+            position = plain.match(text, position).end()
+            while more := shape.goes_on(text, position):
+                position, broken = plain.match(text, position + more).end(), True
+            if text[position : position + 1] == "\\":
+                position += 1
+            fields.append(text[begin:position])
+        if text[position : position + 1] != shape.separator:
+            return fields, position, broken
         position += 1
 
 
-def split_records(text: str, separator: str = ",") -> Iterator[Split]:
+def split_records(text: str, shape: Shape = Shape()) -> Iterator[Split]:
     """All records but blank lines.
 
     A record with a broken quote is one line; reading goes on with the next line.
@@ -434,10 +515,10 @@ def split_records(text: str, separator: str = ",") -> Iterator[Split]:
         begin = position
         while text.startswith(MARK, begin):
             begin += len(MARK)
-        fields, end = split_fields(text, begin, separator)
+        fields, end, broken = split_fields(text, begin, shape)
         if fields is None:
             end = PHYSICAL_LINE.match(text, position).end()
-        record = Split(line, text[position:end], fields, end)
+        record = Split(line, text[position:end], fields, end, broken)
         if not record.is_blank:
             yield record
         line += len(LINE_END.findall(record.raw)) + 1
@@ -449,37 +530,85 @@ def split_records(text: str, separator: str = ",") -> Iterator[Split]:
 class Header:
     """The columns of a file, in lower case, and what separates them.
 
-    `trailing`: every row in the head of the file ends with one empty field more.
+    `above`: the lines above it. `trailing`: every row in the head of the file ends with one empty
+    field more. `points`: a point in an amount is a decimal point.
     """
 
     dataset: str
     names: list[str]
     separator: str
+    titles: list[str] = field(default_factory=list)
+    start: int = 0
+    returns: bool = False
+    above: list[str] = field(default_factory=list)
     trailing: bool = False
+    points: bool = True
 
     @property
     def places(self) -> dict[str, int]:
         """Where the columns of the table are."""
         return {column: self.names.index(column) for column in COLUMNS[self.dataset]}
 
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.separator, len(self.names), self.returns)
+
 
 def header_of(dataset: str, text: str) -> Header:
-    """The first record, split at the sign by which most columns of the table are found in it."""
+    """The header of a file: its first line that says something, or one of the twenty below."""
     wanted = set(COLUMNS[dataset])
-    firsts = [(sign, next(split_records(text, sign), None)) for sign in SEPARATORS]
-    if firsts[0][1] is None:
+    lines = [line for line in re.finditer(r"[^\r\n]+", text[: 2 * HEAD]) if says(line.group())]
+    if not lines:
         raise SetAside("empty_file")
-    separator, first = max(firsts, key=lambda one: len(wanted & set(one[1].names)) if one[1] else 0)
-    names = first.names
-    needed = [name for name in names if name in wanted]
+    found = (header_at(dataset, text, line.start()) for line in lines[:21])
+    header = next((one for one in found if wanted <= set(one.names)), None)
+    header = header or header_at(dataset, text, lines[0].start())
+    needed = [name for name in header.names if name in wanted]
     if not needed:
-        unreadable = "\ufffd" in utf8(first.raw, "replace") or "\0" in first.raw
-        raise SetAside("binary" if unreadable else "no_header")
+        first = PHYSICAL_LINE.match(text, header.start).group()
+        raise SetAside(
+            "binary" if "\ufffd" in utf8(first, "replace") or "\0" in first else "no_header"
+        )
     if set(needed) != wanted:
         raise SetAside("missing_column")
     if len(needed) != len(set(needed)):
         raise SetAside("duplicate_column")
-    return Header(dataset, names, separator)
+    header.above = [line.group() for line in lines if line.start() < header.start]
+    width = len(header.names)
+    if any(one.count(header.separator) + 1 >= width or one.count('"') % 2 for one in header.above):
+        raise SetAside("no_header")
+    return header
+
+
+def says(line: str) -> bool:
+    """Whether a line is no blank one, and not Excel's `sep=;`."""
+    text = utf8(without_marks(line), "replace")
+    bare = text.strip(BLANKS + "\x1a" + '",;|')
+    return bool(bare) and not STATED_SEPARATOR.fullmatch(text.strip())
+
+
+def header_at(dataset: str, text: str, start: int) -> Header:
+    """The record that begins there, split at the sign by which most columns are found in it."""
+    headers = []
+    for sign in SEPARATORS:
+        first = next(split_records(text[start:], Shape(sign)), Split(1, "", []))
+        names = column_names(dataset, first)
+        end = text[start + first.end : start + first.end + 2]
+        returns = end[:1] == "\r" and end != "\r\n"
+        headers.append(Header(dataset, names, sign, first.titles, start, returns))
+    return max(headers, key=lambda one: len(set(COLUMNS[dataset]) & set(one.names)))
+
+
+def column_names(dataset: str, first: Split) -> list[str]:
+    """The names of a header; another spelling of a column's name is that column, if there is one
+    such spelling only."""
+    names = [name.strip("'") for name in first.names]
+    for column in COLUMNS[dataset]:
+        title = column.replace("_", "")
+        places = [place for place, one in enumerate(first.titles) if one == title]
+        if column not in names and len(places) == 1:
+            names[places[0]] = column
+    return names
 
 
 def ends_with_empty_field(record: Split, width: int) -> bool:
@@ -500,10 +629,10 @@ def is_utf8(text: str) -> bool:
 
 def shape_problem(record: Split, header: Header) -> str | None:
     """Why a record cannot be laid on its header, if so."""
-    wanted, names, width = COLUMNS[header.dataset], record.names, len(header.names)
-    if set(wanted) <= set(names):
-        same = all(names[place : place + 1] == [name] for name, place in header.places.items())
-        if not same:
+    titles, width = record.titles, len(header.names)
+    wanted = {place: header.titles[place] for place in header.places.values()}
+    if set(wanted.values()) <= set(titles):
+        if any(titles[place : place + 1] != [title] for place, title in wanted.items()):
             raise SetAside("mixed_headers")
         return "repeated_header"
     if not is_utf8(record.raw):
@@ -512,8 +641,12 @@ def shape_problem(record: Split, header: Header) -> str | None:
         return "control_character"
     if record.fields is None:
         return "unclosed_quote"
-    if any(line.count(header.separator) == width - 1 for line in LINE_END.split(record.raw)[1:]):
-        return "swallowed_row"
+    if record.broken:
+        return "broken_line"
+    for line in LINE_END.split(record.raw)[1:]:
+        within = line.split('"')[0]
+        if line.count(header.separator) == width - 1 and header.separator in within:
+            return "swallowed_row"
     if header.trailing and ends_with_empty_field(record, width):
         return None
     if len(record.fields) != width:
@@ -538,18 +671,73 @@ def read_file(file: RawFile, replayed: bool = False, max_rejected_percent: int =
     """All rows of a file; SetAside where it cannot be taken as a whole."""
     dataset = dataset_or_aside(file.path)
     text = text_of(file)
-    read = ReadFile(header_of(dataset, text))
-    records = list(split_records(text, read.header.separator))[1:]
+    header = header_of(dataset, text)
+    read = ReadFile(header)
+    swapped = quoted_singly(text, header)
+    records = records_of(swap_quotes(text) if swapped else text, header)
     head = [record for record in records if record.end <= HEAD]
-    width = len(read.header.names)
-    read.header.trailing = bool(head) and all(ends_with_empty_field(one, width) for one in head)
+    width = len(header.names)
+    header.trailing = bool(head) and all(ends_with_empty_field(one, width) for one in head)
+    header.points = header.separator == "," or points_are_decimal(head, header)
     for record in records:
-        row = read_record(file, record, read.header, replayed)
+        row = read_record(file, unswapped(record) if swapped else record, header, replayed)
         (read.rows if isinstance(row, Row) else read.rejected).append(row)
     bad, all_rows = len(read.rejected), read.rows_read
     if all_rows >= 20 and bad / all_rows > max_rejected_percent / 100:
         raise SetAside("mostly_rejected")
     return read
+
+
+def records_of(text: str, header: Header) -> list[Split]:
+    """The records behind the header."""
+    before = len(LINE_END.findall(text[: header.start]))
+    records = list(split_records(text[header.start :], header.shape))[1:]
+    lines = [replace(record, line=record.line + before) for record in records]
+    return [record for record in lines if record.raw.rstrip("\r") not in header.above]
+
+
+def swap_quotes(text: str) -> str:
+    """A text with single quotes for double ones, and the other way round."""
+    return text.translate({ord("'"): '"', ord('"'): "'"})
+
+
+def unswapped(record: Split) -> Split:
+    fields = None if record.fields is None else [swap_quotes(one) for one in record.fields]
+    return replace(record, raw=swap_quotes(record.raw), fields=fields)
+
+
+def quoted_singly(text: str, header: Header) -> bool:
+    """Whether every value of every row in the head of a file stands in single quotes."""
+    sign, value = re.escape(header.separator), r"[ \t]*'(?:[^']|'')*'[ \t]*"
+    lines = LINE_END.split(text[header.start :][:HEAD])[1:]
+    rows = [line for line in (lines if len(text) < HEAD // 4 else lines[:-1]) if says(line)]
+    return bool(rows) and all(re.fullmatch(f"{value}({sign}{value})*", line) for line in rows)
+
+
+def points_are_decimal(head: list[Split], header: Header) -> bool:
+    """Whether other amounts tell that 1.234 is one and a bit."""
+    places = [
+        header.places[name] for name, kind in COLUMNS[header.dataset].items() if kind == "double"
+    ]
+    amounts = [
+        record.fields[place].strip()
+        for record in head
+        for place in places
+        if record.fields and place < len(record.fields)
+    ]
+    return any(map(POINT_DECIMAL.fullmatch, amounts)) and not any("," in one for one in amounts)
+
+
+def amount_text(text: str | None, header: Header) -> str | None:
+    """An amount of a file without commas between its columns, in the notation with a point."""
+    if text is None or header.separator == ",":
+        return text
+    if GERMAN_NUMBER.fullmatch(text):
+        return text.replace(".", "").replace(",", ".")
+    if COMMA_NUMBER.fullmatch(text):
+        return text.replace(",", ".")
+    ambiguous = POINT_THOUSANDS.fullmatch(text) and not header.points
+    return text.replace(".", ",") if ambiguous else text
 
 
 def read_record(file: RawFile, record: Split, header: Header, replayed: bool) -> Row | Record:
@@ -560,9 +748,12 @@ def read_record(file: RawFile, record: Split, header: Header, replayed: bool) ->
     if not problem:
         cells = {name: utf8(record.fields[place]) for name, place in header.places.items()}
         texts = {name: text_in(cells[name], kind) for name, kind in COLUMNS[dataset].items()}
-        values, reasons = check_row(dataset, texts, header.separator)
+        if "total_amount" in texts:
+            texts["total_amount"] = amount_text(texts["total_amount"], header)
+        values, reasons = check_row(dataset, texts, file.modified)
     raw = utf8(record.raw) if is_utf8(record.raw) else record.raw
-    delivery = (file.modified, file.path, record.line)
+    said = sum(value is not None for value in values.values())
+    delivery = (file.modified, file.path, said, record.line)
     if reasons:
         key = values.get(KEY[dataset])
         return Record(dataset, "rejected", reasons, key, source, raw, texts, delivery)
@@ -712,7 +903,7 @@ class Lakehouse:
     def judged_again(self, record: Record, counts: dict) -> Row | None:
         """A rejected row in its old place among the deliveries; None where it still fails."""
         if record.fields is not None:
-            values, record.reasons = check_row(record.dataset, record.fields)
+            values, record.reasons = check_row(record.dataset, record.fields, record.delivery[0])
         if record.fields is None or record.reasons:
             count_rejected(counts, record.reasons)
             return None
@@ -728,7 +919,7 @@ class Lakehouse:
             if values is None:
                 del self.rows[dataset][key]
             elif values != row.values:
-                source, delivery = Source("", b"", 0), (at, "", 0)
+                source, delivery = Source("", b"", 0), (at, "", 0, 0)
                 new = replace(row, values=values, source=source, delivery=delivery)
                 self.rows[dataset][key] = new
                 beaten = [one for one in self.parked if one.key == key and dataset == one.dataset]

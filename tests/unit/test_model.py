@@ -11,6 +11,7 @@ import pytest
 from tests.model import (
     Lakehouse,
     RawFile,
+    Shape,
     dataset_of,
     parse_boolean,
     parse_date,
@@ -83,7 +84,7 @@ def test_a_broken_quote_costs_one_line() -> None:
 
 def test_a_mark_is_no_text_and_blank_records_are_none() -> None:
     mark = "\xef\xbb\xbf"
-    records = split_records(f'{mark}a;b\n;\n{mark}{mark}"c\n";2\nsep=;\n\x1a\n{mark}\n', ";")
+    records = split_records(f'{mark}a;b\n;\n{mark}{mark}"c\n";2\nsep=;\n\x1a\n{mark}\n', Shape(";"))
     assert [(record.line, record.raw, record.fields) for record in records] == [
         (1, f"{mark}a;b", ["a", "b"]),
         (3, f'{mark}{mark}"c\n";2', ["c\n", "2"]),

@@ -169,7 +169,7 @@ def test_the_delimiter_is_the_one_that_finds_the_columns(sign: str) -> None:
 
 def test_the_header_is_the_first_record_and_not_the_first_line() -> None:
     text = f'"Note\n(internal)",{HEADER}\nx,1,2,Food,Tea\n'
-    layout = etl.read_header(text, ",")
+    layout = etl.read_header(text, ",", etl.PRODUCTS)
     assert layout.names == ("note\n(internal)", *NAMES)
     assert layout.line == f'"Note\n(internal)",{HEADER}'
     assert looked_at(text.encode()).ignored_columns == ("note\n(internal)",)
@@ -193,6 +193,22 @@ def test_one_field_more_than_names_is_allowed_where_it_is_empty_in_every_row() -
         assert raw.ignored_columns == ()
 
 
+OTHER_FORMATS = (
+    (
+        b"PK\x03\x04" + b"\0" * 26 + b"[Content_Types].xml" + b"\0" * 90 + b"xl/book",
+        "Excel workbook",
+    ),
+    (b"PK\x03\x04" + b"\0" * 26 + b"mimetypeapplication/vnd.oasis.opendocument", "OpenDocument"),
+    (b"PK\x03\x04" + b"\0" * 26 + b"orders.csvPK", "zip archive"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel"),
+    (b"%PDF-1.7\n", "PDF"),
+    (b"<!DOCTYPE html>\n<html>", "HTML"),
+    (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "HTML or XML"),
+    (gzip.compress(gzip.compress(b"x" * 100)), "a gzip file within"),
+    (gzip.compress(b"orders.csv" + b"\0" * 247 + b"ustar\x0000"), "tar archive"),
+)
+
+
 @pytest.mark.parametrize(
     ("content", "reason", "found"),
     [
@@ -206,7 +222,13 @@ def test_one_field_more_than_names_is_allowed_where_it_is_empty_in_every_row() -
         (HEADER.encode("utf-16"), "utf16", "UTF-8"),
         (HEADER.encode("utf-16-le"), "utf16", "UTF-8"),
         (HEADER.encode("utf-32"), "utf16", "UTF-8"),
-        (b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml", "binary", ""),
+        (
+            b"product_id,dept_id,department,product_name\n",
+            "missing_column",
+            "did you mean 'dept_id'?",
+        ),
+        (b"1,2,Food,Tea\n" + PRODUCTS, "no_header", "rows stand above it"),
+        *[(begin, "wrong_format", what) for begin, what in OTHER_FORMATS],
     ],
 )
 def test_a_file_that_stays_refused_says_what_was_found(
@@ -267,7 +289,7 @@ def test_small_pieces_of_a_file_make_the_same_header() -> None:
 
 # ---- gzip
 def unpacked(*chunks: bytes) -> bytes:
-    return b"".join(etl.GzipText(iter(chunks)))
+    return b"".join(etl.FileText(iter(chunks)))
 
 
 PACKED = gzip.compress(PRODUCTS, mtime=0)
@@ -290,27 +312,27 @@ def test_a_packed_file_is_unpacked_however_it_comes(chunks: tuple[bytes, ...]) -
 def test_zeros_behind_the_end_are_no_text_and_known_since_spark_fails_at_them(
     chunks: tuple[bytes, ...],
 ) -> None:
-    text = etl.GzipText(iter(chunks))
+    text = etl.FileText(iter(chunks))
     assert b"".join(text) == PRODUCTS and text.padded
-    assert looked_at(*chunks, path="products.csv.gz").padded
+    assert looked_at(*chunks, path="products.csv.gz").repack
 
 
 def test_a_packed_file_that_ends_in_zeros_of_its_own_is_not_padded() -> None:
     assert PACKED.endswith(b"\0")  # its size in four bytes
-    assert not looked_at(PACKED, path="products.csv.gz").padded
+    assert not looked_at(PACKED, path="products.csv.gz").repack
 
 
 def test_a_packed_file_may_have_several_parts() -> None:
     assert unpacked(PACKED + PACKED) == PRODUCTS * 2
 
 
-@pytest.mark.parametrize("kept", range(len(PACKED)))
+@pytest.mark.parametrize("kept", range(2, len(PACKED)))
 def test_a_packed_file_that_was_cut_is_known_wherever_it_was_cut(kept: int) -> None:
     with pytest.raises(zlib.error):
         unpacked(PACKED[:kept])
 
 
-@pytest.mark.parametrize("damaged", [PACKED + b"x", PACKED + ZEROS + b"x", b"x" + PACKED, ZEROS])
+@pytest.mark.parametrize("damaged", [PACKED + b"x", PACKED + ZEROS + b"x"])
 def test_what_is_no_gzip_is_known(damaged: bytes) -> None:
     with pytest.raises(zlib.error):
         unpacked(damaged)
@@ -319,7 +341,7 @@ def test_what_is_no_gzip_is_known(damaged: bytes) -> None:
 def test_a_damaged_packed_file_is_set_aside() -> None:
     path = "products/x.csv.gz"
     assert looked_at(PACKED, path=path).outcome == "loaded"
-    for damaged in (PACKED[:-1], PACKED[:-8] + b"\0" * 8, PRODUCTS):
+    for damaged in (PACKED[:-1], PACKED[:-8] + b"\0" * 8):
         assert looked_at(damaged, path=path).reason == "truncated_gzip"
 
 
@@ -621,3 +643,96 @@ def test_the_summary_names_the_first_cause_of_an_error_in_java() -> None:
     assert etl.cause_of(error) == "java.lang.NullPointerException: no message"
     assert etl.cause_of(etl.JobError("run again\nsoon")) == "JobError: run again"
     assert etl.cause_of(ValueError()) == "ValueError: no message"
+
+
+@pytest.mark.parametrize(("path", "content"), [("x.csv", PACKED), ("x.csv.gz", PRODUCTS)])
+def test_a_file_is_packed_if_its_bytes_say_so_whatever_its_name(path: str, content: bytes) -> None:
+    raw = looked_at(content, path=f"products/{path}")
+    assert (raw.outcome, raw.repack, raw.layout.names) == ("loaded", True, NAMES)
+
+
+# ---- spellings
+@pytest.mark.parametrize(
+    "names",
+    [
+        "Product ID,department-id,Department,productName",
+        "productId,departmentID,DEPARTMENT,PRODUCT_NAME ",
+        "'product_id','department_id','department','product_name'",
+    ],
+)
+def test_names_are_compared_by_their_letters_and_digits(names: str) -> None:
+    assert looked_at(f"{names}\n1,2,Food,Tea\n".encode()).layout.names == NAMES
+
+
+def test_a_name_that_is_spelled_in_two_ways_is_the_one_that_is_written_as_declared() -> None:
+    raw = looked_at(f"Product ID,{HEADER}\n".encode())
+    assert (raw.layout.names, raw.ignored_columns) == (("product id", *NAMES), ("product id",))
+    raw = looked_at(f"Product ID,product-id,{HEADER.split(',', 1)[1]}\n".encode())
+    assert raw.reason == "missing_column"
+
+
+@pytest.mark.parametrize("path", ["order-items.csv", "orders_items/x.csv", "OrderItems_2025.csv"])
+def test_a_dataset_is_known_in_other_spellings(path: str) -> None:
+    assert etl.dataset_of(path) == "order_items"
+
+
+@pytest.mark.parametrize("lines", [1, 20])
+def test_lines_above_the_header_are_skipped_and_told(lines: int) -> None:
+    above = "".join(f"# orders of shop {n}\n\n" for n in range(lines))
+    raw = looked_at((above + HEADER + "\n1,2,Food,Tea\n").encode())
+    assert (raw.outcome, raw.layout.names) == ("loaded", NAMES)
+    assert f"{lines} lines above the header" in raw.detail
+
+
+def test_a_header_below_many_lines_is_none() -> None:
+    raw = looked_at(("# a line\n" * 21 + HEADER + "\n").encode())
+    assert raw.reason == "no_header"
+
+
+@pytest.mark.parametrize(
+    ("end", "cut"), [("", True), ("\n", False), ("\r", False), ("\r\n", False)]
+)
+def test_a_last_line_without_a_line_end_is_known(end: str, cut: bool) -> None:
+    assert looked_at(f"{HEADER}\n1,2,Food,Tea{end}".encode()).cut is cut
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "._x.csv", "Thumbs.db", "desktop.ini", "~$x.csv", ".~lock.x.csv#"],
+)
+def test_what_a_desktop_leaves_behind_is_no_delivery(name: str) -> None:
+    now = datetime.now(UTC)
+    assert not etl.is_delivery(stored(f"orders/{name}"), now)
+
+
+# ---- what the rows in the head tell
+@pytest.mark.parametrize(
+    ("amounts", "points"),
+    [
+        (["12,50", "1.234"], False),
+        (["12,50", "110.7", "1.234"], False),
+        (["1.234", "1.000"], False),
+        (["12.5", "1.234"], True),
+        (["1234.5678"], True),
+        ([], False),
+    ],
+)
+def test_other_amounts_decide_what_a_point_means(amounts: list[str], points: bool) -> None:
+    names = ";".join(column.name for column in etl.ORDERS.columns)
+    rows = [f"1;S{n};u1;2025-04-01T10:00:00;{one};" for n, one in enumerate(amounts)]
+    raw = looked_at("\n".join([names, *rows, ""]).encode(), path="orders/x.csv")
+    assert raw.layout.points is points
+
+
+@pytest.mark.parametrize(
+    ("rows", "quote"),
+    [
+        (["'1','2','Food','Tea'", "'2','2','Food','O''Brien'"], "'"),
+        (["'1','2','Food','Tea'", "2,2,Food,Tea"], '"'),
+        (["'1',2,Food,'Tea'"], '"'),
+        ([], '"'),
+    ],
+)
+def test_single_quotes_are_quotes_only_around_every_value(rows: list[str], quote: str) -> None:
+    raw = looked_at("\n".join([HEADER, *rows, ""]).encode())
+    assert raw.layout.quote == quote
