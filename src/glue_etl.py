@@ -109,6 +109,8 @@ FILE_REASONS = {
     "mixed_headers": "a second header has its columns in another order: split the file there",
     "mostly_rejected": "more rows are rejected than MaxRejectedPercent allows, so its format may "
     "have changed: mend it, or raise the limit and upload it again",
+    "keys_reused": "its keys are those of rows of other parents, which it would overwrite: give "
+    "each row a key of its own, or upload it again and load it by --FORCE true",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
     "wrong_format": "the file is no CSV",
@@ -690,6 +692,12 @@ def integer_key(key: SparkColumn) -> SparkColumn:
     number = try_cast(key, "bigint")
     least = ", ".join(f"{10**digits if digits else 0}L" for digits in range(18))
     return F.when(number >= F.get(F.expr(f"array({least})"), F.octet_length(key) - 1), number)
+
+
+def value_count(table: Table) -> SparkColumn:
+    """How many columns of a row have a value."""
+    counted = [F.col(name).isNotNull().cast("int") for name in table.column_names]
+    return functools.reduce(lambda left, right: left + right, counted)
 
 
 def same_values(table: Table, left: str, right: str) -> SparkColumn:
@@ -1278,7 +1286,8 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
     problem = header_problem(layout, wanted, text[start:])
     above = [line for line in re.split(LINE_BREAK, text[:start]) if line.strip(BLANKS)]
     titles = [line for line in above if not is_blank_line(line)]
-    if not problem and any(may_be_row(line, layout) for line in titles):
+    glued = not layout.returns and re.search(r"\r(?!\n)", text[:start])
+    if not problem and (glued or any(may_be_row(line, layout) for line in titles)):
         problem = "no_header", "rows stand above it"
     if problem:
         return set_aside(raw, *problem)
@@ -1687,8 +1696,7 @@ def session_settings(large: bool) -> dict[str, str]:
 #                       with line breaks in quotes, and for rows out of rejected_records
 #   _mid       BIGINT   rises within a split, line by line; where _split is 0 for these reasons,
 #                       the line in the file
-#   _raw       STRING   the line as it stands, or all lines of a quoted record; in resolve only
-#                       where the row may still be parked
+#   _raw       STRING   stage: the line as it stands, or all lines of a record
 #   _kind      INT      RECORD, BLANK, HEADER, OTHER_HEADER (the same names in another order), and
 #                       of the fast path LEFT for the parser, or OPEN: left with a quote open
 #   _reasons   ARRAY    why a record is rejected, NULL for a valid row; in resolve the parents that
@@ -1698,14 +1706,17 @@ def session_settings(large: bool) -> dict[str, str]:
 #                       modified (microseconds) of its file; NULL for a row of this run
 #   _replayed  BOOLEAN  the row was delivered before the table's row of its key, so that it
 #                       never wins a tie against it
-#   _standing  STRING   resolve: against the table's row of the key: absent, same, newer or older
+#   _standing  STRING   resolve: against the table's row of the key: absent, same, newer, moved
+#                       (newer, with another parent) or older
 #   _old_day   DATE     resolve: the partition in which the table holds the key now
-#   _outcome   STRING   resolve: one of OUTCOMES
+#   _outcome   STRING   resolve: one of OUTCOMES, or conflicting: superseded by a row of its file
+#                       that contradicts it
 # --------------------------------------------------------------------------------------------------
 RECORD, BLANK, HEADER, OTHER_HEADER, LEFT, OPEN = range(6)
 VALID = f"_kind = {RECORD} AND _reasons IS NULL"
 BAD = f"_kind = {RECORD} AND _reasons IS NOT NULL"
-PLACE = ["_file", "_split", "_mid", "_raw"]
+ROW_PLACE = ["_file", "_split", "_mid"]
+PLACE = [*ROW_PLACE, "_raw"]
 STAGED_DDL = (
     "_file INT, _split BIGINT, _mid BIGINT, _raw STRING, _kind INT, _reasons ARRAY<STRING>, "
     "_fields MAP<STRING, STRING>, "
@@ -1991,14 +2002,15 @@ def read_dataset(
 def by_layout(
     files: Mapping[int, RawFile], paths: Mapping[int, str]
 ) -> dict[Layout, dict[int, str]]:
-    """The paths of files by number, of each layout those that have it; what stands above the header
-    of one file is skipped in all of them."""
+    """The paths of files by number, those with one layout together; the lines above their headers
+    are `number:line`, since a line above one header may be a row of another file."""
     groups: dict[Layout, dict[int, str]] = {}
-    above: dict[Layout, set[str]] = {}
+    above: dict[Layout, list[str]] = {}
     for number, raw in files.items():
         groups.setdefault(raw.layout, {})[number] = paths[number]
-        above.setdefault(raw.layout, set()).update(raw.layout.above)
-    return {replace(one, above=tuple(sorted(above[one]))): some for one, some in groups.items()}
+        lines = [f"{number}:{line}" for line in raw.layout.above]
+        above.setdefault(raw.layout, []).extend(lines)
+    return {replace(one, above=tuple(above[one])): some for one, some in groups.items()}
 
 
 def parse_rest(
@@ -2328,7 +2340,7 @@ def kind_of_line(table: Table, layout: Layout) -> SparkColumn:
     said = F.filter("_cells", lambda cell: ~trimmed(cell).rlike(TABLE_LINE))
     blank = (F.size(said) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
     if layout.above:
-        blank |= text.isin(*layout.above)
+        blank |= F.concat_ws(":", "_file", text).isin(*layout.above)
     places = {name: layout.names.index(name) for name in table.column_names}
     wanted = [layout.titles[place] for place in places.values()]
     perhaps = _letters(text).contains(layout.titles[places[table.key]])  # before cells are compared
@@ -2430,16 +2442,18 @@ def comes_by_day(profiles: Sequence[Any]) -> bool:
 # `split_doubtful`, and choose no result.
 # --------------------------------------------------------------------------------------------------
 SOURCE_DDL = "struct<path:string,digest:string,size:bigint,modified:bigint>"
-ABSENT, SAME, NEWER, OLDER = "absent", "same", "newer", "older"
+ABSENT, SAME, NEWER, MOVED, OLDER = "absent", "same", "newer", "moved", "older"
+BETTER = (ABSENT, NEWER, MOVED)  # than the table's row
+CONFLICTING = "conflicting"
 
 
 @dataclass(frozen=True)
 class Resolved:
     """The outcomes of one dataset.
 
-    rows      its valid rows and the parked ones that it concerns, with _outcome; the table's
-              columns hold values where something is written, the key always
-    counts    file number -> rows by outcome, and `rows_read`
+    rows      its valid rows and the parked ones that it concerns, with _outcome
+    counts    file number -> rows by outcome, `rows_read`, and of the superseded the conflicting, of
+              the updated the moved
     admitted  outcomes of the rows that were parked before
     old_days  first and last partition with rows to be updated; empty if not all are in one
     by_day    whether the rows may be written by day without a shuffle
@@ -2476,6 +2490,46 @@ def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
     files = F.broadcast(loaded_files(rejected.spark, staged))
     parked = rejected.frame.where(F.col("status") == PARKED)
     return resolve_datasets(staged.datasets, lake, parked.join(files, FILE_IDENTITY, "left_anti"))
+
+
+def resolve_sound_files(
+    staged: Staged, lake: Lake, force: bool
+) -> tuple[Staged, dict[str, Resolved]]:
+    """The outcomes without the files whose keys belong to rows of other parents; with `force` they
+    are loaded all the same."""
+    while True:
+        resolved = resolve(staged, lake)
+        reused = {} if force else files_with_reused_keys(staged, resolved.values())
+        if not reused:
+            return staged, resolved
+        staged = without_files(staged, reused)
+
+
+def files_with_reused_keys(staged: Staged, resolved: Iterable[Resolved]) -> dict[int, RawFile]:
+    """Files, set aside, most of whose updates would give a row of the table to another parent: as
+    when an export numbers its items anew each day."""
+    found = {}
+    for number, counts in ((n, one) for table in resolved for n, one in table.counts.items()):
+        moved, updated = counts[MOVED], counts[UPDATED]
+        if moved >= FEWEST_ROWS and moved * 2 > updated:
+            seen = f"{moved} of {updated} updates"
+            found[number] = set_aside(staged.files[number], "keys_reused", seen)
+    return found
+
+
+def without_files(staged: Staged, bad: Mapping[int, RawFile]) -> Staged:
+    """What was read, without some files."""
+    files = [bad.get(number, raw) for number, raw in enumerate(staged.files)]
+    datasets = {
+        name: replace(
+            one,
+            rows=one.rows.where(~of_files(set(bad))),
+            files={n: raw for n, raw in one.files.items() if n not in bad},
+            counts={n: counts for n, counts in one.counts.items() if n not in bad},
+        )
+        for name, one in staged.datasets.items()
+    }
+    return Staged(tuple(follow_twin(raw, files) for raw in files), datasets)
 
 
 def loaded_files(spark: SparkSession, staged: Staged) -> DataFrame:
@@ -2529,12 +2583,9 @@ def resolve_dataset(
 
 
 def candidates(staged: StagedDataset) -> DataFrame:
-    """The valid staged rows as candidates for their keys; only children may still be parked."""
-    raw = "_raw" if staged.table.parents else "CAST(NULL AS STRING) AS _raw"
-    columns = ["_file", "_split", "_mid", raw, "_reasons", f"CAST(NULL AS {SOURCE_DDL}) AS _source"]
-    return staged.valid.selectExpr(
-        *columns, "_replayed", *[f"`{name}`" for name in staged.table.column_names]
-    )
+    """The valid staged rows as candidates for their keys."""
+    columns = [*ROW_PLACE, "_reasons", f"CAST(NULL AS {SOURCE_DDL}) AS _source", "_replayed"]
+    return staged.valid.selectExpr(*columns, *[f"`{name}`" for name in staged.table.column_names])
 
 
 # -- rows that wait for a parent -------------------------------------------------------------------
@@ -2546,7 +2597,6 @@ def late_rows(staged: StagedDataset, parked: DataFrame, done: Mapping[str, Resol
         F.lit(None).cast("int").alias("_file"),
         F.lit(0).cast("bigint").alias("_split"),
         F.col("line").alias("_mid"),
-        F.col("raw").alias("_raw"),
         F.lit(None).cast("array<string>").alias("_reasons"),
         source.cast(SOURCE_DDL).alias("_source"),
         F.lit(False).alias("_replayed"),
@@ -2620,8 +2670,7 @@ def narrowed(target: LakeTable, key: str, keys: Keys, span: tuple[str, str]) -> 
 def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Spans) -> DataFrame:
     """Add _standing and _old_day, by the table's rows.
 
-    Computed once if that pays: there is a table, and the rows are read several times. Of rows for
-    which nothing will be written only the key and the version are left.
+    Computed once if that pays: there is a table, and the rows are read several times.
     """
     table, existing = staged.table, target.frame
     if target.exists:
@@ -2633,9 +2682,12 @@ def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Sp
     if table.version:
         new, old = F.col(f"s.{table.version}"), F.col(f"t.{table.version}")
         wins = (new > old) | ((new == old) & wins)
+    parents = [parent.column for parent in table.parents]
+    moved = any_of([F.lit(False), *(F.col(f"s.{one}") != F.col(f"t.{one}") for one in parents)])
     standing = (
         F.when(F.col(f"t.{table.key}").isNull(), ABSENT)
         .when(same_values(table, "s", "t"), SAME)
+        .when(wins & moved, MOVED)
         .when(wins, NEWER)
         .otherwise(OLDER)
     )
@@ -2643,18 +2695,9 @@ def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Sp
     compared = joined.select("s.*", standing.alias("_standing"), old_day.alias("_old_day"))
     if not target.exists:
         return compared
-    compared = keep_values(compared, table, F.col("_standing").isin(ABSENT, NEWER))
     if not (staged.large or table.parents):
         return compared
     return staged.scratch.materialize(compared, "compared")
-
-
-def keep_values(rows: DataFrame, table: Table, where: SparkColumn) -> DataFrame:
-    """Rows with values, and their line, only where something may be written of them; the key and
-    the version stay."""
-    stays = (table.key, table.version)
-    names = [name for name in (*table.column_names, "_raw") if name not in stays]
-    return rows.withColumns({name: F.when(where, F.col(name)) for name in names})
 
 
 # -- parents ---------------------------------------------------------------------------------------
@@ -2669,7 +2712,7 @@ def missing_parents(
     """Parents that have not come, of the rows that may be written, in the column of the
     reference."""
     name, key = parent.column, brought.table.key
-    written = rows.where(F.col("_standing").isin(ABSENT, NEWER))
+    written = rows.where(F.col("_standing").isin(*BETTER))
     referenced = Keys(written.select(name).distinct(), few=not large)
     if large and written.isEmpty():
         return replace(referenced, empty=True)
@@ -2744,33 +2787,43 @@ def contested_keys(rows: DataFrame, table: Table) -> DataFrame:
 
 def mark_beaten(rows: DataFrame, staged: StagedDataset) -> DataFrame:
     """Add _outcome. A row is superseded if its key has a row of higher precedence that waits for no
-    other parent."""
+    other parent. Of one file's rows with the same key and version the one with most values goes
+    first, so that a blank beats no value."""
     table, columns = staged.table, rows.columns
-    order = [F.col(table.version).desc()] if table.version else []
-    order += [
-        F.col("_replayed").asc(),
-        F.coalesce("_source.modified", F.unix_micros("file_modified")).desc(),
-        F.coalesce("_source.path", "file_path").desc(),
-        F.col("_split").desc(),
-        F.col("_mid").desc(),
-    ]
-    better = Window.partitionBy(table.key).orderBy(*order)
-    better = better.rowsBetween(Window.unboundedPreceding, -1)
+    names = table.column_names
     rows = rows.join(staged.sources, "_file", how="left")
-    rows = rows.withColumn("_better", F.collect_set("_reasons").over(better))
+    version = [F.col(table.version)] if table.version else []
+    within_file = [value_count(table).desc(), F.col("_split").desc(), F.col("_mid").desc()]
+    precedence = [one.desc() for one in (*version, ~F.col("_replayed"), *delivery())]
+    of_key = Window.partitionBy(table.key).orderBy(*precedence, *within_file)
+    better = of_key.rowsBetween(Window.unboundedPreceding, -1)
+    of_file = Window.partitionBy(table.key, *version, *delivery()).orderBy(*within_file)
+    rows = rows.withColumns(
+        {
+            "_better": F.collect_set("_reasons").over(better),
+            "_first": F.first(F.struct(*names)).over(of_file),
+        }
+    )
     beaten = F.exists("_better", lambda one: F.size(F.array_except(one, F.col("_reasons"))) == 0)
-    outcome = F.when(beaten, SUPERSEDED).otherwise(outcome_alone())
-    return rows.select(*columns, outcome.alias("_outcome"))
+    contradicts = any_of(F.col(name) != F.col("_first").getField(name) for name in names)
+    outcome = F.when(beaten & contradicts, CONFLICTING).when(beaten, SUPERSEDED)
+    return rows.select(*columns, outcome.otherwise(outcome_alone()).alias("_outcome"))
+
+
+def delivery() -> list[SparkColumn]:
+    """The time and the path by which a row's file was delivered, this run's or an earlier one's."""
+    modified = F.coalesce("_source.modified", F.unix_micros("file_modified"))
+    return [modified, F.coalesce("_source.path", "file_path")]
 
 
 def outcome_alone() -> SparkColumn:
     """The outcome of a row that no other row of its batch beats."""
     standing = F.col("_standing")
     return (
-        F.when(standing.isin(ABSENT, NEWER) & (F.size("_reasons") > 0), PARKED)
+        F.when(standing.isin(*BETTER) & (F.size("_reasons") > 0), PARKED)
         .when(standing == ABSENT, INSERTED)
         .when(standing == SAME, UNCHANGED)
-        .when(standing == NEWER, UPDATED)
+        .when(standing.isin(NEWER, MOVED), UPDATED)
         .otherwise(SUPERSEDED)
     )
 
@@ -2786,6 +2839,7 @@ def count_outcomes(staged: StagedDataset, rows: DataFrame) -> Resolved:
             F.count(F.when(updated, F.col("_old_day"))).alias("with_day"),
             F.min(F.when(updated, F.col("_old_day"))).alias("first"),
             F.max(F.when(updated, F.col("_old_day"))).alias("last"),
+            F.count(F.when(updated & (F.col("_standing") == MOVED), 1)).alias("moved"),
         )
         .collect()
     )
@@ -2795,10 +2849,14 @@ def count_outcomes(staged: StagedDataset, rows: DataFrame) -> Resolved:
     }
     admitted = Counter[str]()
     for group in groups:
+        outcome, conflicting = group["_outcome"], group["_outcome"] == CONFLICTING
+        outcome = SUPERSEDED if conflicting else outcome
         if group["_file"] is not None:
-            counts[group["_file"]][group["_outcome"]] += group["rows"]
-        elif group["_outcome"] != PARKED:
-            admitted[group["_outcome"]] += group["rows"]
+            found = {outcome: group["rows"], "moved": group["moved"]}
+            counts[group["_file"]].update(found)
+            counts[group["_file"]][CONFLICTING] += group["rows"] * conflicting
+        elif outcome != PARKED:
+            admitted[outcome] += group["rows"]
     changed = [group for group in groups if group["_outcome"] == UPDATED]
     days = sorted(day for group in changed for day in (group["first"], group["last"]) if day)
     all_days = all(group["with_day"] == group["rows"] for group in changed)
@@ -2859,8 +2917,8 @@ def publish(
     for one in resolved.values():
         with timed(f"committed {one.table.name}"):
             commit(one, lake[one.table.name], stamp(arguments))
-    with timed("settled parked rows"):
-        settle_parked(arguments, resolved, rejects, recorded, rejected)
+    with timed("settled rejected rows"):
+        settle_rejects(arguments, staged, resolved, rejects, recorded, rejected)
     return published
 
 
@@ -2897,6 +2955,9 @@ def rejects_of(staged: StagedDataset, resolved: Resolved, run_id: str) -> list[D
         parked = (F.col("_outcome") == PARKED) & F.col("_file").isNotNull()
         texts = {"_fields": texts_of(table), "_reasons": reasons_to_wait()}
         waiting = resolved.rows.where(parked).withColumns(texts)
+        few = sum(count[PARKED] for count in resolved.counts.values()) <= BROADCAST_ROWS
+        lines = staged.rows.select(PLACE)
+        waiting = lines.join(F.broadcast(waiting) if few else waiting, ROW_PLACE)
         frames.append(reject_rows(staged, waiting, run_id, PARKED))
     return frames
 
@@ -3033,15 +3094,16 @@ def reconcile(target: LakeTable, inserted: int, updated: int) -> None:
         )
 
 
-def settle_parked(
+def settle_rejects(
     arguments: JobArguments,
+    staged: Staged,
     resolved: Mapping[str, Resolved],
     rejects: DataFrame,
     recorded: DataFrame,
     rejected: LakeTable,
 ) -> None:
-    """Mark the parked rows that were admitted or superseded, and those of files that were read
-    again and are parked no more.
+    """Mark the parked rows that were admitted or superseded, those of files that were read again
+    and are parked no more, and the rejected rows of whose key this run brings a good one.
 
     It comes after the commits of their tables, so that none can be lost.
     """
@@ -3049,19 +3111,48 @@ def settle_parked(
     parked = rejects.where(F.col("status") == PARKED).select(ROW_IDENTITY)
     again = again.join(parked, ROW_IDENTITY, "left_anti").withColumn("status", F.lit(ADMITTED))
     late = [settled_rows(one) for one in resolved.values() if one.admitted]
-    settled = union([again, *late]).localCheckpoint(eager=False)
+    mended = mended_rows(staged, resolved, rejects, rejected)
+    settled = union([again, *late, *mended]).localCheckpoint(eager=False)
     if not settled.isEmpty():
         clauses = (
             "WHEN MATCHED THEN UPDATE SET t.status = s.status, "
             f"t.resolved_run_id = '{arguments.run_id}'"
         )
-        rejected.merge(settled, f"t.status = '{PARKED}' AND {SAME_ROW}", clauses, stamp(arguments))
+        still_open = f"t.status IN ('{PARKED}', '{REJECTED}')"
+        rejected.merge(settled, f"{still_open} AND {SAME_ROW}", clauses, stamp(arguments))
+
+
+def mended_rows(
+    staged: Staged, resolved: Mapping[str, Resolved], rejects: DataFrame, rejected: LakeTable
+) -> list[DataFrame]:
+    """The rejected rows, of this run and before, of whose key a later file of this run has a good
+    row: ROW_IDENTITY and the new status."""
+    columns = [*ROW_IDENTITY, "record_key", "file_modified", "file_path"]
+    frames = [rejects, rejected.frame]
+    known = (F.col("status") == REJECTED) & F.col("record_key").isNotNull()
+    still_open = union([one.where(known).select(columns) for one in frames])
+    still_open = still_open.localCheckpoint(eager=False)
+    if still_open.isEmpty():
+        return []
+    still_open = F.broadcast(still_open.withColumn("status", F.lit(SUPERSEDED)))
+    found = []
+    for dataset, one in resolved.items():
+        good = one.rows.where(F.col("_outcome") != PARKED)
+        good = good.join(staged.datasets[dataset].sources, "_file", "left")
+        latest = F.max(F.struct(*delivery())).alias("latest")
+        good = good.groupBy(F.col(one.table.key).alias("record_key")).agg(latest)
+        mine = still_open.where(F.col("dataset") == dataset)
+        earlier = F.struct(F.unix_micros("file_modified"), F.col("file_path")) < F.col("latest")
+        pairs = good.join(mine, "record_key").where(earlier)
+        found.append(pairs.select(*ROW_IDENTITY, "status"))
+    return found
 
 
 def settled_rows(resolved: Resolved) -> DataFrame:
     """The rows that were parked before and are no more: ROW_IDENTITY and the new status."""
     rows = resolved.rows.where(F.col("_file").isNull() & (F.col("_outcome") != PARKED))
-    status = F.when(F.col("_outcome") == SUPERSEDED, SUPERSEDED).otherwise(ADMITTED)
+    beaten = F.col("_outcome").isin(SUPERSEDED, CONFLICTING)
+    status = F.when(beaten, SUPERSEDED).otherwise(ADMITTED)
     return rows.select(
         F.lit(resolved.table.dataset).alias("dataset"),
         F.col("_source.digest").alias("file_digest"),
@@ -3130,7 +3221,7 @@ def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
     numbers: dict[str, Any] = {
         "rows_read": totals["rows_read"],
         "admitted": sum(resolved.admitted.values()),
-        **{name: totals[name] for name in OUTCOMES},
+        **{name: totals[name] for name in (*OUTCOMES, CONFLICTING, MOVED)},
     }
     if numbers["rows_read"] + numbers["admitted"] != sum(numbers[name] for name in OUTCOMES):
         raise ConservationError(
@@ -3212,6 +3303,7 @@ def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[int, Coun
             "detail": raw.detail,
             "rows_read": counts.get(number, Counter())["rows_read"],
             "ignored_columns": list(raw.ignored_columns),
+            "no_final_newline": raw.cut,
             "destination": raw.destination,
         }
         for number, raw in enumerate(files)
@@ -3229,7 +3321,8 @@ def summary_of(
     """The run in numbers, as far as files tell it; the README explains each name."""
     outcomes = Counter(raw.outcome for raw in files)
     reasons = Counter(raw.reason for raw in files if raw.outcome == "set_aside" and raw.reason)
-    zero = {"rows_read": 0, "admitted": 0, **dict.fromkeys(OUTCOMES, 0), "rejected_by_reason": {}}
+    names = ("rows_read", "admitted", *OUTCOMES, CONFLICTING, MOVED)
+    zero = {**dict.fromkeys(names, 0), "rejected_by_reason": {}}
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": arguments.run_id,
@@ -3241,6 +3334,7 @@ def summary_of(
             "listed": len(files),
             **{name: outcomes[name] for name in FILE_OUTCOMES},
             "set_aside_by_reason": dict(sorted(reasons.items())),
+            "no_final_newline": sum(raw.cut for raw in files if raw.outcome == "loaded"),
         },
         "manifest_entries": len(files),
         "datasets": {table.dataset: dict(zero) for table in TABLES},
@@ -3382,7 +3476,7 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
             with timed("staged"):
                 staged = stage(spark, arguments, found)
             with timed("resolved"):
-                resolved = resolve(staged, lake)
+                staged, resolved = resolve_sound_files(staged, lake, arguments.force)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
         storage(arguments.scratch_path).remove("run=")  # and what a killed run has left

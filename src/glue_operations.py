@@ -981,7 +981,7 @@ def mark_outranked(work: Work, staged: etl.StagedDataset) -> etl.StagedDataset:
         F.col(table.key).alias("_key"),
         version.alias("_version"),
         values.alias("_new"),
-        F.struct("file_modified", "file_path", "line").alias("_at"),
+        delivered_at(table).alias("_at"),
         *place,
     )
     old = target.frame.select(
@@ -1007,6 +1007,12 @@ def mark_outranked(work: Work, staged: etl.StagedDataset) -> etl.StagedDataset:
     replayed = F.col("_replayed") | F.col("_earlier").isNotNull()
     columns = staged.rows.columns
     return replace(staged, rows=marked.withColumn("_replayed", replayed).select(columns))
+
+
+def delivered_at(table: Table) -> SparkColumn:
+    """A row's place in the order of deliveries; of one file the row with most values is last."""
+    values = etl.value_count(table).alias("values")
+    return F.struct("file_modified", "file_path", values, "line")
 
 
 def deliveries_since(
@@ -1050,7 +1056,7 @@ def archived_rows(
     rows = staged.with_place(staged.valid).select(
         F.col(table.key).alias("_key"),
         F.struct(*table.column_names).alias("_row"),
-        F.struct("file_modified", "file_path", "line").alias("_delivered"),
+        delivered_at(table).alias("_delivered"),
         F.lit(table.dataset).alias("dataset"),
         *etl.FILE_COLUMNS,
         "line",
@@ -1067,7 +1073,7 @@ def without_rejects(work: Work, rows: DataFrame) -> DataFrame:
 def corrections_of(work: Work, table: Table) -> DataFrame:
     """What standing corrections have written: _key, _row, and as _delivered their time."""
     ddl = f"_key STRING, _row STRUCT<{table.ddl}>, " + (
-        "_delivered STRUCT<file_modified: TIMESTAMP, file_path: STRING, line: BIGINT>"
+        "_delivered STRUCT<file_modified: TIMESTAMP, file_path: STRING, values: INT, line: BIGINT>"
     )
     frame = work.lake["corrections"].frame
     standing = [run.run_id for run in standing_runs(work.runs) if run.operation == "sql"]
@@ -1084,6 +1090,7 @@ def corrections_of(work: Work, table: Table) -> DataFrame:
         F.struct(
             F.col("corrected_at").alias("file_modified"),
             F.lit("").alias("file_path"),
+            F.lit(0).alias("values"),
             F.lit(0).cast("bigint").alias("line"),
         ).alias("_delivered"),
     )
@@ -1322,7 +1329,7 @@ def settled_of(work: Work, staged: etl.StagedDataset, resolved: etl.Resolved) ->
     table, outcome = staged.table, F.col("_outcome")
     status = (
         F.when(outcome == etl.PARKED, etl.PARKED)
-        .when(outcome == etl.SUPERSEDED, etl.SUPERSEDED)
+        .when(outcome.isin(etl.SUPERSEDED, etl.CONFLICTING), etl.SUPERSEDED)
         .otherwise(etl.ADMITTED)
     )
     run = F.when(outcome != etl.PARKED, F.lit(work.job.run_id))

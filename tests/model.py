@@ -577,6 +577,8 @@ def header_of(dataset: str, text: str) -> Header:
     width = len(header.names)
     if any(one.count(header.separator) + 1 >= width or one.count('"') % 2 for one in header.above):
         raise SetAside("no_header")
+    if not header.returns and re.search(r"\r(?!\n)", text[: header.start]):
+        raise SetAside("no_header")
     return header
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import glue_etl as etl
 
 USUAL = {
-    "identifier": ["1", "007", "x-9", "A/B#1"],
+    "identifier": ["1", "007", "x-9", "A/B#1", "u1", "nano", "falsework", "3e-x", "1e2x", "n/a1"],
     "STRING": ["", "Pen", "Red pen", "Füller 2", "日本"],
     "INT": ["3", "-3", "0", "", "007"],
     "DOUBLE": ["5", "-5.25", "", "-0", "-0.0", ".5", "1.", "260.0"],
@@ -19,9 +20,30 @@ USUAL = {
     "DATE": ["2025-04-01", "", "2024-02-29"],
 }
 ODD = {
-    "identifier": ["", " 12 ", "12.0", "a b", "ü", "1.5", "\u00a05", "\ufffd", '"7"', "a\tb"],
+    "identifier": [
+        *[
+            "null",
+            "NaN",
+            "na",
+            "N/A",
+            "False",
+            "undefined",
+            "[x]",
+            "#REF!",
+            "-",
+            "--",
+            "3e3",
+            "3E3",
+        ],
+        *["1e+05", "1e-2", "5e", "e5", "un\u00addone"],
+        *["", " 12 ", "12.0", "a b", "ü", "1.5", "\u00a05", "\ufffd", '"7"', "a\tb"],
+    ],
     "STRING": [
         " Pen",
+        "\u200ePen",
+        "P\u00aden",
+        "Pen\U000e0020",
+        "Pen\\\\",
         "Pen ",
         "Pen  and ink",
         "\u00a0Pen",
@@ -32,7 +54,20 @@ ODD = {
         "Pen,red",
     ],
     "INT": ["3.0", "3.5", "99999999999", "-", "--1", "1-2", "+5", " 5", "abc"],
-    "DOUBLE": ["1e3", "NaN", "Infinity", "9" * 45, "1-5", "-", ".", "1.2.3", "5 ", "+5"],
+    "DOUBLE": [
+        "1e3",
+        "12345678901234567",
+        "0.1000000000000000",
+        "NaN",
+        "Infinity",
+        "9" * 45,
+        "1-5",
+        "-",
+        ".",
+        "1.2.3",
+        "5 ",
+        "+5",
+    ],
     "BOOLEAN": ["1.0", "2", "tr", " 1", "01", "nein"],
     "TIMESTAMP": [
         "",
@@ -42,6 +77,8 @@ ODD = {
         "2025-04-01T11:27",
         "0999-01-01T00:00:00",
         "9999-12-31T23:59:59",
+        "2030-01-02T00:00:00",
+        "2030-01-02T00:00:01",
         "2025-04-01T11:27:00Z",
         "2025-04-01T23:27:00-05:00",
         "2025-04-01T11:27:00.123",
@@ -111,7 +148,13 @@ def lines_frame(spark: Any, texts: list[str]) -> Any:
 
 
 def layout_of(table: Any) -> Any:
-    return etl.Layout(",".join(table.column_names), tuple(table.column_names))
+    return etl.read_header(",".join(table.column_names), ",", table)
+
+
+def latest() -> Any:
+    """The latest time of a file that was delivered on 1 January 2030."""
+    stored = etl.StoredObject("x.csv", "", 1, datetime(2030, 1, 1, tzinfo=UTC))
+    return etl.latest_times({0: etl.RawFile(stored)})
 
 
 @pytest.mark.parametrize("table", etl.TABLES, ids=lambda table: table.dataset)
@@ -121,8 +164,10 @@ def test_what_the_fast_path_takes_the_parser_reads_alike(spark: Any, table: Any)
     layout = layout_of(table)
     shown = ["_mid", "_kind", "_raw", "_reasons"]
     shown += [f"cast(`{column.name}` AS string) AS `{column.name}`" for column in table.columns]
-    fast_rows = etl.fast_path(lines, table, layout, {layout.line}).selectExpr(*shown).collect()
-    parsed_rows = etl.parse_lines(lines, table, layout).selectExpr(*shown).collect()
+    fast_rows = (
+        etl.fast_path(lines, table, layout, {layout.line}, latest()).selectExpr(*shown).collect()
+    )
+    parsed_rows = etl.parse_lines(lines, table, layout, latest()).selectExpr(*shown).collect()
     fast = {row["_mid"]: row for row in fast_rows}
     parsed = {row["_mid"]: row for row in parsed_rows}
     assert len(fast) == len(parsed) == len(texts)
@@ -149,18 +194,20 @@ def test_a_file_with_columns_in_another_order_and_more_of_them_takes_the_fast_pa
     names = ("extra", *reversed(etl.PRODUCTS.column_names))
     for layout, line in (
         (layout_of(etl.PRODUCTS), "7,1,Books,Pen"),
-        (etl.Layout(",".join(names), names), "what ever,Pen,Books,1,7"),
+        (etl.read_header(",".join(names), ",", etl.PRODUCTS), "what ever,Pen,Books,1,7"),
     ):
         lines = lines_frame(spark, [layout.line, line])
-        header, row = etl.fast_path(lines, etl.PRODUCTS, layout, {"x", layout.line}).collect()
+        known = {"x", layout.line}
+        header, row = etl.fast_path(lines, etl.PRODUCTS, layout, known, latest()).collect()
         assert (header["_kind"], row["_kind"]) == (etl.HEADER, etl.RECORD)
         assert [row[name] for name in etl.PRODUCTS.column_names] == ["7", "1", "Books", "Pen"]
 
 
 def test_headers_that_differ_in_their_text_alone_are_read_together() -> None:
-    names = etl.PRODUCTS.column_names
-    assert layout_of(etl.PRODUCTS) == etl.Layout(" , ".join(names).upper(), tuple(names))
-    assert layout_of(etl.PRODUCTS) != etl.Layout(";".join(names), tuple(names), ";")
+    table = etl.PRODUCTS
+    names = [name.upper() for name in table.column_names]
+    assert layout_of(table) == etl.read_header(" , ".join(names), ",", table)
+    assert layout_of(table) != etl.read_header(";".join(names), ";", table)
 
 
 def test_only_a_plain_integer_is_a_number_among_keys(spark: Any) -> None:
