@@ -2484,21 +2484,16 @@ class Resolved:
         return self.rows.where(there).select(F.col(self.table.key).alias("key"))
 
 
-def resolve(staged: Staged, lake: Lake) -> dict[str, Resolved]:
-    """Every dataset's outcomes, parents first; raises ConservationError where a row is lost."""
+def resolve(staged: Staged, lake: Lake, force: bool) -> tuple[Staged, dict[str, Resolved]]:
+    """Every dataset's outcomes, parents first, without the files whose keys belong to rows of other
+    parents (with `force` they are loaded all the same); raises ConservationError where a row is
+    lost."""
     rejected = lake["rejected_records"]
-    files = F.broadcast(loaded_files(rejected.spark, staged))
-    parked = rejected.frame.where(F.col("status") == PARKED)
-    return resolve_datasets(staged.datasets, lake, parked.join(files, FILE_IDENTITY, "left_anti"))
-
-
-def resolve_sound_files(
-    staged: Staged, lake: Lake, force: bool
-) -> tuple[Staged, dict[str, Resolved]]:
-    """The outcomes without the files whose keys belong to rows of other parents; with `force` they
-    are loaded all the same."""
     while True:
-        resolved = resolve(staged, lake)
+        files = F.broadcast(loaded_files(rejected.spark, staged))
+        parked = rejected.frame.where(F.col("status") == PARKED)
+        parked = parked.join(files, FILE_IDENTITY, "left_anti")
+        resolved = resolve_datasets(staged.datasets, lake, parked)
         reused = {} if force else files_with_reused_keys(staged, resolved.values())
         if not reused:
             return staged, resolved
@@ -3476,7 +3471,7 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
             with timed("staged"):
                 staged = stage(spark, arguments, found)
             with timed("resolved"):
-                staged, resolved = resolve_sound_files(staged, lake, arguments.force)
+                staged, resolved = resolve(staged, lake, arguments.force)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
         storage(arguments.scratch_path).remove("run=")  # and what a killed run has left

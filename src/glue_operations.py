@@ -1479,7 +1479,7 @@ def replay_batch(work: Work, root: str, raws: Sequence[etl.RawFile]) -> dict[str
     staged = etl.stage(work.spark, job, etl.Discovered(tuple(raws), archived=True))
     datasets = {name: mark_outranked(work, one) for name, one in staged.datasets.items()}
     staged = replace(staged, datasets=datasets)
-    resolved = etl.resolve(staged, work.lake)
+    _, resolved = etl.resolve(staged, work.lake, force=True)
     published = etl.publish(job, staged, resolved, work.lake, work.timed)
     counts = {number: count for one in resolved.values() for number, count in one.counts.items()}
     with work.timed("committed ingested_files"):

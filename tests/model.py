@@ -11,6 +11,7 @@ UTC without a tzinfo.
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import re
@@ -157,6 +158,8 @@ class Row:
     replayed: bool
     fields: dict[str, str | None]
     raw: str
+    moved: bool = False  # it took the place of a row with other parents
+    outcome: str = ""  # in the run that read it last
 
     @property
     def key(self) -> str:
@@ -780,6 +783,8 @@ def no_counts() -> dict:
         "rows_read": 0,
         "admitted": 0,
         **{outcome: 0 for outcome in OUTCOMES},
+        "conflicting": 0,
+        "moved": 0,
         "rejected_by_reason": {},
     }
 
@@ -813,12 +818,15 @@ class Lakehouse:
         max_rejected_percent: int = 50,
         now: datetime = datetime.max,
         archived: bool = False,
+        reused: frozenset[str] = frozenset(),
     ) -> dict:
         """Take in the files of one run; gives `files` (counts), `datasets` (as the summary) and
         `manifest`.
 
         Archived files come out of their turn, and keep their place in the order of deliveries.
+        `reused` are the paths of files that are set aside because of their keys.
         """
+        before = copy.deepcopy(self.__dict__)
         counts = {dataset: no_counts() for dataset in COLUMNS}
         arrived: dict[str, list[Row]] = {dataset: [] for dataset in COLUMNS}
         manifest, new, taken = [], [], set()
@@ -835,6 +843,9 @@ class Lakehouse:
             except SetAside as reason:
                 result.outcome, result.reason = "set_aside", str(reason)
                 continue
+            if file.path in reused:
+                result.outcome, result.reason = "set_aside", "keys_reused"
+                continue
             in_turn = (file.modified, file.path) > self.last_delivery
             if not (known or archived or in_turn):
                 raise ValueError(
@@ -847,7 +858,14 @@ class Lakehouse:
             new += [] if known else [(file.modified, file.path)]
         for dataset in ("products", "orders"):
             self.load(arrived[dataset], counts[dataset])
-        self.load_items(arrived["order_items"], counts["order_items"])
+        late = self.load_items(arrived["order_items"], counts["order_items"])
+        worse = (
+            set() if force else {row.source.path for row in self.reusing(arrived["order_items"])}
+        )
+        if worse:
+            self.__dict__.update(before)
+            return self.run(files, force, max_rejected_percent, now, archived, reused | worse)
+        self.close_rejects([*(row for rows in arrived.values() for row in rows), *late])
         self.last_delivery = max([self.last_delivery, *new])
         outcomes = [result.outcome for result in manifest]
         counted = {name: outcomes.count(name) for name in ("loaded", "duplicate", "set_aside")}
@@ -865,7 +883,9 @@ class Lakehouse:
         counts["rows_read"] += read.rows_read
         for record in read.rejected:
             count_rejected(counts, record.reasons)
-            self.records[record.source] = record
+            old = self.records.get(record.source)
+            if old is None or old.status in ("rejected", "parked"):
+                self.records[record.source] = record
         self.ledger.add(file.identity)
 
     def load(self, rows: list[Row], counts: dict) -> None:
@@ -873,7 +893,31 @@ class Lakehouse:
         row."""
         for row, outcome in self.settle(rows):
             counts[outcome] += 1
+            count_odd(row, outcome, rows, counts)
             self.mark(row, outcome)
+
+    def reusing(self, rows: list[Row]) -> list[Row]:
+        """The rows of files of which at least twenty rows, and more than half of those that
+        updated one, changed its parents."""
+        outcomes = {path: [] for path in {row.source.path for row in rows}}
+        for row in rows:
+            if row.outcome == "updated":
+                outcomes[row.source.path].append(row.moved)
+        bad = {one for one, moved in outcomes.items() if sum(moved) >= max(20, len(moved) // 2 + 1)}
+        return [row for row in rows if row.source.path in bad]
+
+    def close_rejects(self, rows: list[Row]) -> None:
+        """A rejected row is superseded when a later file brings a good one of its key."""
+        waiting = {id(row) for row in self.parked}
+        good: dict[tuple[str, str], tuple] = {}
+        for row in rows:
+            if id(row) not in waiting and row.outcome != "parked":
+                place = row.dataset, row.key
+                good[place] = max(good.get(place, ()), row.delivery[:2])
+        for record in self.records.values():
+            latest = good.get((record.dataset, record.record_key), ())
+            if record.status == "rejected" and latest > record.delivery[:2]:
+                record.status = "superseded"
 
     def mark(self, row: Row, outcome: str) -> None:
         """Keep the record of a row that was rejected or parked, and is replayed, in step."""
@@ -935,7 +979,9 @@ class Lakehouse:
         for row in rows:
             if row.key not in best or row.precedence > best[row.key].precedence:
                 best[row.key] = row
-        return [(row, self.put(row) if row is best[row.key] else "superseded") for row in rows]
+        for row in rows:
+            row.outcome = self.put(row) if row is best[row.key] else "superseded"
+        return [(row, row.outcome) for row in rows]
 
     def put(self, row: Row) -> str:
         table = self.rows[row.dataset]
@@ -944,6 +990,11 @@ class Lakehouse:
         if old is not None and old.precedence > row.precedence:
             return "unchanged" if same else "superseded"
         table[row.key] = row
+        row.moved = old is not None and any(
+            old.values.get(column) != row.values.get(column)
+            for column in PARENTS
+            if row.dataset == "order_items"
+        )
         if old is None:
             return "inserted"
         return "unchanged" if same else "updated"
@@ -956,9 +1007,9 @@ class Lakehouse:
             if row.values[column] not in self.rows[parent]
         }
 
-    def load_items(self, arrived: list[Row], counts: dict) -> None:
+    def load_items(self, arrived: list[Row], counts: dict) -> list[Row]:
         """Items whose parents have come go to the table, the others wait, together with those that
-        waited before."""
+        waited before. Gives those that waited and do no more."""
         waited = {row.source: row for row in self.parked}
         again = [
             row for row in arrived if row.source in waited
@@ -979,7 +1030,11 @@ class Lakehouse:
             (row, "parked" if row.source in still_waiting else "superseded") for row in again
         ]
         for row, outcome in outcomes:
+            row.outcome = outcome
             self.note(row, outcome, waited.get(row.source) is row, counts)
+            if waited.get(row.source) is not row:
+                count_odd(row, outcome, rows, counts)
+        return [row for row in waited.values() if row.source not in still_waiting]
 
     def is_beaten(self, row: Row, rivals: list[Row]) -> bool:
         """Whether a waiting row can never win: a better one is in the table, or will be when this
@@ -1010,6 +1065,25 @@ class Lakehouse:
             self.records[row.source] = Record(
                 row.dataset, "parked", reasons, row.key, row.source, row.raw, row.fields
             )
+
+
+def count_odd(row: Row, outcome: str, rows: list[Row], counts: dict) -> None:
+    """Count a row that changes its parents, and one that contradicts a row of its own file."""
+    counts["moved"] += outcome == "updated" and row.moved
+    if outcome == "superseded":
+        version = row.values.get("order_timestamp")
+        rivals = [
+            one
+            for one in rows
+            if one.key == row.key
+            and one.delivery[:2] == row.delivery[:2]
+            and one.values.get("order_timestamp") == version
+        ]
+        first = max(rivals, key=lambda one: one.delivery, default=row)
+        pairs = zip(row.values.values(), first.values.values(), strict=True)
+        counts["conflicting"] += any(
+            mine != its for mine, its in pairs if mine is not None and its is not None
+        )
 
 
 def count_rejected(counts: dict, reasons: list[str]) -> None:

@@ -172,7 +172,7 @@ class Shop:
 
     def load(self, run_id: str) -> None:
         s3, raw = self.aws.client("s3"), self.aws.name("RawBucket")
-        numbers = dict.fromkeys(("rows_read", "admitted", *OUTCOMES), 0)
+        numbers = dict.fromkeys(("rows_read", "admitted", *OUTCOMES, "conflicting", "moved"), 0)
         reasons: dict[str, int] = {}
         manifest = []
         for key in self.aws.keys("RawBucket"):
@@ -270,7 +270,7 @@ class Shop:
         **more: Any,
     ) -> Row:
         now = dt.datetime.now(dt.UTC).isoformat()
-        zero = {**dict.fromkeys(("rows_read", "admitted", *OUTCOMES), 0), "rejected_by_reason": {}}
+        zero = {**dict.fromkeys(("rows_read", "admitted", *OUTCOMES, "conflicting", "moved"), 0), "rejected_by_reason": {}}
         table = {"version": 1, "schema_changed": False, "files_added": 1, "files_removed": 0}
         summary = {
             "schema_version": 1,

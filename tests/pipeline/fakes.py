@@ -24,6 +24,8 @@ COUNTS = (
     "superseded",
     "rejected",
     "parked",
+    "conflicting",
+    "moved",
 )
 TABLES = (
     "clean_products",
@@ -200,6 +202,7 @@ class FakeJob:
             "files": {
                 "listed": len(lines),
                 "set_aside_by_reason": {},
+                "no_final_newline": 0,
                 **{
                     name: outcomes.count(name)
                     for name in ("loaded", "duplicate", "set_aside", "changed", "unreadable")

@@ -605,7 +605,7 @@ COMMITS = [
     "committed clean_products",
     "committed clean_orders",
     "committed clean_orders_items",
-    "settled parked rows",
+    "settled rejected rows",
     "committed ingested_files",
     "committed etl_runs",
 ]

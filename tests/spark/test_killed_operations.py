@@ -59,7 +59,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
             "intent written",
             "committed rejected_records",
             "committed clean_orders",
-            "settled parked rows",
+            "settled rejected rows",
             "committed ingested_files",
             "committed etl_runs",
         ],

@@ -142,6 +142,8 @@ def test_each_row_has_one_outcome_and_the_sum_holds() -> None:
         "superseded": 1,
         "rejected": 1,
         "parked": 0,
+        "conflicting": 1,
+        "moved": 0,
         "rejected_by_reason": {"missing_order_timestamp": 1},
     }
     assert first["order_items"]["parked"] == 1 and first["order_items"]["rejected"] == 1
