@@ -270,7 +270,10 @@ class Shop:
         **more: Any,
     ) -> Row:
         now = dt.datetime.now(dt.UTC).isoformat()
-        zero = {**dict.fromkeys(("rows_read", "admitted", *OUTCOMES, "conflicting", "moved"), 0), "rejected_by_reason": {}}
+        zero = {
+            **dict.fromkeys(("rows_read", "admitted", *OUTCOMES, "conflicting", "moved"), 0),
+            "rejected_by_reason": {},
+        }
         table = {"version": 1, "schema_changed": False, "files_added": 1, "files_removed": 0}
         summary = {
             "schema_version": 1,

@@ -126,6 +126,51 @@ def a_csv(dice: Random, dataset: str) -> bytes:
     return (whole + end).encode(dice.choice(ENCODINGS), "replace")
 
 
+WORDS = ["False", "[NULL]", "(null)", "<NA>", "undefined", "#REF!", "{}", "[nan]", "n/a", "NA"]
+WORDS += ["1e+05", "3e3", "1.0023456E7", "2.02504e+11", "2E+11", "5E5", "1.50E2", "8e-3", "1e99"]
+WORDS += ["1.234", "12,50", "1.234,50", "-3.000", "110.7", "12345678901234567", "1e-400", "1,234"]
+WORDS += ["\u200eS1", "S\u00ad1", "\u2066x\u2069", "\U000e0020y", "--", "=", "2205-04-01T10:00:00"]
+WORDS += [
+    "2025-05-02T08:00:00",
+    "2025-05-02T08:00:01",
+    "x\\",
+    "a\\b",
+    "a\rb",
+    "'q'",
+    "O''B",
+    "x\\\r",
+]
+ABOVE = ["# orders of shop 1", "", "-----", "sep=;", ",,,", "Export of 1 May", '"', "a,b,c,d", "1"]
+
+
+def a_spelling(dice: Random, name: str) -> str:
+    """A column's name as a shop system may write it."""
+    words = name.split("_")
+    camel = words[0] + "".join(word.title() for word in words[1:])
+    return dice.choice([name, name, name.upper(), " ".join(words).title(), "-".join(words), camel])
+
+
+def a_shop_csv(dice: Random, dataset: str) -> bytes:
+    """A file as shops and their systems write it: words for nothing, numbers in other notations,
+    invisible signs, broken lines, other spellings, titles above the header."""
+    header, *lines = csv_lines(dataset, dice.randrange(1, 12), dice.randrange(100))
+    names = [a_spelling(dice, name) for name in header.split(",")]
+    rows = [line.split(",") for line in lines]
+    for _ in range(dice.randrange(8)):
+        row = dice.choice(rows)
+        row[dice.randrange(len(row))] = dice.choice(WORDS)
+    quote = dice.choice(["", "", "'", '"'])
+    sign = dice.choice(",,,;;\t|")
+    whole = [sign.join(names), *[sign.join(f"{quote}{one}{quote}" for one in row) for row in rows]]
+    for _ in range(dice.choice([0, 0, 1, 2])):
+        whole.insert(
+            dice.randrange(1, len(whole) + 1), dice.choice(["---,---", "|--|", "+==+", "="])
+        )
+    above = [dice.choice(ABOVE) for _ in range(dice.choice([0, 0, 0, 1, 3, 22]))]
+    end = dice.choice(["\n", "\n", "\r\n", "\r"])
+    return (end.join([*above, *whole]) + dice.choice([end, end, ""])).encode()
+
+
 def a_mutated_csv(dice: Random, dataset: str) -> bytes:
     """A good file with something put in, taken out or repeated, a few times."""
     spared = dice.choice([0, len(HEADERS[dataset])])  # nothing, or the header
@@ -168,7 +213,14 @@ def a_file(dice: Random, number: int) -> RawFile:
     dataset = dice.choice(list(HEADERS))
     path = a_key(dice, dataset, number)
     make = dice.choice(
-        [a_csv, *[a_mutated_csv] * 5, *[a_soup] * 2, *[a_mutated_case] * 3, some_bytes]
+        [
+            a_csv,
+            *[a_mutated_csv] * 4,
+            *[a_shop_csv] * 4,
+            *[a_soup] * 2,
+            *[a_mutated_case] * 3,
+            some_bytes,
+        ]
     )
     content = make(dice, dataset)
     if path.endswith(".gz") != (dice.random() < 0.05):
