@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import glue_etl as etl
 from local.aws.pipeline import Pipeline
 from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed
 from local.aws.stepfunctions import Pace
@@ -56,6 +57,16 @@ class Shop:
     def upload(self, path: str, *lines: str) -> None:
         self.aws.upload(path, "".join(lines).encode())
 
+    def upload_in_parts(self, path: str, *lines: str) -> None:
+        """A multipart upload; of a single part, since only the last may be this small."""
+        s3 = self.aws.client("s3")
+        target = {"Bucket": self.aws.name("RawBucket"), "Key": f"land-folder/Data/{path}"}
+        target["UploadId"] = s3.create_multipart_upload(**target)["UploadId"]
+        part = {"PartNumber": 1, "Body": "".join(lines).encode()}
+        etag = s3.upload_part(**target, **part)["ETag"]
+        parts = [{"PartNumber": 1, "ETag": etag}]
+        s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+
     def run(self) -> tuple[dict[str, Any], list[dict[str, str]]]:
         """One execution by the sweep, and the messages that it sent."""
         return self.aws.wait_for(self.aws.sweep(), 600), self.aws.messages()
@@ -82,6 +93,23 @@ class Shop:
 
     def archived(self) -> list[str]:
         return sorted(key.split("/", 2)[2] for key in self.aws.keys("ArchiveBucket"))
+
+    def manifest(self, run_id: str) -> list[dict[str, Any]]:
+        body = self.aws.client("s3").get_object(
+            Bucket=self.aws.name("LakeBucket"), Key=f"runs/{run_id}/manifest.jsonl"
+        )["Body"]
+        return [json.loads(line) for line in body.read().splitlines()]
+
+    def versions(self) -> dict[str, int]:
+        """The latest version of each table."""
+        bucket = f"s3://{self.aws.name('LakeBucket')}"
+        folders = {name: "lakehouse-dwh" for name in etl.schemas()} | {
+            "rejected_records": "rejected"
+        }
+        return {
+            name: etl.DeltaLog(f"{bucket}/{folder}/{name}").latest()
+            for name, folder in folders.items()
+        }
 
     def column(self, sql: str) -> list[str | None]:
         return [row[0] for row in self.pipeline.query(sql).text_rows()]
@@ -389,6 +417,42 @@ def test_operations_correct_undo_and_replay_through_the_state_machine(shop: Shop
     assert runs == ["load", "sql", "rollback", "replay"]
     reports = [key for key in shop.aws.keys("LakeBucket", "runs/") if key.endswith("report.html")]
     assert len(reports) == 5, "a page for each, the refused one too"
+
+
+@pytest.mark.slow
+def test_the_same_bytes_uploaded_again_are_a_duplicate_and_a_correction_stays(shop: Shop) -> None:
+    shop.assert_succeeds()
+    first = shop.aws.executions()[-1]["name"]
+    (delivered,) = [line for line in shop.manifest(first) if line["path"] == "orders/1.csv"]
+    status, _ = shop.operate(operation="sql", sql=SET_AMOUNT)
+    assert status == "SUCCEEDED"
+    corrected = shop.versions()
+    assert min(corrected.values()) >= 0
+    archived, etags = shop.archived(), {delivered["etag"]}
+    rejects = "SELECT file_path || ' ' || status FROM rejected_records ORDER BY 1"
+
+    for path, upload in (
+        ("orders/1.csv", shop.upload),
+        ("orders/1.csv", shop.upload_in_parts),
+        ("orders/x (1).csv", shop.upload),
+    ):
+        upload(path, ORDERS, order("o1"), order("o2"), order("", "bad"))
+        execution, messages = shop.run()
+        assert execution["status"] == "SUCCEEDED"
+        assert "0 loaded, 1 delivered before" in messages[0]["message"] and len(messages) == 1
+        (copy,) = shop.manifest(execution["name"])
+        assert (copy["path"], copy["outcome"]) == (path, "duplicate")
+        assert f"{path}: the same bytes were loaded as orders/1.csv by {first} " in copy["detail"]
+        assert copy["digest"] == delivered["digest"]
+        etags.add(copy["etag"])
+        assert shop.versions() == corrected, "nothing is written, the records neither"
+        assert shop.column(rejects) == ["order_items/1.csv parked", "orders/1.csv rejected"]
+        assert shop.orders() == ["o1 7.0", "o2 5.0"]
+        archived.append(path)
+        assert (shop.raw(), shop.archived()) == ([], sorted(archived))
+
+    assert len(etags) == 4, "each upload has an ETag of its own"
+    assert sum(etag.endswith("-1") for etag in etags) == 1, "that of the parts"
 
 
 @pytest.mark.slow
