@@ -192,7 +192,7 @@ class Bench:
             def deliver(lake: Path = lake) -> None:
                 self.load(second.folder, lake, "second")
 
-            steps.append((f"small delivery into a {kind} lake", deliver, restore))
+            steps.append((f"small delivery into the {kind} lake", deliver, restore))
         self.measure(*steps)
 
     def deliveries(self) -> None:
@@ -294,7 +294,7 @@ def report(bench: Bench, small: dict[str, float]) -> dict[str, Any]:
         ours = next(best for name, best in bench.figures.items() if "files of three rows" in name)
         ratio = ours["cpu"] / bench.figures[MANY_FLOOR]["cpu"]
         print(f"many files: {ratio:.2f}x plain Spark (cpu)")
-    ages = [bench.figures.get(f"small delivery into a {kind} lake") for kind in ("young", "old")]
+    ages = [bench.figures.get(f"small delivery into the {kind} lake") for kind in ("young", "old")]
     if all(ages):
         print(f"old lake: {ages[1]['cpu'] / ages[0]['cpu']:.2f}x the young one (cpu)")
     for name in ("recent", "scattered"):
