@@ -1598,7 +1598,9 @@ class LakeTable:
         added = [path for commit in commits for path in commit.added]
         rows = None
         if self.path.rsplit("/", 1)[-1] not in RECORD_TABLES:
-            rows = self.rows_at(self.before) + sum(one.inserted - one.deleted for one in commits)
+            # Of `frame` Spark has read the checkpoint already; Delta counts by its statistics
+            before = self.frame.count() if self.exists else 0
+            rows = before + sum(one.inserted - one.deleted for one in commits)
         return {
             "version": version if version >= 0 else None,
             "rows": rows,
