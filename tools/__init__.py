@@ -1,8 +1,8 @@
 """What commands, deployer and tests share. It knows nothing of the AWS that `local` plays.
 
 What is deployed lies in no package. The import of this package puts its folders on Python's path;
-`local`, `console`, `deploy` and `benchmarks` import it first, and pytest, mypy and ruff name the same folders
-in pyproject.toml.
+`local`, `console`, `deploy` and `benchmarks` import it first, and pytest, mypy and ruff name the
+same folders in pyproject.toml.
 """
 
 from __future__ import annotations
