@@ -1287,8 +1287,13 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
     above = [line for line in re.split(LINE_BREAK, text[:start]) if line.strip(BLANKS)]
     titles = [line for line in above if not is_blank_line(line)]
     glued = not layout.returns and re.search(r"\r(?!\n)", text[:start])
-    if not problem and (glued or any(may_be_row(line, layout) for line in titles)):
-        problem = "no_header", "rows stand above it"
+    glued = glued or any(line.count('"') % 2 for line in above)
+    wide = any(line.count(layout.delimiter) + 1 >= len(layout.names) for line in titles)
+    if not problem and (glued or wide):
+        problem = (
+            "no_header",
+            "a quote or a lone carriage return stands above it" if glued else "rows stand above it",
+        )
     if problem:
         return set_aside(raw, *problem)
     ignored = tuple(name for name in layout.names if name not in wanted)
@@ -1312,11 +1317,6 @@ def is_blank_line(line: str) -> bool:
     """Whether a line says nothing, or names the delimiter."""
     bare = line.strip(BLANKS + END_OF_FILE + '",;|')
     return not bare or bool(re.match(DELIMITER_LINE, line.strip()))
-
-
-def may_be_row(line: str, layout: Layout) -> bool:
-    """Whether a line above the header has all fields, or begins a quoted value."""
-    return line.count(layout.delimiter) + 1 >= len(layout.names) or line.count('"') % 2 == 1
 
 
 def with_rows(layout: Layout, table: Table, text: str) -> Layout:
@@ -2232,10 +2232,9 @@ def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
     `lines` are all lines of these files. A record whose quotes do not close is one line. Patterns
     would lose bytes that are not UTF-8: all beyond ASCII go through as RAW_BYTES.
     """
-    bare = F.regexp_replace("_raw", "^\ufeff+", "")
-    bare = F.when(valid_utf8(F.col("_raw")), bare).otherwise(F.col("_raw"))
-    as_bytes = F.translate(F.decode(bare.cast("binary"), "ISO-8859-1"), LATIN_1, RAW_BYTES)
-    lines = lines.select("_file", "_split", "_mid", as_bytes.alias("_raw"))
+    as_bytes = F.decode(F.col("_raw").cast("binary"), "ISO-8859-1")
+    as_bytes = F.translate(F.regexp_replace(as_bytes, "^(\xef\xbb\xbf)+", ""), LATIN_1, RAW_BYTES)
+    lines = lines.select(*ROW_PLACE, as_bytes.alias("_raw"))
     in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
     text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
     files = lines.groupBy("_file").agg(text.alias("_all"))

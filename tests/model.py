@@ -578,7 +578,9 @@ def header_of(dataset: str, text: str) -> Header:
         raise SetAside("duplicate_column")
     header.above = [line.group() for line in lines if line.start() < header.start]
     width = len(header.names)
-    if any(one.count(header.separator) + 1 >= width or one.count('"') % 2 for one in header.above):
+    if any(one.count(header.separator) + 1 >= width for one in header.above):
+        raise SetAside("no_header")
+    if any(one.count('"') % 2 for one in LINE_END.split(text[: header.start])):
         raise SetAside("no_header")
     if not header.returns and re.search(r"\r(?!\n)", text[: header.start]):
         raise SetAside("no_header")
@@ -597,6 +599,7 @@ def header_at(dataset: str, text: str, start: int) -> Header:
     headers = []
     for sign in SEPARATORS:
         first = next(split_records(text[start:], Shape(sign)), Split(1, "", []))
+        first = first if first.line == 1 else Split(1, "", [])
         names = column_names(dataset, first)
         end = text[start + first.end : start + first.end + 2]
         returns = end[:1] == "\r" and end != "\r\n"
@@ -646,7 +649,7 @@ def shape_problem(record: Split, header: Header) -> str | None:
         return "control_character"
     if record.fields is None:
         return "unclosed_quote"
-    if record.broken:
+    if record.broken and LINE_END.search(record.raw.removesuffix("\r")):
         return "broken_line"
     for line in LINE_END.split(record.raw)[1:]:
         within = line.split('"')[0]
