@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import glue_etl
 from tools import DEPLOYED, ROOT
 
 PACKAGES = ("tools", "deploy", "local", "console", "benchmarks", "tests")
@@ -163,3 +164,18 @@ def test_the_job_may_be_imported_and_imports_nothing_of_ours(tmp_path: Path) -> 
         "run_graph imports glue_etl",
         "run_report.run_graph imports glue_etl",
     ]
+
+
+def test_the_job_names_what_its_second_script_uses_of_it() -> None:
+    tree = ast.parse((ROOT / "src" / "glue_operations.py").read_text("utf-8"))
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "etl"
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "glue_etl":
+            used |= {name.name for name in node.names}
+    assert sorted(glue_etl.__all__) == sorted(used)
