@@ -71,7 +71,7 @@ from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-# What glue_operations.py may use
+# What glue_operations.py may use, and what runs the job
 __all__ = (
     ["ADMITTED", "COMMIT_STAMP", "CONFLICTING", "FILE_COLUMNS", "FILE_DDL", "HEADER"]
     + ["INSERTED", "INTENT", "LOG", "OUTCOMES", "PARKED", "PLACE", "RECORD", "REJECTED"]
@@ -79,7 +79,7 @@ __all__ = (
     + ["bare_path", "cause_of", "check_declarations", "commit", "dataset_of", "Discovered"]
     + ["fields_of", "finish", "finish_killed_operation", "JobArguments", "JobError"]
     + ["judge_texts", "Lake", "LakeTable", "latest_times", "Layout", "local_frame"]
-    + ["log_to_stdout", "map_concurrently", "mark_duplicates", "measures", "merge_clauses"]
+    + ["log_to_stdout", "main", "map_concurrently", "mark_duplicates", "measures", "merge_clauses"]
     + ["open_lake", "parse_lines", "progress", "publish", "RawFile", "read_intent"]
     + ["reasons_of", "reasons_to_wait", "remove_intent", "resolve", "resolve_datasets"]
     + ["Resolved", "RowCounts", "Scratch", "session_settings", "settings", "settled_rows"]
@@ -1303,8 +1303,8 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
     problem = header_problem(layout, wanted, text[start:])
     above = [line for line in re.split(LINE_BREAK, text[:start]) if line.strip(BLANKS)]
     titles = [line for line in above if not is_blank_line(line)]
-    glued = not layout.returns and re.search(r"\r(?!\n)", text[:start])
-    glued = glued or any(line.count('"') % 2 for line in above)
+    lone_return = bool(titles) and not layout.returns and "\r" in text[:start].replace("\r\n", "")
+    glued = lone_return or any(line.count('"') % 2 for line in above)
     wide = any(line.count(layout.delimiter) + 1 >= len(layout.names) for line in titles)
     if not problem and (glued or wide):
         problem = (

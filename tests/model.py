@@ -582,7 +582,7 @@ def header_of(dataset: str, text: str) -> Header:
         raise SetAside("no_header")
     if any(one.count('"') % 2 for one in LINE_END.split(text[: header.start])):
         raise SetAside("no_header")
-    if not header.returns and re.search(r"\r(?!\n)", text[: header.start]):
+    if header.above and not header.returns and re.search(r"\r(?!\n)", text[: header.start]):
         raise SetAside("no_header")
     return header
 

@@ -55,7 +55,9 @@ def script_of(words: Sequence[str]) -> Script:
     """The script that a run's arguments ask for."""
     given = dict(zip(words, words[1:], strict=False))
     path = given.get("--scriptLocation")
-    return glue_etl if path is None else other_script(path)
+    if path is None:
+        return glue_etl
+    return other_script(path)
 
 
 def main() -> None:

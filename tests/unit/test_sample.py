@@ -155,6 +155,8 @@ def test_a_benchmark_delivery_is_half_new_and_half_changed(
         "superseded": 0,
         "rejected": 0,
         "parked": 0,
+        "conflicting": 0,
+        "moved": 0,
         "rejected_by_reason": 0,
     }
     changed_days = {row["date"] for row in rows_of(files[2])}
