@@ -72,21 +72,22 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 # What glue_operations.py may use, and what runs the job
-__all__ = (
-    ["ADMITTED", "COMMIT_STAMP", "CONFLICTING", "FILE_COLUMNS", "FILE_DDL", "HEADER"]
-    + ["INSERTED", "INTENT", "LOG", "OUTCOMES", "PARKED", "PLACE", "RECORD", "REJECTED"]
-    + ["ROW_IDENTITY", "SUPERSEDED", "TABLES", "UPDATED", "VALID", "add_columns"]
-    + ["bare_path", "cause_of", "check_declarations", "commit", "dataset_of", "Discovered"]
-    + ["fields_of", "finish", "finish_killed_operation", "JobArguments", "JobError"]
-    + ["judge_texts", "Lake", "LakeTable", "latest_times", "Layout", "local_frame"]
-    + ["log_to_stdout", "main", "map_concurrently", "mark_duplicates", "measures", "merge_clauses"]
-    + ["open_lake", "parse_lines", "progress", "publish", "RawFile", "read_intent"]
-    + ["reasons_of", "reasons_to_wait", "remove_intent", "resolve", "resolve_datasets"]
-    + ["Resolved", "RowCounts", "Scratch", "session_settings", "settings", "settled_rows"]
-    + ["spark_session", "stage", "StagedDataset", "stamp", "storage", "StoredObject"]
-    + ["summary_of", "Table", "texts_of", "Timings", "try_cast", "union", "value_count"]
-    + ["value_text", "with_header", "write_ledger", "write_run"]
-)
+# fmt: off
+__all__ = [
+    "ADMITTED", "COMMIT_STAMP", "CONFLICTING", "FILE_COLUMNS", "FILE_DDL", "HEADER", "INSERTED",
+    "INTENT", "LOG", "OUTCOMES", "PARKED", "PLACE", "RECORD", "REJECTED", "ROW_IDENTITY",
+    "SUPERSEDED", "TABLES", "UPDATED", "VALID", "add_columns", "bare_path", "cause_of",
+    "check_declarations", "commit", "dataset_of", "Discovered", "fields_of", "finish",
+    "finish_killed_operation", "JobArguments", "JobError", "judge_texts", "Lake", "LakeTable",
+    "latest_times", "Layout", "local_frame", "log_to_stdout", "main", "map_concurrently",
+    "mark_duplicates", "measures", "merge_clauses", "open_lake", "parse_lines", "progress",
+    "publish", "RawFile", "read_intent", "reasons_of", "reasons_to_wait", "remove_intent",
+    "resolve", "resolve_datasets", "Resolved", "RowCounts", "Scratch", "session_settings",
+    "settings", "settled_rows", "spark_session", "stage", "StagedDataset", "stamp", "storage",
+    "StoredObject", "summary_of", "Table", "texts_of", "Timings", "try_cast", "union",
+    "value_count", "value_text", "with_header", "write_ledger", "write_run",
+]
+# fmt: on
 
 # --------------------------------------------------------------------------------------------------
 # Reason codes: why a row, or a whole file, is not in a table
