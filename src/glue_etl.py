@@ -26,7 +26,8 @@ Guarantees
   Repetition     the success markers (ledger, then manifest and summary) are written last; every
                  commit before them can be repeated, so the next run heals a crash.
 
-Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, line in the file).
+Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, number of values,
+line in the file): of one file's rows with the same key and time the one with most values wins.
 A table holds for each key the row of highest precedence among those whose parents have come.
 
 Arguments   --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a

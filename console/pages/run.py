@@ -28,6 +28,7 @@ from console.data import (
 from console.look import Head, Row, div, span, tag
 from console.pages import dialogs
 from console.pages.rejects import examples
+from hints import hints
 
 LOOK_AGAIN = 1.0  # seconds
 ADVICE = {
@@ -276,6 +277,8 @@ def _equation(one: Run) -> None:
     note = "rows read + admitted = inserted + updated + unchanged + superseded + rejected + parked"
     with look.card("Where every row went", note):
         look.table(heads, rows, "Rows of each dataset by outcome")
+        for sentence in hints(one.summary):
+            tag("p", "soft", sentence)
 
 
 def _equation_row(one: Run, dataset: str) -> Row:

@@ -30,6 +30,7 @@ sys.path.append(
 import cost
 import metrics
 import run_graph
+from hints import hints
 
 LOG = logging.getLogger(__name__)
 DATASETS = ("products", "orders", "order_items")
@@ -162,11 +163,12 @@ def _head(summary: Mapping[str, Any], run_id: str, runs: Mapping[str, run_graph.
     figures += "".join(_figure(k, totals[k], k) for k in OUTCOMES)
     figures += _figure("admitted from parking", totals["admitted"]) if totals["admitted"] else ""
     figures = f'<dl class="figures">{figures}</dl>' if datasets else ""
+    look_at = "".join(f"<p>{escape(sentence)}</p>" for sentence in hints(summary))
     return (
         f'<header><p class="soft">{escape(_kind(operation))}</p><h1>{escape(run_id)}</h1>'
         f'<p><span class="badge {kind}">{escape(text)}</span> <span '
         f'class="soft">{escape(times)}</span></p>'
-        f"{error}{figures}</header>"
+        f"{error}{figures}{look_at}</header>"
     )
 
 

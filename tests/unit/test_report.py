@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import run_report.handler as report
+from hints import hints
 from tools import ROOT
 from tools.browser import browser, measure, screenshot
 
@@ -510,3 +511,13 @@ def test_nobody_has_to_scroll_the_page_sideways(tmp_path: Path, width: int) -> N
     file = tmp_path / "report.html"
     file.write_text(page(), "utf-8")
     assert measure(file, "document.documentElement.scrollWidth - innerWidth", width) <= 0
+
+
+def test_what_did_not_fail_but_should_be_looked_at_is_said_in_sentences() -> None:
+    odd = dataset(read=9, superseded=9) | {"conflicting": 1200, "moved": 3}
+    summary = {"datasets": {"order_items": odd}, "files": {"no_final_newline": 2}}
+    said = " ".join(hints(summary))
+    assert "1,200 superseded order items contradict a row of their own file" in said
+    assert "3 updated order items belong to another order or product" in said
+    assert "2 loaded files end without a line end" in said
+    assert hints({"datasets": {"orders": dataset(read=1, inserted=1)}, "files": {}}) == []
