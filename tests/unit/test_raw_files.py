@@ -736,3 +736,15 @@ def test_other_amounts_decide_what_a_point_means(amounts: list[str], points: boo
 def test_single_quotes_are_quotes_only_around_every_value(rows: list[str], quote: str) -> None:
     raw = looked_at("\n".join([HEADER, *rows, ""]).encode())
     assert raw.layout.quote == quote
+
+
+def test_a_column_may_have_further_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"order_id": ("Name",), "order_timestamp": ("Created at",), "total_amount": ("Total",)}
+    columns = tuple(replace(one, also=names.get(one.name, ())) for one in etl.ORDERS.columns)
+    tables = (etl.PRODUCTS, replace(etl.ORDERS, columns=columns), etl.ORDER_ITEMS)
+    shopify = b"Order num,name,User ID,Created At,TOTAL,date\n1,#1001,u1,2025-04-01 10:00:00,5,\n"
+    assert looked_at(shopify, path="orders.csv").reason == "missing_column"
+    monkeypatch.setattr(etl, "TABLES", tables)
+    raw = looked_at(shopify, path="orders.csv")
+    assert (raw.outcome, raw.layout.names) == ("loaded", tuple(etl.ORDERS.column_names))
+    assert raw.ignored_columns == ()
