@@ -9,7 +9,9 @@ each line:
 
 An object is copied, the copy is verified, and the source is deleted only if it is still the version
 of the manifest. An object that was overwritten since then is left and reported. Every step can be
-repeated: a page that is handed in twice finds its work done.
+repeated: a page that is handed in twice finds its work done. No copy is ever deleted: an answer
+about the source cannot tell whose deletion it was, if the answer before it was lost. Two runs that
+archive one file at the same time leave a copy each.
 
 Event   {"run_id": "...", "archive": {"offset": 0, "page": 0, ...}}
         the cursor is the answer of the call before
@@ -27,7 +29,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -45,7 +46,6 @@ LOG.setLevel(logging.INFO)
 
 COUNTED = ("archived", "rejected", "left", "changed", "gone", "failed")
 MAX_SAMPLES = 10
-DELETE_ATTEMPTS = 4
 MAX_SAMPLE_LENGTH = 300
 RUN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 GIB = 1024**3
@@ -142,29 +142,11 @@ OVERWRITTEN = Outcome(
 )
 
 
-@dataclass(frozen=True)
-class Clients:
-    """`once` never repeats a request by itself, so that its "not found" can only mean that somebody
-    else deleted."""
-
-    retrying: Any
-    once: Any
-
-    @classmethod
-    def create(cls, workers: int) -> Clients:
-        # Parts of large objects are copied from threads of their own, on the same connections.
-        pool = workers * 2
-        return cls(
-            retrying=boto3.client(
-                "s3",
-                config=Config(
-                    max_pool_connections=pool, retries={"mode": "standard", "total_max_attempts": 6}
-                ),
-            ),
-            once=boto3.client(
-                "s3", config=Config(max_pool_connections=pool, retries={"total_max_attempts": 1})
-            ),
-        )
+def s3_client(workers: int) -> Any:
+    """An S3 client for so many threads; parts of large objects are copied from threads of their
+    own, on the same connections."""
+    retries = {"mode": "standard", "total_max_attempts": 6}
+    return boto3.client("s3", config=Config(max_pool_connections=workers * 2, retries=retries))
 
 
 class OutOfTime(Exception):
@@ -183,7 +165,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
         raise ValueError(f"run_id {run_id!r} is not the name of an execution")
     budget = context.get_remaining_time_in_millis() / 1000 - settings.reserve_seconds
     archiver = Archiver(
-        Clients.create(settings.workers), settings, run_id, deadline=time.monotonic() + budget
+        s3_client(settings.workers), settings, run_id, deadline=time.monotonic() + budget
     )
     answer = archiver.run(event.get("archive") or {})
     LOG.info(json.dumps({"run_id": run_id, **answer}))
@@ -198,14 +180,13 @@ class Archiver:
 
     def __init__(
         self,
-        clients: Clients,
+        s3: Any,
         settings: Settings,
         run_id: str,
         deadline: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.s3 = clients.retrying
-        self.s3_once = clients.once
+        self.s3 = s3
         self.settings = settings
         self.run_id = run_id
         self.deadline = deadline
@@ -302,7 +283,7 @@ class Archiver:
         if not entry.is_version(source):
             return OVERWRITTEN
         try:
-            version = self._copy(entry, source, bucket, key)
+            self._copy(entry, source, bucket, key)
         except (
             ClientError
         ) as error:  # since the look at it, the source was taken away or overwritten
@@ -316,7 +297,7 @@ class Archiver:
         copy = self._head(bucket, key)
         if copy is None or copy["ContentLength"] != entry.size:
             raise CopyMismatch(f"the copy s3://{bucket}/{key} is not complete; the source stays")
-        return self._delete(entry, bucket, key, version, kind)
+        return self._delete(entry, kind)
 
     def _destination(self, entry: Entry) -> tuple[str, str, str]:
         if entry.destination == "rejected":
@@ -342,54 +323,36 @@ class Archiver:
             "gone", "is no longer in the raw zone; another run archived it, or somebody removed it"
         )
 
-    def _delete(
-        self, entry: Entry, bucket: str, key: str, version: str | None, kind: str
-    ) -> Outcome:
+    def _delete(self, entry: Entry, kind: str) -> Outcome:
         """Deletes the source if it is still the version that was copied."""
-        unanswered = False
-        for attempt in range(1, DELETE_ATTEMPTS + 1):
-            try:
-                self.s3_once.delete_object(
-                    Bucket=entry.bucket, Key=entry.key, IfMatch=f'"{entry.etag}"'
+        try:
+            self.s3.delete_object(Bucket=entry.bucket, Key=entry.key, IfMatch=f'"{entry.etag}"')
+        except ClientError as error:
+            if _status(error) not in (404, 412):
+                raise
+            if self._head(self.settings.raw_bucket, entry.key) is not None:
+                return Outcome(
+                    "changed",
+                    "was overwritten while it was archived; the version that was read is in the "
+                    "archive, the new one is left for the next run",
                 )
-                return Outcome(kind)
-            except (ClientError, BotoCoreError) as error:
-                if _status(error) in (404, 412):
-                    break
-                if attempt == DELETE_ATTEMPTS or 400 <= _status(error) < 409:
-                    raise
-                unanswered = True
-                time.sleep(random.uniform(0, 0.2 * 2**attempt))
-        if self._head(self.settings.raw_bucket, entry.key) is not None:
-            return Outcome(
-                "changed",
-                "was overwritten while it was archived; the version that was read is in the "
-                "archive, the new one is left for the next run",
-            )
-        if unanswered:  # the deletion may well be our own, its answer lost: the copy must stay
-            return Outcome(kind)
-        # Another run was quicker and has its own copy. Only the version that this call made is
-        # taken back.
-        if version is not None:
-            self.s3_once.delete_object(Bucket=bucket, Key=key, VersionId=version)
-        return Outcome("gone", "was archived by another run at the same time")
+        return Outcome(kind)  # deleted, by this request or by one before it
 
-    def _copy(self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str) -> str | None:
-        """Copies the version of the manifest; returns the version id of the copy where the bucket
-        has versions."""
+    def _copy(self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str) -> None:
+        """Copies the version of the manifest."""
         if entry.size > self.settings.multipart_threshold:
-            return self._copy_in_parts(entry, source, bucket, key)
-        response = self.s3.copy_object(
+            self._copy_in_parts(entry, source, bucket, key)
+            return
+        self.s3.copy_object(
             Bucket=bucket,
             Key=key,
             CopySource={"Bucket": entry.bucket, "Key": entry.key},
             CopySourceIfMatch=entry.etag,
         )
-        return response.get("VersionId")
 
     def _copy_in_parts(
         self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str
-    ) -> str | None:
+    ) -> None:
         kept = {
             name: source[name]
             for name in ("ContentType", "ContentEncoding", "Metadata")
@@ -401,8 +364,7 @@ class Archiver:
         try:
             with ThreadPoolExecutor(8) as pool:
                 parts = list(pool.map(lambda start: self._copy_part(entry, target, start), starts))
-            answer = self.s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
-            return answer.get("VersionId")
+            self.s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
         except (ClientError, BotoCoreError, OutOfTime):
             self.s3.abort_multipart_upload(**target)
             raise

@@ -114,7 +114,6 @@ PLACES = {
                 "s3:PutObject",
                 "s3:PutObjectTagging",
                 "s3:AbortMultipartUpload",
-                "s3:DeleteObjectVersion",
             ],
             [ARCHIVED, SET_ASIDE],
         ),
