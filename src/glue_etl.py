@@ -63,7 +63,7 @@ import urllib.parse
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -1489,6 +1489,8 @@ INTERPRETED = {
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
+WRITE_SETTINGS = "spark.databricks.delta.write."
+REWRITES = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
 
 
 def spark_session(text_bytes: int = 0, local: bool = False) -> SparkSession:
@@ -1573,12 +1575,38 @@ class LakeTable:
     def append(
         self, rows: DataFrame, stamp: str, partition: str | None = None, **more: str
     ) -> None:
-        """Append in one commit; the first append creates the table with its properties."""
-        options = {"userMetadata": stamp, **more}
+        """Append in one commit; the first append creates the table with its properties. With a
+        `txnAppId` of its own the commit is made once, whoever else writes."""
+        options = {"userMetadata": stamp, **self.fence(1), **more}
         if not self.exists:
             options |= TABLE_PROPERTIES
         writer = rows.write.format("delta").mode("append").options(**options)
-        (writer.partitionBy(partition) if partition else writer).save(self.path)
+        with nullcontext() if "txnAppId" in more else self.alone(stamp):
+            (writer.partitionBy(partition) if partition else writer).save(self.path)
+
+    def fence(self, nth: int) -> dict[str, str]:
+        """What lets Delta refuse the nth commit of a run to this table, if another run that found
+        the same version has made its own: both have one number, which Delta takes once."""
+        return {"txnAppId": "lakehouse", "txnVersion": str(2 * (self.before + 1) + nth)}
+
+    @contextmanager
+    def alone(self, stamp: str) -> Iterator[None]:
+        """Raise JobError if another run has written the table since this one found it."""
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # of Delta's concurrent writers among others
+            failure = error
+        commits = [one for one in self.log.commits(self.before) if one.operation not in REWRITES]
+        mine = json.loads(stamp)["run_id"]
+        others = sorted({one.run_id or "another writer" for one in commits if one.run_id != mine})
+        if others or not (commits or failure):
+            raise JobError(
+                f"{self.path}: {', '.join(others) or 'another run'} has written this table since "
+                f"the run {mine} began, which has therefore left it as it is: run again"
+            ) from failure
+        if failure:
+            raise failure
 
     def append_records(
         self,
@@ -1593,11 +1621,15 @@ class LakeTable:
         # One file needs no shuffle
         self.append(frame, stamp, partition, optimizeWrite="false", **more)
 
-    def merge(self, rows: DataFrame, condition: str, clauses: str, stamp: str) -> None:
-        """MERGE rows (alias s) into the table (alias t) by SQL, in one commit."""
+    def merge(
+        self, rows: DataFrame, condition: str, clauses: str, stamp: str, nth: int = 1
+    ) -> None:
+        """MERGE rows (alias s) into the table (alias t) by SQL, in one commit: the nth that the run
+        makes to this table."""
         rows.createOrReplaceTempView("lakehouse_merge_source")
+        fence = {f"{WRITE_SETTINGS}{name}": value for name, value in self.fence(nth).items()}
         try:
-            with settings(self.spark, {COMMIT_STAMP: stamp}):
+            with settings(self.spark, {COMMIT_STAMP: stamp, **fence}), self.alone(stamp):
                 self.spark.sql(
                     f"MERGE INTO delta.`{self.path}` t USING lakehouse_merge_source s "
                     f"ON {condition} {clauses}"
@@ -3134,7 +3166,7 @@ def settle_rejects(
             f"t.resolved_run_id = '{arguments.run_id}'"
         )
         still_open = f"t.status IN ('{PARKED}', '{REJECTED}')"
-        rejected.merge(settled, f"{still_open} AND {SAME_ROW}", clauses, stamp(arguments))
+        rejected.merge(settled, f"{still_open} AND {SAME_ROW}", clauses, stamp(arguments), nth=2)
 
 
 def mended_rows(

@@ -884,7 +884,7 @@ def settle(work: Work, rows: DataFrame, updates: str) -> None:
     statuses = ", ".join(f"'{status}'" for status in OPEN_STATUSES)
     clauses = f"WHEN MATCHED THEN UPDATE SET {updates}"
     rejected = work.lake["rejected_records"]
-    rejected.merge(rows, f"t.status IN ({statuses}) AND {same}", clauses, work.stamp)
+    rejected.merge(rows, f"t.status IN ({statuses}) AND {same}", clauses, work.stamp, nth=2)
 
 
 # --------------------------------------------------------------------------------------------------
