@@ -1289,25 +1289,25 @@ class FileText:
 
 
 def with_layout(raw: RawFile, text: str) -> RawFile:
-    """Find the header and its delimiter: the first record, or one below at most ABOVE_HEADER lines
-    that are no rows."""
+    """Find the header and its delimiter: the first record, or, if that names no column, a whole
+    header below at most ABOVE_HEADER lines that are no rows."""
     text = text.lstrip("\ufeff")
     table = next(table for table in TABLES if table.dataset == raw.dataset)
     starts = list(header_starts(text))
     if not starts:
         return set_aside(raw, "empty_file")
     wanted = table.column_names
-    layouts = ((start, best_layout(text[start:], table)) for start in starts)
-    start, layout = next(
-        ((start, one) for start, one in layouts if set(wanted) <= set(one.names)),
-        (starts[0], best_layout(text[starts[0] :], table)),
-    )
+    start, layout = starts[0], best_layout(text[starts[0] :], table)
+    if not set(wanted) & set(layout.names):
+        below = ((start, best_layout(text[start:], table)) for start in starts[1:])
+        whole = ((start, one) for start, one in below if set(wanted) <= set(one.names))
+        start, layout = next(whole, (start, layout))
     problem = header_problem(layout, wanted, text[start:])
     above = [line for line in re.split(LINE_BREAK, text[:start]) if line.strip(BLANKS)]
     titles = [line for line in above if not is_blank_line(line)]
     lone_return = bool(titles) and not layout.returns and "\r" in text[:start].replace("\r\n", "")
     glued = lone_return or any(line.count('"') % 2 for line in above)
-    wide = any(line.count(layout.delimiter) + 1 >= len(layout.names) for line in titles)
+    wide = any((line.count(layout.delimiter) + 1) * 2 > len(layout.names) for line in titles)
     if not problem and (glued or wide):
         problem = (
             "no_header",

@@ -564,8 +564,9 @@ def header_of(dataset: str, text: str) -> Header:
     if not lines:
         raise SetAside("empty_file")
     found = (header_at(dataset, text, line.start()) for line in lines[:21])
-    header = next((one for one in found if wanted <= set(one.names)), None)
-    header = header or header_at(dataset, text, lines[0].start())
+    first = header_at(dataset, text, lines[0].start())
+    whole = (one for one in found if wanted <= set(one.names))
+    header = first if wanted & set(first.names) else next(whole, first)
     needed = [name for name in header.names if name in wanted]
     if not needed:
         first = PHYSICAL_LINE.match(text, header.start).group()
@@ -578,7 +579,7 @@ def header_of(dataset: str, text: str) -> Header:
         raise SetAside("duplicate_column")
     header.above = [line.group() for line in lines if line.start() < header.start]
     width = len(header.names)
-    if any(one.count(header.separator) + 1 >= width for one in header.above):
+    if any(one.count(header.separator) + 1 > width / 2 for one in header.above):
         raise SetAside("no_header")
     if any(one.count('"') % 2 for one in LINE_END.split(text[: header.start])):
         raise SetAside("no_header")

@@ -684,6 +684,14 @@ def test_lines_above_the_header_are_skipped_and_told(lines: int) -> None:
     assert f"{lines} lines above the header" in raw.detail
 
 
+def test_rows_of_an_older_export_above_a_header_are_not_skipped() -> None:
+    older = HEADER.rpartition(",")[0]
+    raw = looked_at(f"{older}\n1,2,Food\n{HEADER}\n1,2,Food,Tea\n".encode())
+    assert raw.reason == "missing_column"
+    raw = looked_at(f"1,2,Food\n{HEADER}\n1,2,Food,Tea\n".encode())
+    assert raw.reason == "no_header" and "rows stand above it" in raw.detail
+
+
 def test_a_header_below_many_lines_is_none() -> None:
     raw = looked_at(("# a line\n" * 21 + HEADER + "\n").encode())
     assert raw.reason == "no_header"
