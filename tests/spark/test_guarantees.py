@@ -161,7 +161,7 @@ def test_a_table_is_pinned_to_the_version_that_the_run_has_found(lake: Lake, spa
     arguments = etl.JobArguments.from_argv(job_arguments(lake.folder, lake.folder, "look"))
     table = etl.open_table(spark, arguments, "clean_products")
     rows = table.frame.count()
-    table.append(table.frame.limit(1), "{}")
+    table.append(table.frame.limit(1), etl.stamp(arguments))
     assert table.frame.count() == rows == table.rows_at(table.before)
     assert table.summary()["rows"] == rows + 1
 

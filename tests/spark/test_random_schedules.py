@@ -144,9 +144,20 @@ def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
         for dataset in HEADERS:
             wanted = {key: row for model in models for key, row in model.tables[dataset].items()}
             assert found[dataset] == wanted, f"{dataset} after run {run + 1}"
-        waiting = {(row.file_path, row.line) for row in lake.records() if row.status == "parked"}
+        records = lake.records()
+        waiting = {(row.file_path, row.line) for row in records if row.status == "parked"}
         assert waiting == {
             (row.source.path, row.source.line) for model in models for row in model.parked
+        }
+        assert {
+            (row.file_path, row.line, row.status)
+            for row in records
+            if "orphan" not in row.reasons[0]
+        } == {
+            (source.path, source.line, record.status)
+            for model in models
+            for source, record in model.records.items()
+            if "orphan" not in record.reasons[0]
         }
 
 
