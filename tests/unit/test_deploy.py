@@ -134,6 +134,7 @@ def test_a_zip_holds_the_handlers_where_lambda_looks_for_them() -> None:
     assert zipfile.ZipFile(io.BytesIO(zipped(ROOT / "lambda" / "run_report"))).namelist() == [
         "cost.py",
         "handler.py",
+        "hints.py",
         "metrics.py",
         "prices.json",
         "run_graph.py",
