@@ -3186,10 +3186,12 @@ def mended_rows(
     for dataset, one in resolved.items():
         good = one.rows.where(F.col("_outcome") != PARKED)
         good = good.join(staged.datasets[dataset].sources, "_file", "left")
-        latest = F.max(F.struct(*delivery())).alias("latest")
+        modified, path = delivery()
+        latest = F.max(F.struct(modified.alias("modified"), path.alias("path"))).alias("latest")
         good = good.groupBy(F.col(one.table.key).alias("record_key")).agg(latest)
         mine = still_open.where(F.col("dataset") == dataset)
-        earlier = F.struct(F.unix_micros("file_modified"), F.col("file_path")) < F.col("latest")
+        rejected_at = F.unix_micros("file_modified").alias("modified")
+        earlier = F.struct(rejected_at, F.col("file_path").alias("path")) < F.col("latest")
         pairs = good.join(mine, "record_key").where(earlier)
         found.append(pairs.select(*ROW_IDENTITY, "status"))
     return found

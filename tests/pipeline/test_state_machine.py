@@ -177,8 +177,8 @@ def test_an_upload_alone_goes_the_whole_way() -> None:
         pipeline.aws.stop()
     assert message["subject"] == "Delta Lake Run Succeed"
     assert (
-        "orders: 3 rows read, 0 admitted from parking = 1 inserted + 0 updated + 0 unchanged + 0 "
-        "superseded + "
+        "orders: 3 rows read, 0 admitted from parking = 1 inserted + 0 updated (0 to another "
+        "parent) + 0 unchanged + 0 superseded (0 contradicted by their own file) + "
         '2 rejected {"missing_order_timestamp":2} + 0 parked'
         in message["message"].replace('": 2', '":2')
     )
@@ -249,7 +249,10 @@ def test_files_that_cannot_be_read_are_counted_in_the_message_with_what_to_do(
     one_file.aws.upload("orders/2025-04-02.csv", b"order_id\n2\n")
     one_file.job.change_summary = lambda summary: summary["files"].update(unreadable=3)
     (message,) = one_file.run()[1]
-    assert "went on, 3 unreadable; 1 archived" in message["message"]
+    assert (
+        "went on, 3 unreadable; 0 loaded without a line end at their end, perhaps cut; 1 archived"
+        in message["message"]
+    )
     assert "3 files cannot be read and stay in the raw zone" in message["message"]
 
 
