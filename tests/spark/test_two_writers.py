@@ -63,7 +63,13 @@ def loaded(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, marks=() if place % 2 else pytest.mark.long)
+        for place, step in enumerate(STEPS)
+    ],
+)
 def test_the_same_delivery_loaded_by_two_is_loaded_once(
     lake: Lake, loaded: dict[str, Any], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
