@@ -250,7 +250,7 @@ def test_files_that_cannot_be_read_are_counted_in_the_message_with_what_to_do(
     one_file.job.change_summary = lambda summary: summary["files"].update(unreadable=3)
     (message,) = one_file.run()[1]
     assert (
-        "went on, 3 unreadable; 0 loaded without a line end at their end, perhaps cut; 1 archived"
+        "went on, 3 unreadable; 0 loaded without a final line end (perhaps cut); 1 archived"
         in message["message"]
     )
     assert "3 files cannot be read and stay in the raw zone" in message["message"]
