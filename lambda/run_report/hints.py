@@ -19,8 +19,8 @@ def hints(summary: Mapping[str, Any]) -> list[str]:
             )
         if moved:
             found.append(
-                f"{moved:,} updated {name} belong to another order or product than before: keys may "
-                "have been used again."
+                f"{moved:,} updated {name} belong to another order or product than before: keys "
+                "may have been used again."
             )
     cut = int((summary.get("files") or {}).get("no_final_newline") or 0)
     if cut:
