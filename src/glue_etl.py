@@ -516,7 +516,9 @@ BLANKS = "".join(
     chr(code) for code in range(0x3001) if chr(code).isspace() and code not in range(28, 32)
 )
 INVISIBLE = "".join(  # soft hyphens, marks of direction, joiners, tags
-    chr(code) for code in range(0xE0080) if unicodedata.category(chr(code)) == "Cf"
+    chr(code)
+    for code in itertools.chain(range(0x20000), range(0xE0000, 0xE0080))  # the others have none
+    if unicodedata.category(chr(code)) == "Cf"
 )
 BLANKS += INVISIBLE
 
@@ -668,9 +670,9 @@ def one_of(characters: str) -> str:
 
 def ranges(characters: Iterable[str]) -> str:
     """Characters for a class of a regular expression, neighbours as a range."""
-    codes = sorted(map(ord, characters))
-    first = [code for code in codes if code - 1 not in codes]
-    last = [code for code in codes if code + 1 not in codes]
+    codes = {ord(one) for one in characters}
+    first = sorted(code for code in codes if code - 1 not in codes)
+    last = sorted(code for code in codes if code + 1 not in codes)
     return "".join(rf"\x{{{a:x}}}-\x{{{b:x}}}" for a, b in zip(first, last, strict=True))
 
 

@@ -98,7 +98,7 @@ PLACES = {
         Use("s3:ListBucket", LAKE, {"s3:prefix": "lakehouse-dwh/clean_orders/_delta_log/"}),
         Use("s3:ListBucket", LAKE, {"s3:prefix": "glue-temp/run=a/orders/"}),
         Use("s3:DeleteObject", f"{LAKE}/glue-temp/run=a/orders/fast/part-0.parquet"),
-        Use("s3:PutObject", f"{LAKE}/glue-temp/run=a/padded/b.csv.gz"),
+        Use("s3:PutObject", f"{LAKE}/glue-temp/run=a/repacked/b.csv.gz"),
         Use("s3:PutObject", RUN_FILE),
         *each(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], [f"{LAKE}/runs/intent.json"]),
         *each(["s3:GetObject"], [ARCHIVED, RUN_FILE, SET_ASIDE]),
