@@ -1,16 +1,17 @@
 """The console: upload, watch, understand, repair and query the lakehouse in a browser.
 
-It is a client of AWS's ordinary APIs and of nothing else, so that it works on a deployed
-environment as on the AWS that `local` plays.
+It uses AWS's ordinary APIs and nothing else. So it works on a deployed environment and on the AWS
+that `local` emulates.
 
-    places.py      where an environment's things lie
     athena.py      SQL through Athena, its errors, literals
-    data.py        all that the pages ask: queries, run records, histories; no page
-    operations.py  what changes something: uploads, executions, plans
-    guard.py       who may talk to the server: this machine's browser, from the console's own pages
-    look.py        what all pages look like and are made of
-    pages/         a module for each page
+    data/          the queries of the pages by subject: runs, files, rejects, tables; no page
+    operations.py  uploads, executions and plans, and whether they are allowed
+    work.py        runs work in a thread, and turns its errors into sentences
+    guard.py       admits only this machine's browser, from the console's own pages
+    look.py        layout, tables, bars and texts of all pages
+    pages/         a module for each page, the drop zone and the dialogs
+    drop.js        reads dropped and chosen folders in the browser
     app.py         the server
 """
 
-import tools  # noqa: F401  # puts what is deployed on Python's path
+import client  # noqa: F401  # puts the deployed code on Python's path

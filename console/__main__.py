@@ -1,4 +1,4 @@
-"""`python -m console`: the console in a browser, for a local AWS or a deployed environment."""
+"""Start the console for a local AWS or a deployed environment: `python -m console`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tools import SetupError
+from client import SetupError
 
 PORT = 8080
 NOT_INSTALLED = (
-    "The console needs NiceGUI, which is not installed: say `make console` or `make up`, which "
+    "The console needs NiceGUI, which is not installed: run `make console` or `make up`, which "
     "install it, or pip install -r requirements-console.txt"
 )
 
@@ -37,20 +37,25 @@ def options(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
-    asked = options(argv)
+    arguments = options(argv)
     try:
-        import nicegui  # noqa: F401  # asked first: it may not be there
+        import nicegui  # noqa: F401  # imported first: it may not be installed
     except ModuleNotFoundError:
         raise SetupError(NOT_INSTALLED) from None
-    from console import app, look, places
+    from client import places
+    from client.operations import caller
+    from console import app, look
     from console.data import Lake
     from console.operations import Operator
 
-    place = places.on_aws(asked.env) if asked.env else places.on_endpoint(asked.endpoint)
+    place = (
+        places.on_aws(arguments.env) if arguments.env else places.on_endpoint(arguments.endpoint)
+    )
     lake = Lake(place)
-    console = look.Console(lake, Operator(lake, place.local or asked.operate))
-    print(f"The console: http://127.0.0.1:{asked.port}", flush=True)
-    app.serve(console, asked.port)
+    author = "" if place.local else caller(place.clients.session.client("sts"))
+    console = look.Console(lake, Operator(lake, place.local or arguments.operate, author))
+    print(f"The console: http://127.0.0.1:{arguments.port}", flush=True)
+    app.serve(console, arguments.port)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The server: pages, guard, and nothing that is reached from elsewhere."""
+"""The server: registers the pages, puts the guard before them, and listens on this machine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
 from nicegui import app, ui
 
+from client.aws import AWS_ERRORS
+from client.lake import LAKE_ERRORS
 from console import guard, look
 from console.athena import QueryError
-from console.data import OPEN, Lake
+from console.data import Lake
+from console.data.rejects import OPEN
 from console.pages import file, home, key, rejects, run, runs, sql, tables
 
 STYLE = Path(__file__).parent / "style.css"
+DROP = Path(__file__).parent / "drop.js"
 HOST = "127.0.0.1"
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
@@ -23,8 +26,10 @@ ICON = (
 
 
 def register(console: look.Console) -> None:
-    """Makes the pages of one environment."""
+    """Register the pages of one environment."""
     ui.add_css(STYLE, shared=True)
+    ui.add_body_html(f"<script>{DROP.read_text('utf-8')}</script>", shared=True)
+    _pages_of_rows(console)
 
     @ui.page("/")
     def _home() -> None:
@@ -37,6 +42,18 @@ def register(console: look.Console) -> None:
     @ui.page("/run")
     def _run(run: str = "", offset: int = 0, outcome: str = "", dataset: str = "") -> None:
         _run_page(console, run, max(offset, 0), outcome, dataset)
+
+    @ui.page("/sql")
+    def _sql(query: str = "") -> None:
+        sql.show(console, query)
+
+    @ui.page("/tables")
+    def _tables(table: str = "") -> None:
+        tables.show(console, table)
+
+
+def _pages_of_rows(console: look.Console) -> None:
+    """Register the pages of rejected rows, files and keys."""
 
     @ui.page("/rejects")
     def _rejects(
@@ -63,17 +80,9 @@ def register(console: look.Console) -> None:
     def _key(dataset: str = "orders", key: str = "") -> None:
         _key_page(console, dataset, key)
 
-    @ui.page("/sql")
-    def _sql(query: str = "") -> None:
-        sql.show(console, query)
 
-    @ui.page("/tables")
-    def _tables(table: str = "") -> None:
-        tables.show(console, table)
-
-
-def _run_page(console: look.Console, *asked: str | int) -> None:
-    run.show(console, *asked)  # type: ignore[arg-type]
+def _run_page(console: look.Console, *arguments: str | int) -> None:
+    run.show(console, *arguments)  # type: ignore[arg-type]
 
 
 def _key_page(console: look.Console, dataset: str, text: str) -> None:
@@ -81,18 +90,18 @@ def _key_page(console: look.Console, dataset: str, text: str) -> None:
 
 
 def look_ahead(lake: Lake) -> None:
-    """Reads what Home, Runs and Rejects show, so that who opens them first need not wait for it.
+    """Read the data of Home, Runs and Rejects into the cache, so that they open without a wait.
 
-    What fails here fails again, and is told, where a page reads it.
+    Ignore errors: the page that needs the data reads it again and reports them.
     """
-    with suppress(QueryError, BotoCoreError, ClientError):
+    with suppress(QueryError, *AWS_ERRORS, *LAKE_ERRORS):
         home.read(lake)
         runs.read(lake)
         rejects.read(lake, rejects.Filters(status=OPEN))
 
 
 def serve(console: look.Console, port: int) -> None:
-    """Serves the console until it is interrupted."""
+    """Serve the console until it is interrupted."""
     register(console)
     threading.Thread(target=look_ahead, args=(console.lake,), daemon=True).start()
     app.add_middleware(guard.Guard, port=port)
@@ -107,5 +116,6 @@ def serve(console: look.Console, port: int) -> None:
         show=False,
         show_welcome_message=False,
         tailwind=False,
-        reconnect_timeout=10.0,
+        reconnect_timeout=30.0,  # a busy machine answers late, and a reload loses staged files
+        message_history_length=10_000,
     )

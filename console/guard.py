@@ -1,13 +1,13 @@
-"""Who may talk to the console: a browser of this machine, from the console's own pages.
+"""Admit only requests of a browser on this machine, from the console's own pages.
 
 The server listens on 127.0.0.1, which keeps other machines out, but not the pages of other sites in
-a browser of this one. Two things do:
+a browser on this machine. Two checks keep those out:
 
-- `Host` must be the console's own. A name that an attacker has bound to 127.0.0.1 (DNS rebinding)
-  is another one.
-- `Origin`, which browsers send with each request that could change something and with each
-  websocket, must be the console's own; `Sec-Fetch-Site` must not say that another site asks, but
-  for a link that is followed.
+- `Host` must be the console's own. This refuses a name that an attacker has bound to 127.0.0.1
+  (DNS rebinding).
+- `Origin` must be the console's own. Browsers send it with each request that could change
+  something and with each websocket. `Sec-Fetch-Site` must not name another site, except if a
+  person follows a link.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ HEADERS = (
 
 
 def refusal(headers: list[tuple[bytes, bytes]], port: int, upgrade: bool) -> str | None:
-    """Why a request with these headers is refused; None where it is not."""
+    """Return why a request with these headers is refused; None if it is admitted."""
     hosts = [f"{name}:{port}" for name in NAMES]
-    given = values(headers, b"host")
-    if len(given) != 1 or given[0].lower() not in hosts:
+    requested_hosts = values(headers, b"host")
+    if len(requested_hosts) != 1 or requested_hosts[0].lower() not in hosts:
         return "this console answers only as " + " or ".join(hosts)
     origins = values(headers, b"origin")
     if any(origin.lower() not in [f"http://{host}" for host in hosts] for origin in origins):
         return "the request comes from another site"
     site = values(headers, b"sec-fetch-site")
     link = values(headers, b"sec-fetch-mode") == ["navigate"] and not origins and not upgrade
-    if any(one not in ("same-origin", "none") for one in site) and not link:
+    if any(value not in ("same-origin", "none") for value in site) and not link:
         return "the request comes from another site"
     return None
 
@@ -59,7 +59,7 @@ def values(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
 
 
 class Guard:
-    """Stands before the whole application, its websockets too."""
+    """Middleware that refuses requests of other sites, websockets included."""
 
     def __init__(self, app: Application, port: int) -> None:
         self.app, self.port = app, port
@@ -82,7 +82,7 @@ class Guard:
 
 
 def _with_headers(send: Send) -> Send:
-    """The same answer, with the headers that keep the page from being framed or sniffed."""
+    """Return `send` with security headers, so that no page can be framed or sniffed."""
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

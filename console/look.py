@@ -1,7 +1,6 @@
-"""What all pages look like and are made of.
+"""The elements of all pages: layout, tables, parts that read beside the page, texts and bars.
 
-Whatever comes from a file, a query or an error goes through `tag`, which makes it the text of an
-element; no page writes HTML.
+Values from files, queries and errors become the text of an element in `tag`. No page writes HTML.
 """
 
 from __future__ import annotations
@@ -9,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
 from nicegui import background_tasks, ui
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
-from console.athena import QueryError
-from console.data import OUTCOMES, Lake, Run
-from console.operations import Operator, Refused
+import words
+from client.declared import OUTCOMES
+from client.render import TextTable
+from console import work
+from console.data import Lake
+from console.data.runs import Run
+from console.operations import Batch, Operator
 
 NAVIGATION = (
     ("/", "Home", "home"),
@@ -54,24 +56,48 @@ STATUS = {
     "set_aside": ("set aside", "warn"),
     "unreadable": ("unreadable", "bad"),
     "changed": ("changed", "warn"),
+    "undone": ("undone", "warn"),
+    "undone_file": ("undone, in the archive", "warn"),
+    "waiting": ("waiting", "warn"),
+}
+CAUSE = 160  # characters shown of a cause in a list
+# Glossary at the foot of a list: subject -> word -> meaning
+WORDS = {
+    "outcomes": {name: words.WORDS["outcomes"][name] for name in OUTCOMES},
+    "statuses": {
+        "rejected": "breaks a rule; stored as delivered, and can be corrected",
+        "parked": "an item whose order or product has not arrived; it is loaded when that arrives",
+        "admitted": "was rejected or parked, and is in its table now",
+        "superseded": "replaced by a later row of the same key",
+        "discarded": "closed for good by a person, with a reason",
+    },
+    "files": {
+        "loaded": "read; its rows have the outcomes shown",
+        "duplicate": "the same bytes were loaded before; skipped",
+        "set aside": "no row was loaded; the reason says what to do",
+        "unreadable": "S3 refused to read it; it stays in the raw zone",
+        "changed": "replaced during the run; the next run reads it",
+        "undone, in the archive": "its rows were removed with its run; it can be loaded again",
+    },
 }
 Value = TypeVar("Value")
 
 
 @dataclass
 class Console:
-    """What the pages share: the environment, what may be done to it, and the theme."""
+    """The state that all pages share: environment, permitted operations, theme, last upload."""
 
     lake: Lake
     operator: Operator
     dark: bool | None = None
+    last_upload: Batch | None = None
 
 
 # --------------------------------------------------------------------------------------------------
 # Elements
 # --------------------------------------------------------------------------------------------------
 def tag(name: str, classes: str = "", text: str = "", **attributes: str) -> Element:
-    """An element with a text, shown as it is. `_` in the name of an attribute stands for `-`."""
+    """Return an element with a plain text. `_` in the name of an attribute stands for `-`."""
     element = TextElement(tag=name, text=text) if text else ui.element(name)
     if classes:
         element.classes(classes)
@@ -89,13 +115,13 @@ def span(text: str, classes: str = "", **attributes: str) -> Element:
 
 
 def address(page: str, **query: Any) -> str:
-    """A page of the console with its query; what is empty is left out."""
-    kept = {name: str(value) for name, value in query.items() if value not in ("", None, 0)}
-    return page + ("?" + urllib.parse.urlencode(kept) if kept else "")
+    """Return the address of a page with its query, without empty values."""
+    parameters = {name: str(value) for name, value in query.items() if value not in ("", None, 0)}
+    return page + ("?" + urllib.parse.urlencode(parameters) if parameters else "")
 
 
 def anchor(text: str, href: str, classes: str = "", **attributes: str) -> Element:
-    """A link within the console."""
+    """Return a link within the console."""
     if not href.startswith("/"):
         raise ValueError(f"not an address of the console: {href!r}")
     return tag("a", classes, text, href=href, **attributes)
@@ -106,18 +132,29 @@ def status(word: str) -> Element:
     return span(text, f"status {kind}")
 
 
+def run_status(run: Run) -> Element:
+    """Return the status of a run; `undone` if it was taken back."""
+    return status("undone" if run.undone else run.status)
+
+
 def button(
-    text: str, act: Callable[[], Any], icon: str = "", kind: str = "", why_not: str = ""
+    console: Console,
+    text: str,
+    act: Callable[[], Any],
+    icon: str = "",
+    kind: str = "",
+    why_not: str = "",
 ) -> ui.button:
-    """A button; where it may not be pressed it says why."""
-    made = ui.button(text, icon=icon or None, on_click=act, color=None)
-    made.props("no-caps unelevated dense")
-    made.classes(f"act {kind}")
+    """Return a button. If there is a reason `why_not`, it is disabled and shows the reason."""
+    pressed = work.acting(console, act)
+    element = ui.button(text, icon=icon or None, on_click=pressed, color=None)
+    element.props("no-caps unelevated dense")
+    element.classes(f"act {kind}")
     if why_not:
-        made.disable()
-        made.tooltip(why_not)
-        made.props["aria-label"] = f"{text}: not possible. {why_not}"
-    return made
+        element.disable()
+        element.tooltip(why_not)
+        element.props["aria-label"] = f"{text}: not possible. {why_not}"
+    return element
 
 
 @contextmanager
@@ -133,7 +170,7 @@ def card(title: str = "", note: str = "", classes: str = "") -> Iterator[Element
 
 
 def empty(text: str) -> None:
-    """Said where a list has nothing in it."""
+    """Show a text in the place of an empty list."""
     tag("p", "empty", text)
 
 
@@ -149,7 +186,7 @@ Cell = str | int | None | Callable[[], Any]
 
 @dataclass(frozen=True)
 class Head:
-    """A column's head; `kind` is its class: n for numbers, path for long texts, raw for code."""
+    """The head of a column; `kind` is its CSS class: n (number), path (long text) or raw (code)."""
 
     text: str
     kind: str = ""
@@ -162,7 +199,7 @@ class Row:
 
 
 def table(heads: Sequence[Head], rows: Sequence[Row], caption: str, classes: str = "") -> None:
-    """A plain table. A cell is a text, a number or a function that makes its elements."""
+    """Show a plain table. A cell is a text, a number or a function that makes its elements."""
     with div("wide", tabindex="0", role="region", aria_label=caption):
         with tag("table", classes):
             tag("caption", "hidden", caption)
@@ -185,10 +222,18 @@ def _cell(head: Head, cell: Cell) -> None:
         tag("td", head.kind, count(cell) if isinstance(cell, int) else cell or "")
 
 
+def text_table(texts: TextTable, caption: str, kind: str) -> None:
+    """Show a plan, an effect or a history; `kind` is that of all columns but the first."""
+    heads = [
+        Head(text.replace("_", " "), kind if at else "") for at, text in enumerate(texts.heads)
+    ]
+    table(heads, [Row(tuple(row)) for row in texts.rows], caption)
+
+
 def pager(page: str, offset: int, shown: int, size: int, total: int | None, **query: Any) -> None:
-    """Where one is in a list, and the ways to the pages before and behind."""
-    more = offset + shown < total if total is not None else shown == size
-    if offset == 0 and not more:
+    """Show the position in a list, and links to the previous and the next page."""
+    has_next = offset + shown < total if total is not None else shown == size
+    if offset == 0 and not has_next:
         return
     with tag("nav", "pager", aria_label="Pages of the list"):
         if offset:
@@ -198,7 +243,7 @@ def pager(page: str, offset: int, shown: int, size: int, total: int | None, **qu
             )
         of = f" of {total:,}" if total is not None else ""
         span(f"{offset + 1:,}–{offset + shown:,}{of}", "soft")
-        if more:
+        if has_next:
             anchor("next →", address(page, **query, offset=offset + size))
 
 
@@ -207,9 +252,10 @@ def pager(page: str, offset: int, shown: int, size: int, total: int | None, **qu
 # --------------------------------------------------------------------------------------------------
 @contextmanager
 def frame(console: Console, title: str, active: str = "") -> Iterator[None]:
-    """The page's head, navigation and main part."""
+    """Show head and navigation of a page; the body fills its main part."""
     place = console.lake.place
     ui.page_title(f"{title} · lakehouse")
+    ui.on_exception(lambda error: work.say(str(work.trouble_of(console, error)), "negative"))
     ui.dark_mode(console.dark)
     with div("shell"):
         with tag("header", "side"):
@@ -243,8 +289,8 @@ def _theme(console: Console) -> None:
         console.dark = order[(order.index(console.dark) + 1) % len(order)]
         ui.navigate.reload()
 
-    made = ui.button(icon=icon, on_click=turn, color=None).props("flat round dense size=sm")
-    made.props["aria-label"] = f"Theme: {word}. Change it"
+    toggle = ui.button(icon=icon, on_click=turn, color=None).props("flat round dense size=sm")
+    toggle.props["aria-label"] = f"Theme: {word}. Change it"
 
 
 def heading(title: str, note: str = "", kind: str = "") -> None:
@@ -254,34 +300,82 @@ def heading(title: str, note: str = "", kind: str = "") -> None:
             tag("p", "soft", note)
 
 
-def later(
-    work: Callable[[], Value], show: Callable[[Value], Any], wait: str = "Reading …"
-) -> Element:
-    """Shows what `work` finds, as soon as it is found; `work` runs beside the page."""
-    holder = div("later", aria_busy="true")
-    with holder:
-        div("skeleton", wait, role="status")
+class Part(Generic[Value]):
+    """A part of a page that shows the value of `read`, which runs in a thread.
 
-    async def load() -> None:
+    An error is shown above the last value. If it may pass, `read` is retried.
+    goes_on  whether to read again after a pause, by the value; by default never
+    stamp    returns a cheap value that changes with that of `read`; unchanged, it saves a `read`
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        read: Callable[[], Value],
+        show: Callable[[Value], Any],
+        goes_on: Callable[[Value], bool] | None = None,
+        stamp: Callable[[], Hashable] | None = None,
+    ) -> None:
+        self.console, self.read, self.show = console, read, show
+        self.goes_on, self.stamp = goes_on, stamp
+        self._seen: list[Any] = []  # stamp and value of the last reading
+        with div("later", aria_busy="true") as self.holder:
+            self._note, self._body = div(), div()
+        with self._body:
+            div("skeleton", "Reading …", role="status")
+        self._task = background_tasks.create(self._follow(), context=self.holder)
+
+    def refresh(self) -> None:
+        """Read and show the value now."""
+        self._task.cancel()
+        self._seen.clear()
+        self.console.lake.forget()
+        self._task = background_tasks.create(self._follow(), context=self.holder)
+
+    async def _follow(self) -> None:
+        while not self.holder.is_deleted and await self._look():
+            await asyncio.sleep(self.console.lake.place.pause)
+
+    async def _look(self) -> bool:
+        """Read once; return whether to read again."""
         try:
-            value = await asyncio.to_thread(work)
-        except (QueryError, Refused, ClientError, BotoCoreError) as error:
-            told = str(error)
-            _fill(holder, lambda: problem(told))
-        else:
-            _fill(holder, lambda: show(value))
+            stamp = await work.beside(self.console, self.stamp) if self.stamp else None
+            if self._seen and self.stamp and stamp == self._seen[0]:
+                value = self._seen[1]
+            else:
+                value = await work.beside(self.console, self.read)
+        except work.Trouble as trouble:
+            return self._say(trouble)
+        if self.holder.is_deleted:
+            return False
+        self._note.clear()
+        if not self._seen or value != self._seen[1]:
+            self._draw(value)
+        self._seen[:] = [stamp, value]
+        return self.goes_on is not None and self.goes_on(value)
 
-    background_tasks.create(load(), context=holder)
-    return holder
+    def _say(self, trouble: work.Trouble) -> bool:
+        """Show an error; return whether to read again."""
+        if self.holder.is_deleted:
+            return False
+        will_retry = trouble.passes or self.goes_on is not None
+        self._note.clear()
+        with self._note:
+            problem(f"{trouble} {work.RETRY_NOTE}" if will_retry else str(trouble))
+        if not self._seen:
+            self._body.clear()
+        return will_retry
+
+    def _draw(self, value: Value) -> None:
+        self._body.clear()
+        self.holder.props["aria-busy"] = "false"
+        with self._body:
+            self.show(value)
 
 
-def _fill(holder: Element, show: Callable[[], Any]) -> None:
-    if holder.is_deleted:
-        return
-    holder.clear()
-    holder.props["aria-busy"] = "false"
-    with holder:
-        show()
+def later(console: Console, read: Callable[[], Value], show: Callable[[Value], Any]) -> Part[Value]:
+    """Show the value of `read` as soon as it has returned."""
+    return Part(console, read, show)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -296,7 +390,7 @@ def clock(moment: dt.datetime | None) -> str:
 
 
 def ago(moment: dt.datetime | None) -> str:
-    """How long ago, roughly: 3 min, 5 h, 12 days."""
+    """Return the time since a moment, rounded down: `3 min ago`, `5 h ago`, `12 days ago`."""
     if moment is None:
         return ""
     seconds = max((dt.datetime.now(dt.UTC) - moment).total_seconds(), 0)
@@ -327,7 +421,7 @@ def size(byte_count: Any) -> str:
 
 
 def short(run_id: str) -> str:
-    """A run's id as far as a list needs it."""
+    """Return the id of a run, shortened for lists."""
     head, _, tail = run_id.partition("-")
     return (
         run_id[:8]
@@ -340,14 +434,31 @@ def run_link(run_id: str, classes: str = "mono") -> Element:
     return anchor(short(run_id), address("/run", run=run_id), classes, title=run_id)
 
 
-def told(run_: Run) -> str:
-    """A run's outcomes in words."""
-    parts = [f"{count(run_.total(name))} {name}" for name in OUTCOMES if run_.total(name)]
-    return ", ".join(parts) or ("no rows" if run_.summary else STATUS.get(run_.status, ("", ""))[0])
+def outcome_text(run: Run) -> str:
+    """Return the outcomes of a run in words, or why it failed."""
+    if run.failed:
+        cause = " ".join(run.cause.split())
+        return cause[:CAUSE] + ("…" if len(cause) > CAUSE else "")
+    text = (run.summary.get("operation") or {}).get("text")
+    if text:
+        return str(text)
+    parts = [f"{count(run.total(name))} {name}" for name in OUTCOMES if run.total(name)]
+    return ", ".join(parts) or ("no rows" if run.summary else STATUS.get(run.status, ("", ""))[0])
+
+
+def glossary(*subjects: str) -> None:
+    """Show the meanings of words, folded until a click."""
+    with tag("details", "glossary"):
+        tag("summary", "", "Terms")
+        with tag("dl"):
+            for subject in subjects:
+                for word, meaning in WORDS[subject].items():
+                    tag("dt", "", word)
+                    tag("dd", "", meaning)
 
 
 def outcome_bar(numbers: dict[str, int], label: str = "") -> None:
-    """The shares of the outcomes in one line."""
+    """Show the shares of the outcomes as a bar."""
     whole = sum(numbers.values())
     words = ", ".join(f"{count(value)} {name}" for name, value in numbers.items() if value)
     with div("bar", role="img", aria_label=(label + ": " if label else "") + (words or "no rows")):

@@ -1,126 +1,152 @@
-"""What changes something: uploads, and executions of the state machine by its input.
+"""Everything that changes data: uploads, and executions of the state machine.
 
-An operation is first run as a dry run, whose plan a person reads; then the same input without
-`dry_run` does it. Nothing is remembered here: both are ordinary executions, and what they found and
-did is in their run's records.
+An operation runs twice: as a dry run, whose plan a person reads, then with the same input without
+`dry_run`. Both are ordinary executions; nothing is stored in between.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import getpass
-import json
 import re
-import time
-import uuid
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, BinaryIO
 
-import glue_etl
+from botocore.exceptions import ClientError
+
 import glue_operations
-from console.data import ENDED_BADLY, Lake, causes
+from client import SetupError
+from client.aws import AWS_ERRORS, code_of
+from client.operations import Operations, Outcome
+from console.data import Attention, Lake
 
 PATIENCE = 1800.0  # seconds
+UPLOADS = 16  # files uploaded at a time
+NO_OPERATIONS = "This deployment's state machine does not know operations: deploy it anew."
+READS_ONLY = "This console only reads. Start it with --operate to {}."
 UPLOAD_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,900}\Z")
 
 
 class Refused(Exception):
-    """What was asked for may not be done; the message says why and what to do."""
+    """A request that is not permitted; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How an operation, or its dry run, ended."""
+@dataclass
+class Batch:
+    """An upload into the raw zone.
 
-    run_id: str
-    succeeded: bool
-    text: str
-    error: str = ""
-    plan: Mapping[str, Any] = field(default_factory=dict)
-    effect: Mapping[str, Any] = field(default_factory=dict)
-    result: Mapping[str, Any] = field(default_factory=dict)  # operation.json
+    files   path in the raw zone -> file on this machine
+    sent    paths that were uploaded
+    failed  path -> error
+    """
 
-
-def dataset_of(path: str) -> str | None:
-    """The dataset that a path below the raw zone names, by the job's own rule."""
-    return glue_etl.dataset_of(path)
+    files: Mapping[str, Path]
+    sent: list[str] = field(default_factory=list)
+    failed: dict[str, Exception] = field(default_factory=dict)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    started: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
 
 
 class Operator:
-    """What may be done to one environment. `allowed` is false where the console only reads."""
+    """Uploads and operations on one environment. `allowed` is false if the console only reads.
+    `author` is the person who acts, by default the user of this machine."""
 
-    def __init__(self, lake: Lake, allowed: bool) -> None:
+    def __init__(self, lake: Lake, allowed: bool, author: str = "") -> None:
         self.lake, self.allowed = lake, allowed
-        self.author = getpass.getuser()
+        self.author = author or getpass.getuser()
 
     def why_not(self) -> str:
-        """Return why operations cannot be started; empty if they can."""
-        if not self.allowed:
-            return "This console only reads. Start it with --operate to change data."
-        if not self.lake.knows_operations:
-            return "This deployment's state machine does not know operations: deploy it anew."
-        return ""
+        """Return why operations cannot be started; empty if they can, or if AWS does not answer:
+        start() checks again."""
+        try:
+            return self._obstacle()
+        except AWS_ERRORS:
+            return ""
 
-    # Uploads --------------------------------------------------------------------------------------
+    def _obstacle(self) -> str:
+        if not self.allowed:
+            return READS_ONLY.format("change data")
+        return "" if self.lake.runs.knows_operations else NO_OPERATIONS
 
     def upload(self, path: str, stream: BinaryIO) -> None:
-        """Puts a file into the raw zone; its event starts a run."""
+        """Put a file into the raw zone; its event starts a run. Raises Refused if a file with this
+        name is there already: it is not overwritten."""
         if not self.allowed:
-            raise Refused("This console only reads. Start it with --operate to upload files.")
+            raise Refused(READS_ONLY.format("upload files"))
         if not UPLOAD_NAME.match(path) or path.startswith("/"):
             raise Refused(f"{path!r} is no name for a file in the raw zone")
         place = self.lake.place
-        place.clients["s3"].upload_fileobj(stream, place.raw_bucket, place.raw_prefix + path)
+        try:
+            place.clients["s3"].put_object(
+                Bucket=place.raw_bucket, Key=place.raw_prefix + path, Body=stream, IfNoneMatch="*"
+            )
+        except ClientError as error:
+            if code_of(error) != "PreconditionFailed":
+                raise
+            raise Refused(
+                f"{path} lies in the raw zone already: rename it, or wait for a run"
+            ) from None
 
-    # Executions -----------------------------------------------------------------------------------
+    def upload_all(self, batch: Batch) -> None:
+        """Upload the files of a batch, several at a time, until it is cancelled."""
+
+        def send(path: str) -> None:
+            if batch.cancelled.is_set():
+                return
+            try:
+                with batch.files[path].open("rb") as stream:
+                    self.upload(path, stream)
+            except Exception as error:  # shown beside the file; the others are still uploaded
+                batch.failed[path] = error
+            else:
+                batch.sent.append(path)
+
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            list(pool.map(send, batch.files))
+
+    def stop(self, run_id: str) -> None:
+        """Stop an execution and the job that it waits for. The next run finishes or takes back what
+        the job has begun."""
+        if not self.allowed:
+            raise Refused(READS_ONLY.format("stop runs"))
+        self._operations().stop(run_id, self.author)
+
+    def dismiss(self, item: Attention, why: str) -> None:
+        """Hide an item for all users until its count grows. Raises Refused."""
+        if not self.allowed:
+            raise Refused(READS_ONLY.format("dismiss anything"))
+        self.lake.dismiss(item, why, self.author)
 
     def start(self, request: Mapping[str, Any], dry_run: bool) -> str:
-        """Starts an operation; returns its run id. Raises Refused."""
+        """Start an operation; return its run id. Raises Refused."""
         name = str(request.get("operation"))
         if name not in glue_operations.SPECS:
             raise Refused(f"There is no operation {name!r}")
-        why = self.why_not()
+        why = self._obstacle()
         if why:
             raise Refused(why)
-        asked = {**request, "author": self.author, "dry_run": dry_run}
-        return self._execute(asked, f"{name}-{'plan-' if dry_run else ''}{uuid.uuid4()}")
+        try:
+            return self._operations().start({**request, "author": self.author, "dry_run": dry_run})
+        except SetupError as error:
+            raise Refused(str(error)) from None
 
     def load(self) -> str:
-        """Starts a run as the hourly sweep does; returns its run id."""
+        """Start a run as the hourly sweep does; return its run id."""
         if not self.allowed:
-            raise Refused("This console only reads. Start it with --operate to start runs.")
-        return self._execute({}, f"load-{uuid.uuid4()}")
-
-    def _execute(self, asked: Mapping[str, Any], run_id: str) -> str:
-        self.lake.place.clients["stepfunctions"].start_execution(
-            stateMachineArn=self.lake.place.state_machine,
-            name=run_id,
-            input=json.dumps(asked, ensure_ascii=False),
-        )
-        return run_id
-
-    def outcome(self, run_id: str) -> Outcome | None:
-        """How an execution ended; None while it runs."""
-        run = self.lake.run(run_id)
-        if run is None or run.running:
-            return None
-        told = run.summary.get("operation") or {}
-        error = "\n".join(causes(run, self.lake.history(run_id))) if run.failed else ""
-        return Outcome(
-            run_id,
-            run.status not in ENDED_BADLY and not run.summary.get("error"),
-            str(told.get("text") or ""),
-            error or str(run.summary.get("error") or ""),
-            told.get("plan") or {},
-            told.get("effect") or {},
-            self.lake.record(run_id, "operation.json") or {},
-        )
+            raise Refused(READS_ONLY.format("start runs"))
+        return self._operations().start({})
 
     def wait(self, run_id: str, patience: float = PATIENCE) -> Outcome:
-        """The outcome, once there is one."""
-        end = time.monotonic() + patience
-        while (found := self.outcome(run_id)) is None:
-            if time.monotonic() > end:
-                raise Refused(f"{run_id} is still running: look at its page")
-            time.sleep(0.3 if self.lake.place.local else 2)
-        return found
+        """Wait for the end of an operation; return its outcome. Raises Refused."""
+        try:
+            return self._operations().wait(run_id, self.lake.place.pause, patience)
+        except SetupError as error:
+            raise Refused(str(error)) from None
+
+    def _operations(self) -> Operations:
+        """Return a client of operations with the current credentials."""
+        return self.lake.place.operations()

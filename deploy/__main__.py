@@ -7,38 +7,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.exceptions import (
-    ClientError,
-    ConnectionError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    TokenRetrievalError,
-)
+from botocore.exceptions import NoRegionError
 
-from deploy.environment import Environment, bootstrap
+from client import SetupError, aws
+from client.aws import AWS_ERRORS, explained
+from deploy.drift import drift
+from deploy.environment import Environment, bootstrap, boundary_arn
 from deploy.package import package
+from deploy.restore import restore
 from deploy.smoke import smoke
-from deploy.stack import DENIED, DeployError
+from deploy.stack import DeployError, outputs_of
 from deploy.validate import validate
 
 OPERATE = "python -m deploy operate"
-EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired")
-REFUSED = (
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "SignatureDoesNotMatch",
-    "InvalidAccessKeyId",
-    "AuthFailure",
-)
+RIGHTS = "docs/iam.md says what a deployer needs"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -72,23 +60,48 @@ def parser() -> argparse.ArgumentParser:
         help="who may deploy from GitHub: the claim `sub`, exactly",
     )
     once.add_argument(
+        "--github-check-subjects",
+        default=None,
+        help="who may smoke in throw-away environments and look for drift, in the same form",
+    )
+    once.add_argument(
         "--github-provider",
         default=None,
         help="the ARN of the account's OIDC provider for GitHub, where it has one",
     )
+    once.add_argument(
+        "--permissions-boundary",
+        help="a policy of the account, by name or ARN, in place of an own boundary",
+    )
+    once.add_argument("--role-prefix", help="what the names of all roles begin with")
     up = command("up", _up, "deploy an environment, or bring it up to date")
     up.add_argument(
-        "--parameter",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of template.yaml; others keep their values",
+        "--parameters",
+        default="",
+        metavar="'NAME=VALUE …'",
+        help="parameters of template.yaml, a value with blanks in quotes; others keep their values",
     )
+    for command_with_tags in (once, up):
+        command_with_tags.add_argument(
+            "--tags",
+            default="",
+            metavar="'NAME=VALUE …'",
+            help="tags for every resource; others keep their values, an empty value removes one",
+        )
     up.add_argument(
         "--artifacts", help="the bucket for packages, where it is not that of `bootstrap`"
     )
     up.add_argument(
         "--plan", action="store_true", help="show what would change, and change nothing"
+    )
+    up.add_argument(
+        "--package", help="deploy only if the package made here has this key: what was smoked"
+    )
+    up.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="append `package=KEY` to a file, such as GitHub's",
     )
     packing = command(
         "package",
@@ -104,13 +117,23 @@ def parser() -> argparse.ArgumentParser:
         metavar="ENVIRONMENT",
         help="delete the data as well: say the name of the environment once more",
     )
-    command("smoke", _smoke, "load the sample's two deliveries, and read the tables by Athena")
+    down.add_argument(
+        "--unprotect",
+        metavar="ENVIRONMENT",
+        help="delete a protected stack: say the name of the environment once more",
+    )
+    command("smoke", _smoke, "load the sample's two deliveries, read tables and history, run dry")
+    command("drift", _drift, "list what was changed by other means than a deployment")
+    filling = command("restore", _restore, "fill an empty environment from another one's archive")
+    filling.add_argument(
+        "--from", dest="source", required=True, metavar="ENVIRONMENT", help="whose archive it is"
+    )
     operate = command("operate", _operate, "an operation on the tables: docs/operations.md")
     operate.add_argument(
         "words",
         nargs=argparse.REMAINDER,
         metavar="OPERATION",
-        help="history, or an operation, with its options; --help after it lists them",
+        help="history, rejects, or an operation, with its options; --help after it lists them",
     )
     checking = command(
         "validate", _validate, "check templates, state machine and workflows", environment=False
@@ -124,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
 def _session(options: argparse.Namespace) -> Any:
     """boto3's session; asks for the caller's identity, so that missing rights are told before
     anything is done."""
-    session = boto3.Session(profile_name=options.profile, region_name=options.region)
+    session = aws.session(options.profile, options.region)
     if session.region_name is None:
         raise NoRegionError()
     session.client("sts").get_caller_identity()
@@ -132,29 +155,44 @@ def _session(options: argparse.Namespace) -> Any:
 
 
 def _bootstrap(options: argparse.Namespace) -> int:
-    given = {
+    by_parameter = {
         "GitHubSubjects": options.github_subjects,
+        "GitHubCheckSubjects": options.github_check_subjects,
         "GitHubProviderArn": options.github_provider,
+        "RolePrefix": options.role_prefix,
     }
-    for name, value in bootstrap(
-        _session(options), {name: value for name, value in given.items() if value is not None}
-    ).items():
+    session = _session(options)
+    if options.permissions_boundary is not None:
+        by_parameter["PermissionsBoundary"] = boundary_arn(session, options.permissions_boundary)
+    chosen = {name: value for name, value in by_parameter.items() if value is not None}
+    for name, value in bootstrap(session, chosen, tags=parameters(options.tags)).items():
         print(f"{name}: {value}")
     return 0
 
 
-def parameters(given: Sequence[str]) -> Mapping[str, str]:
-    """`NAME=VALUE` words as a mapping; an empty value is one."""
-    wrong = [word for word in given if "=" not in word]
+def parameters(text: str) -> Mapping[str, str]:
+    """Return `NAME=VALUE` words as a mapping. Quotes work as in a shell; a value may be empty."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise DeployError(f"{text!r} cannot be read: {error}") from None
+    wrong = [word for word in words if "=" not in word]
     if wrong:
         raise DeployError(f"{wrong[0]!r} is no parameter: write NAME=VALUE")
-    return {name: value for name, _, value in (word.partition("=") for word in given)}
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def _up(options: argparse.Namespace) -> int:
-    given = parameters(options.parameter)
+    template_parameters, tags = parameters(options.parameters), parameters(options.tags)
     environment = Environment(_session(options), options.environment)
-    environment.up(environment.artifact_bucket(options.artifacts), given, execute=not options.plan)
+    bucket = environment.artifact_bucket(options.artifacts)
+    key = package(bucket).template_artifact.key
+    if options.package and options.package != key:
+        raise DeployError(f"The package {key} is not {options.package}, which was smoked")
+    environment.up(bucket, template_parameters, execute=not options.plan, tags=tags)
+    if options.record:
+        with options.record.open("a", encoding="utf-8") as file:
+            file.write(f"package={key}\n")
     if not options.plan:
         for name, value in environment.stack.outputs().items():
             print(f"{name}: {value}")
@@ -178,50 +216,67 @@ def _down(options: argparse.Namespace) -> int:
             f"{options.environment!r}: nothing was done"
         )
     Environment(_session(options), options.environment).down(
-        delete_data=options.delete_data is not None
+        delete_data=options.delete_data is not None,
+        unprotect=options.unprotect == options.environment,
     )
     return 0
 
 
 def _smoke(options: argparse.Namespace) -> int:
     session = _session(options)
-    smoke(session, Environment(session, options.environment).stack.outputs())
+    smoke(session, outputs_of(session, options.environment))
     return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    session = _session(options)
+    source, target = (outputs_of(session, name) for name in (options.source, options.environment))
+    restore(session, source, target)
+    return 0
+
+
+def _drift(options: argparse.Namespace) -> int:
+    return 0 if drift(_session(options).client("cloudformation"), options.environment) else 1
 
 
 def _operate(options: argparse.Namespace) -> int:
     name = options.words[0] if options.words else ""
-    if name == "history":
-        return _history(options)
+    if name in ("history", "rejects"):
+        return _read(name, options)
     import glue_operations  # it imports pyspark, which no other command needs
-    from tools import operations
+    from client import operations
 
     if name not in glue_operations.SPECS:
         raise DeployError(
-            f"{name!r} is no operation: say {', '.join(glue_operations.SPECS)}, or history, as in "
-            "ARGS='history --run RUN'"
+            f"{name!r} is no operation: say {', '.join(glue_operations.SPECS)}, history or "
+            "rejects, as in ARGS='history --run RUN'"
         )
-    said = operations.parser(name, OPERATE).parse_args(options.words[1:])
+    arguments = operations.parser(name, OPERATE).parse_args(options.words[1:])
     session = _session(options)
-    outputs = Environment(session, options.environment).stack.outputs()
-    place = operations.Lakehouse(
+    arguments.author = arguments.author or operations.caller(session.client("sts"))
+    outputs = outputs_of(session, options.environment)
+    place = operations.Operations(
         session.client("stepfunctions"),
         session.client("s3"),
         outputs["StateMachineArn"],
         outputs["Lake"].removeprefix("s3://").rstrip("/"),
     )
-    outcome = place.run(operations.request(name, said), _complain, poll=5.0)
-    return operations.show(outcome, said.json, print, _complain)
+    outcome = place.run(operations.request(name, arguments), _complain, poll=5.0)
+    return operations.show(outcome, arguments.json, print, _complain)
 
 
-def _history(options: argparse.Namespace) -> int:
-    from tools import history  # it imports pyarrow, which no other command needs
-    from tools.lake import Lake
+def _read(name: str, options: argparse.Namespace) -> int:
+    """Show the history, or the rejected rows."""
+    from client import history, rejects  # they import pyarrow, which no other command needs
+    from client.lake import Lake
 
-    question = history.parser(OPERATE).parse_args(options.words[1:])
+    parser = rejects.parser if name == "rejects" else history.parser
+    question = parser(OPERATE).parse_args(options.words[1:])
     session = _session(options)
-    outputs = Environment(session, options.environment).stack.outputs()
-    return history.show(Lake.of_deployment(session, outputs), question, print, _complain)
+    lake = Lake.of_deployment(session, outputs_of(session, options.environment))
+    if name == "rejects":
+        return rejects.show(lake, question, print)
+    return history.show(lake, question, print, _complain)
 
 
 def _complain(line: str) -> None:
@@ -232,55 +287,14 @@ def _validate(options: argparse.Namespace) -> int:
     return 0 if validate(strict=options.strict) else 1
 
 
-def explained(error: Exception) -> str:
-    """What went wrong with AWS, in one line that says what to do."""
-    if isinstance(error, (NoCredentialsError, PartialCredentialsError, TokenRetrievalError)):
-        return (
-            "No AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE, or log in with `aws sso login`"
-        )
-    if isinstance(error, NoRegionError):
-        return "No AWS region: set AWS_REGION, or say --region eu-central-1"
-    if isinstance(error, ProfileNotFound):
-        return f"{error}: look into ~/.aws/config, or say another --profile"
-    if isinstance(error, (EndpointConnectionError, ConnectionError)):
-        return f"AWS cannot be reached: {error} Is the region right, and is there a network?"
-    if isinstance(error, ClientError):
-        code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-        if code in EXPIRED:
-            return "The AWS credentials have expired: log in again"
-        if code in REFUSED:
-            return (
-                f"AWS does not know these credentials ({code}): check AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY"
-            )
-        if (
-            code in DENIED
-            or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 403
-        ):
-            return f"Not allowed: {message or error}. docs/iam.md says what a deployer needs"
-        return f"AWS refused {error.operation_name}: {message or code}"
-    return str(error)
-
-
 def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     if options.region is None:
         options.region = os.environ.get("AWS_REGION")  # boto3 itself reads AWS_DEFAULT_REGION only
     try:
         return options.run(options)
-    except (
-        DeployError,
-        ClientError,
-        NoCredentialsError,
-        PartialCredentialsError,
-        TokenRetrievalError,
-        NoRegionError,
-        ProfileNotFound,
-        EndpointConnectionError,
-        ConnectionError,
-    ) as error:
-        print(" ".join(explained(error).split()), file=sys.stderr)
+    except (DeployError, SetupError, *AWS_ERRORS) as error:
+        print(" ".join(explained(error, RIGHTS).split()), file=sys.stderr)
         return 1
 
 

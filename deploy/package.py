@@ -20,8 +20,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from client.template import ROOT, Template
 from deploy.stack import DeployError
-from tools.template import ROOT, Template
 
 PREFIX = "delta-lake/"
 MODULES = ("SqlParser",)  # substitutions of the state machine that name a package of Python's
@@ -97,19 +97,19 @@ def _artifacts(document: dict[str, Any], bucket: str, root: Path) -> Iterator[Ar
                 )
             )
             properties["DefinitionS3Location"] = {"Bucket": bucket, "Key": artifact.key}
-            given = properties["DefinitionSubstitutions"]
-            for name, artifact in _imported(given, root):
+            substitutions = properties["DefinitionSubstitutions"]
+            for name, artifact in _imported(substitutions, root):
                 yield artifact
-                given[name] = f"s3://{bucket}/{artifact.key}"
+                substitutions[name] = f"s3://{bucket}/{artifact.key}"
 
 
 def _script(path: Path) -> Artifact:
     return Artifact(path.name, path.read_bytes(), f"/{path.name}")
 
 
-def _imported(given: dict[str, Any], root: Path) -> Iterator[tuple[str, Artifact]]:
+def _imported(substitutions: dict[str, Any], root: Path) -> Iterator[tuple[str, Artifact]]:
     """The scripts and packages that the state machine hands to the job, by their substitution."""
-    for name, value in list(given.items()):
+    for name, value in list(substitutions.items()):
         if isinstance(value, str) and value.endswith(".py"):
             yield name, _script(root / value)
         elif name in MODULES:

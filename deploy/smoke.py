@@ -1,5 +1,8 @@
-"""The smoke test of a deployed environment: loads the sample's two deliveries, and reads the tables
-by Athena.
+"""The smoke test of a deployed environment: loads the sample's two deliveries, reads the tables by
+Athena and the history by the client, and runs `sql` and `vacuum` dry.
+
+The dry runs start the job's other script: they prove its location, its extra files, the SQL parser
+and the rights of the job.
 """
 
 from __future__ import annotations
@@ -10,16 +13,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from deploy.stack import DeployError, Say
-from tools.sample import Delivery, write_sample
+from samples.shop import Delivery, write_sample
+from words import OUTCOMES
 
-MEASURES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
+if TYPE_CHECKING:
+    from client.lake import Lake
+
 SETTLED = ("loaded", "duplicate", "set_aside")  # what becomes of a file that needs no other run
 TAGS_COUNT_AFTER = 360.0  # seconds; the right to a new key hangs on its tags, AWS says five minutes
+AUTHOR, NAME = "smoke test", "Smoke test"
+CORRECTION = f"UPDATE clean_products SET product_name = '{NAME}'"  # of every row
 Summary = dict[str, Any]
 
 
@@ -46,11 +54,11 @@ class Smoke:
             self._put(path.relative_to(delivery.folder).as_posix(), path.read_bytes())
         self.say(f"Uploaded {len(delivery.files)} files to {self.outputs['RawZone']}")
         while time.monotonic() < self.end:
-            found = [self._summary(name) for name in self._ended(before)]
-            if sum(settled(summary) for summary in found) >= len(delivery.files):
-                for summary in found:
+            summaries = [self._summary(name) for name in self._ended(before)]
+            if sum(settled(summary) for summary in summaries) >= len(delivery.files):
+                for summary in summaries:
                     self._tell(summary)
-                return found
+                return summaries
             time.sleep(self.poll)
         raise DeployError(
             "The files were not all loaded in time; look at the queue, the Pipe and "
@@ -71,6 +79,63 @@ class Smoke:
                     f"{name}: Athena counts {counted} rows, the run {numbers['rows']}"
                 )
             self.say(f"{name}: Athena counts {int(counted):,} rows, as the run did")
+
+    def check_history(self, lake: Lake, loads: Sequence[str]) -> None:
+        """Read the history of the lake as `make operate ARGS=history` does.
+
+        Raises DeployError if it has other loads than those of the deliveries, or anything else.
+        """
+        from client import history  # it imports pyarrow, which no other command needs
+
+        answer = history.of_lake(lake)
+        runs = {(row["run_id"], row["operation"]) for row in answer.rows}
+        expected = {(run_id, "load") for run_id in loads}
+        if runs != expected:
+            raise DeployError(
+                f"The history has {sorted(runs)}, expected {sorted(expected)}: smoke an "
+                "environment that nothing else was loaded into"
+            )
+        self.say(f"History: {answer.text}")
+
+    def check_dry_runs(self, tables: Mapping[str, Any]) -> None:
+        """Run a correction and a vacuum dry. `tables` is that of the last load's summary.
+
+        Raises DeployError if an operation fails, or does not report what it must.
+        """
+        products = tables["clean_products"]["rows"]
+        corrected = self._dry_run("sql", sql=CORRECTION)
+        updated = corrected["plan"]["tables"]["clean_products"]["updated"]
+        if updated != products:
+            raise DeployError(f"sql --dry-run would update {updated} of {products} products")
+        planned = self._dry_run("vacuum")["plan"]["tables"]
+        for name in tables:
+            if name.startswith("clean_") and not planned.get(name, {}).get("files"):
+                raise DeployError(f"vacuum --dry-run finds no file of {name}")
+        removable = sum(table["removable"] for table in planned.values())
+        if removable:
+            raise DeployError(
+                f"vacuum --dry-run would remove {removable} files, although none is older than the "
+                "tables' retention"
+            )
+
+    def _dry_run(self, name: str, **options: Any) -> Mapping[str, Any]:
+        """Run an operation dry, as `make operate` does; return its operation.json."""
+        from client.operations import Operations  # it imports pyspark
+
+        lakehouse = Operations(
+            self.session.client("stepfunctions"),
+            self.session.client("s3"),
+            self.outputs["StateMachineArn"],
+            self.outputs["Lake"].removeprefix("s3://").rstrip("/"),
+        )
+        asked = {"operation": name, "author": AUTHOR, "dry_run": True, **options}
+        outcome = lakehouse.run(asked, self.say, self.poll)
+        if outcome.cause is not None:
+            raise DeployError(f"{name} --dry-run failed: {outcome.cause}")
+        if outcome.result["effect"]:
+            raise DeployError(f"{name} --dry-run reports an effect: {outcome.result['effect']}")
+        self.say(f"{name} --dry-run: {outcome.result['text']}")
+        return outcome.result
 
     def _executions(self) -> list[dict[str, Any]]:
         pages = (
@@ -112,23 +177,23 @@ class Smoke:
         """The run's summary; empty for an execution that found nothing new."""
         bucket = self.outputs["Lake"].removeprefix("s3://").rstrip("/")
         try:
-            found = self.session.client("s3").get_object(
+            response = self.session.client("s3").get_object(
                 Bucket=bucket, Key=f"runs/{run_id}/summary.json"
             )
         except ClientError as error:
             if status(error) in (403, 404):  # 403 where the caller may not list the bucket
                 return {}
             raise
-        return json.loads(found["Body"].read())
+        return json.loads(response["Body"].read())
 
     def _tell(self, summary: Summary) -> None:
         for dataset, numbers in summary.get("datasets", {}).items():
             self.say(
                 f"{dataset}: {numbers['rows_read']:,} rows read, "
-                + ", ".join(f"{numbers[name]:,} {name}" for name in MEASURES)
+                + ", ".join(f"{numbers[name]:,} {name}" for name in OUTCOMES)
             )
             came = numbers["rows_read"] + numbers["admitted"]
-            if came != sum(numbers[name] for name in MEASURES):
+            if came != sum(numbers[name] for name in OUTCOMES):
                 raise DeployError(
                     f"{dataset}: the rows read are not the sum of what became of them"
                 )
@@ -158,9 +223,12 @@ def smoke(
     say: Say = print,
     minutes: float = 60,
     poll: float = 15.0,
+    lake: Lake | None = None,
 ) -> Summary:
-    """Loads both deliveries of the sample, of which the second changes what the first brought;
-    returns the last summary.
+    """Load both deliveries of the sample, of which the second changes what the first brought, then
+    read the tables and the history and run two operations dry. Return the last summary.
+
+    `lake` is where the history is read, by default the deployment's own.
 
     Raises DeployError where an execution does not succeed, where the numbers are not as they must
     be, or after so many minutes.
@@ -168,15 +236,29 @@ def smoke(
     with tempfile.TemporaryDirectory() as folder:
         first, second = write_sample(Path(folder))
         test = Smoke(session, outputs, say, poll, time.monotonic() + minutes * 60)
-        for dataset, rows in total(test.deliver(first), "inserted").items():
+        loaded = test.deliver(first)
+        for dataset, rows in total(loaded, "inserted").items():
             if not rows:
                 raise DeployError(f"{dataset}: nothing was inserted")
-        found = test.deliver(second)
-    if not any(total(found, "updated").values()):
+        merged = test.deliver(second)
+    if not any(total(merged, "updated").values()):
         raise DeployError("The second delivery updated no row: nothing was merged")
-    last = [summary for summary in found if summary.get("tables")][-1]
+    recorded = [summary for summary in [*loaded, *merged] if summary.get("status") == "SUCCEEDED"]
+    last = recorded[-1]
     test.check_tables(last)
+    lake = lake or lake_of(session, outputs)
+    loads = [summary["run_id"] for summary in recorded]
+    test.check_history(lake, loads)
+    test.check_dry_runs(last["tables"])
+    test.check_history(lake, loads)  # which a dry run does not enter
     return last
+
+
+def lake_of(session: Any, outputs: Mapping[str, str]) -> Lake:
+    """Return the lake of a deployment, for reading."""
+    from client.lake import Lake  # it imports pyarrow, which no other command needs
+
+    return Lake.of_deployment(session, outputs)
 
 
 def settled(summary: Summary) -> int:

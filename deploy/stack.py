@@ -12,11 +12,20 @@ from botocore.exceptions import ClientError
 Say = Callable[[str], None]
 ENDED = ("_COMPLETE", "_FAILED")
 POLL_SECONDS = 5.0
-DENIED = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
 
 class DeployError(Exception):
     """What stands in the way, in one line that says what to do."""
+
+
+def stack_name(environment: str) -> str:
+    """Return the name of an environment's stack."""
+    return f"delta-lake-{environment}"
+
+
+def outputs_of(session: Any, environment: str) -> dict[str, str]:
+    """Return the outputs of an environment's stack; no other stack is read."""
+    return Stack(session.client("cloudformation"), stack_name(environment)).outputs()
 
 
 class Stack:
@@ -39,12 +48,12 @@ class Stack:
     def describe(self) -> dict[str, Any] | None:
         """The stack; None where there is none, or only a change set that was never executed."""
         try:
-            found = self.client.describe_stacks(StackName=self.name)["Stacks"][0]
+            stack = self.client.describe_stacks(StackName=self.name)["Stacks"][0]
         except ClientError as error:
             if "does not exist" in str(error):
                 return None
             raise
-        return None if found["StackStatus"] == "REVIEW_IN_PROGRESS" else found
+        return None if stack["StackStatus"] == "REVIEW_IN_PROGRESS" else stack
 
     def outputs(self) -> dict[str, str]:
         stack = self.describe()
@@ -76,15 +85,17 @@ class Stack:
                 "then deploy again"
             )
         kind = "IMPORT" if imported else "UPDATE" if existing else "CREATE"
-        known = {given["ParameterKey"] for given in (existing or {}).get("Parameters", [])}
-        keep = [name for name in declared if name not in parameters and name in known]
+        current_names = {
+            parameter["ParameterKey"] for parameter in (existing or {}).get("Parameters", [])
+        }
+        keep = [name for name in declared if name not in parameters and name in current_names]
         name = f"deploy-{time.time_ns()}"
         self.client.create_change_set(
             StackName=self.name,
             ChangeSetName=name,
             ChangeSetType=kind,
             **template,
-            Capabilities=["CAPABILITY_IAM"],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
             Parameters=[
                 *(
                     {"ParameterKey": key, "ParameterValue": value}
@@ -134,6 +145,16 @@ class Stack:
         seen = {event["EventId"] for event in self._events()}
         self.client.execute_change_set(StackName=self.name, ChangeSetName=change_set)
         self._wait(seen, good=("CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"))
+
+    def protected(self) -> bool:
+        """Return whether the stack is protected from deletion."""
+        return bool((self.describe() or {}).get("EnableTerminationProtection"))
+
+    def protect(self, on: bool) -> None:
+        """Protect the stack from deletion, or no longer."""
+        self.client.update_termination_protection(
+            StackName=self.name, EnableTerminationProtection=on
+        )
 
     def delete(self) -> bool:
         """Deletes the stack; False where there is none. What the template retains stays."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tools.template import ROOT
+from client.template import ROOT
 
 TEMPLATES = ("template.yaml", "bootstrap.yaml")
 STATE_MACHINE = "stepfunctions/delta-lake.json"
@@ -21,7 +21,7 @@ def checks(root: Path = ROOT) -> Iterator[tuple[str, list[str]]]:
         str(path.relative_to(root)) for path in (root / ".github" / "workflows").glob("*.yml")
     )
     yield "templates", ["cfn-lint", *TEMPLATES]
-    yield "state machine", [sys.executable, "-m", "tools.asl_check", STATE_MACHINE]
+    yield "state machine", [sys.executable, "-m", "tests.asl_check", STATE_MACHINE]
     yield (
         "security of the templates",
         [

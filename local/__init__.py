@@ -1,3 +1,3 @@
 """The product on one machine."""
 
-import tools  # noqa: F401  # puts what is deployed on Python's path
+import client  # noqa: F401  # puts what is deployed on Python's path

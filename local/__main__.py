@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-import glue_operations
-from tools import SetupError
+from client import SetupError
 
 OPERATE = "local.commands.operate"
 COMMANDS = {
@@ -18,6 +17,11 @@ COMMANDS = {
         "local.commands.up",
         "the same, kept running: upload with the AWS CLI, query, look at each run",
     ),
+    "check": (
+        "local.commands.check",
+        "before an upload: what would be rejected, and why; without Spark",
+    ),
+    "rejects": ("local.commands.rejects", "rejected rows as CSV files to fix and upload again"),
     "job": ("local.commands.job", "run the job alone, on folders"),
     "sql": (
         "local.commands.sql",
@@ -28,16 +32,14 @@ COMMANDS = {
         "local.commands.history",
         "who changed what and when: all runs, or one run, file or key",
     ),
-    "images": (
-        "local.commands.images",
-        "draw the pictures in images/ from the files that they show",
-    ),
     "jars": ("local.commands.jars", "fetch what Spark needs, once"),
 }
 
 
 def commands() -> dict[str, tuple[str, str]]:
     """Return all commands: module and meaning. The job declares the operations."""
+    import glue_operations  # loads pyspark; `check` needs none
+
     operate = {name: (OPERATE, spec.meaning) for name, spec in glue_operations.SPECS.items()}
     return COMMANDS | {name: command for name, command in operate.items() if name not in COMMANDS}
 

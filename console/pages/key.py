@@ -1,25 +1,23 @@
-"""Key: one row's life: what its table holds, what was refused, and each version that came."""
+"""Key: the row that a table holds for a key, its rejects, and each delivered version."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import BotoCoreError
-from deltalake.exceptions import DeltaError
-from nicegui import background_tasks, ui
+from nicegui import ui
 
+from client.declared import DATASETS, table_of
+from client.history import History
+from client.render import of_rows
 from console import look
-from console.data import DATASETS, table_of
-from console.look import Head, Row, div, span, tag
+from console.look import Head, Row, div, tag
 from console.pages import rejects
-from tools.history import History
 
 
 @dataclass(frozen=True)
-class Found:
+class Life:
     row: Mapping[str, str | None] | None
     rejects: Sequence[dict[str, Any]]
 
@@ -28,12 +26,16 @@ def show(console: look.Console, dataset: str, key: str) -> None:
     dataset = dataset if dataset in DATASETS else "orders"
     lake = console.lake
     with look.frame(console, f"Key {key}" if key else "Keys", "/key"):
-        look.heading(f"{dataset} {key}" if key else "Keys", "The life of one row.")
+        look.heading(
+            f"{dataset} {key}" if key else "Keys",
+            "What the table holds for a key, and where it came from.",
+        )
         _ask(dataset, key)
         if key:
             look.later(
-                lambda: Found(lake.row_of(dataset, key), lake.rejects_of_key(dataset, key)),
-                lambda found: _found(console, dataset, key, found),
+                console,
+                lambda: Life(lake.tables.row(dataset, key), lake.rejects.of_key(dataset, key)),
+                lambda life: _life(console, dataset, key, life),
             )
 
 
@@ -49,65 +51,43 @@ def _ask(dataset: str, key: str) -> None:
     )
 
 
-def _found(console: look.Console, dataset: str, key: str, found: Found) -> None:
+def _life(console: look.Console, dataset: str, key: str, life: Life) -> None:
     table = table_of(dataset)
     with look.card(f"In {table.name} now", f"by its key {table.key}"):
-        if found.row is None:
+        if life.row is None:
             look.empty("The table holds no row with this key.")
         else:
             columns = {column.name: column.meaning for column in table.columns}
-            rows = [Row((name, value, columns[name])) for name, value in found.row.items()]
+            rows = [Row((name, value, columns[name])) for name, value in life.row.items()]
             heads = [Head("column", "nowrap"), Head("value", "raw"), Head("meaning", "path")]
             look.table(heads, rows, "The row by column")
-    with look.card("Not taken, or not at once"):
-        if found.rejects:
-            rejects.listing(found.rejects, "Rejected and parked rows of this key")
+    with look.card("Rejected or parked"):
+        if life.rejects:
+            rejects.listing(life.rejects, "Rejected and parked rows of this key")
+            look.glossary("statuses")
         else:
             look.empty("No row of this key was ever rejected or parked.")
-    with look.card("Each version that came", "read from the table's log and the archived files"):
+    with look.card("Every delivered version", "read from the table's log and the archived files"):
         _history(console, table.name, key)
 
 
 def _history(console: look.Console, table: str, key: str) -> None:
     holder = div()
 
-    async def read() -> None:
+    def read() -> None:
         holder.clear()
         with holder:
-            span("Reading the table's log and the archive …", "soft", role="status")
-        try:
-            answer = await asyncio.to_thread(console.lake.history_of_key, table, key)
-        except (OSError, DeltaError, BotoCoreError) as error:
-            holder.clear()
-            with holder:
-                look.problem(f"The history cannot be read: {error}")
-            return
-        holder.clear()
-        with holder:
-            result(answer)
+            look.later(console, lambda: console.lake.tables.history_of_key(table, key), result)
 
-    look.button(
-        "Show each version", lambda: background_tasks.create(read(), context=holder), "history"
-    )
+    look.button(console, "Show each version", read, "history")
 
 
 def result(history: History) -> None:
-    """Show a history: its sentence, and its rows with a column for each name that occurs."""
+    """Show a history: its sentence, then its rows with a column for each name."""
     answer = history.plain()
     tag("p", "soft", answer["text"])
     if not answer["rows"]:
         look.empty("The table never contained this key, and no row of it was rejected.")
         return
-    names = list(dict.fromkeys(name for row in answer["rows"] for name in row))
-    heads = [Head(name.replace("_", " "), "raw") for name in names]
-    rows = [Row(tuple(cell_text(row.get(name)) for name in names)) for row in answer["rows"]]
-    look.table(heads, rows, "Each version, what lost against it, and what was rejected")
-
-
-def cell_text(value: Any) -> str:
-    """Return a value as text; a row of the table as `column: value` pairs."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {cell_text(inner)}" for name, inner in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(cell_text, value))
-    return "" if value is None else str(value)
+    caption = "Each version, what lost against it, and what was rejected"
+    look.text_table(of_rows(answer["rows"]), caption, "raw")

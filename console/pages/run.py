@@ -1,57 +1,45 @@
-"""Run: what one run did, step by step and row by row; a failed one begins with its cause."""
+"""Run: the steps, rows and files of one run; the page of a failed run begins with its cause."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from nicegui import background_tasks, ui
+from nicegui import ui
 
-from console import look
-from console.data import (
-    ANY,
-    DATASETS,
-    OUTCOMES,
-    PAGE,
-    Run,
-    causes,
-    column_of,
-    graph,
-    meaning_of,
-    messages,
-    visits,
-)
+import facts
+from client import mermaid
+from client.declared import DATASETS, OUTCOMES, column_of, meaning_of
+from console import look, work
+from console.data.rejects import ANY, Filters
+from console.data.runs import MAINTENANCE, Run, causes, is_plan, messages, visits
+from console.data.source import PAGE
+from console.data.steps import MEANING, Step, steps_of
 from console.look import Head, Row, div, span, tag
+from console.operations import READS_ONLY
 from console.pages import dialogs
-from console.pages.rejects import examples
-from hints import hints
+from console.pages.rejects import DOWNLOAD, download, examples
+from facts import CAUGHT, FAILED, RUNNING, SUCCEEDED, runs_of
+from words import STEPS, hints, plural
 
-LOOK_AGAIN = 1.0  # seconds
-ADVICE = {
-    "HandleGlueJobFailure": "Nothing was archived. The next run takes the same files again "
-    "and repairs what this one left.",
-    "HandleArchiveFailure": "The tables are written. The next run takes the files left over as "
-    "duplicates and archives them.",
-    "HandleCrawlerFailure": "The tables are written; the catalog does not know a new column yet. "
-    "The next run crawls again.",
-    "HandleValidationFailure": "The rows are in the tables. Run the failed check in SQL; going "
-    "back to the run before is possible.",
-}
+UNDONE = (
+    "This run was undone: its rows are in no table any more. Its files lie in the archive, and can "
+    "be loaded again."
+)
 MARKS = {
-    graph.SUCCEEDED: ("✓", "ok"),
-    graph.CAUGHT: ("!", "warn"),
-    graph.FAILED: ("✗", "bad"),
-    graph.RUNNING: ("•", "live"),
+    SUCCEEDED: ("✓", "ok"),
+    CAUGHT: ("!", "warn"),
+    FAILED: ("✗", "bad"),
+    RUNNING: ("•", "live"),
 }
 
 
 @dataclass(frozen=True)
 class Picture:
-    """All that is shown of a run, read at one time."""
+    """The data of the page, read together."""
 
     run: Run | None
     history: Sequence[Mapping[str, Any]] = ()
@@ -61,122 +49,116 @@ class Picture:
     cost: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     examples: Sequence[dict[str, Any]] = ()
-    last_changed: str = ""  # the newest run that changed the tables
+    undone: Sequence[Mapping[str, Any]] = ()  # its files in the archive that can be loaded again
+    can_be_undone: bool = False
+    why_not: str = ""  # why no operation can be started
+    refresh: Callable[[], None] = lambda: None  # reads and shows the run again
+
+    @property
+    def still_archived(self) -> set[str]:
+        """Return the paths whose load was undone and that no run has loaded since."""
+        return {str(line["path"]) for line in self.undone}
 
 
 @dataclass(frozen=True)
-class Asked:
+class View:
+    """The run and the part of its files that the address names, and the open folds."""
+
     run_id: str
     offset: int = 0
     outcome: str = ""
     dataset: str = ""
+    folds: set[str] = field(default_factory=set)  # titles of the open folds
 
     def chosen(self, manifest: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The files of the manifest that are asked for."""
+        """Return the files of the manifest that the address names by dataset and outcome."""
         return [
-            one
-            for one in manifest
-            if (not self.dataset or one.get("dataset") == self.dataset)
-            and (not self.outcome or one.get("outcome") == self.outcome)
+            file
+            for file in manifest
+            if (not self.dataset or file.get("dataset") == self.dataset)
+            and (not self.outcome or file.get("outcome") == self.outcome)
         ]
 
 
 def show(console: look.Console, run_id: str, offset: int, outcome: str, dataset: str) -> None:
-    asked = Asked(run_id, offset, outcome, dataset)
+    view = View(run_id, offset, outcome, dataset)
     with look.frame(console, f"Run {look.short(run_id)}", "/runs"):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", run_id):
             look.heading("No such run")
             return
-        _Page(console, asked)
+        part: list[look.Part[Picture]] = []
+        part.append(
+            look.Part(
+                console,
+                lambda: read(console, view),
+                lambda picture: _show(console, replace(picture, refresh=part[0].refresh), view),
+                goes_on=lambda picture: picture.run is not None and picture.run.running,
+            )
+        )
 
 
-class _Page:
-    """The page of one run, which follows it while it runs."""
-
-    def __init__(self, console: look.Console, asked: Asked) -> None:
-        self.console, self.asked = console, asked
-        self.live = div()
-        self.rest = div()
-        self.timer: ui.timer | None = None
-        with self.live:
-            div("skeleton", "Reading …", role="status")
-        background_tasks.create(self._first(), context=self.live)
-
-    async def _first(self) -> None:
-        picture = await asyncio.to_thread(read, self.console, self.asked)
-        self._draw(picture)
-        if picture.run is not None and picture.run.running:
-            with self.live.parent_slot.parent:
-                self.timer = ui.timer(LOOK_AGAIN, self._again)
-
-    async def _again(self) -> None:
-        picture = await asyncio.to_thread(read, self.console, self.asked)
-        self._draw(picture)
-        if self.timer and not (picture.run and picture.run.running):
-            self.timer.deactivate()
-
-    def _draw(self, picture: Picture) -> None:
-        self.live.clear()
-        self.rest.clear()
-        with self.live:
-            if picture.run is None:
-                look.heading("No such run", f"{self.asked.run_id} is not known here.")
-                return
-            _head(self.console, picture, picture.run)
-        with self.rest:
-            _body(self.console, picture, picture.run, self.asked)
+def _show(console: look.Console, picture: Picture, view: View) -> None:
+    if picture.run is None:
+        look.heading("No such run", f"{view.run_id} is not known here.")
+        return
+    _head(console, picture, picture.run)
+    _body(console, picture, picture.run, view)
 
 
-def read(console: look.Console, asked: Asked) -> Picture:
-    """Reads what there is of a run."""
+def read(console: look.Console, view: View) -> Picture:
+    """Read the data of a run; while it runs, only its states and its log."""
     lake = console.lake
-    found = lake.run(asked.run_id)
-    if found is None:
+    run = lake.runs.get(view.run_id)
+    if run is None:
         return Picture(None)
-    history = lake.history(asked.run_id)
-    if found.running:
-        lines = lake.job_lines(asked.run_id, history)
-        return Picture(found, history, lake.machine, lines)
-    manifest = lake.manifest(asked.run_id)
-    page = asked.chosen(manifest)[asked.offset : asked.offset + PAGE]
-    newest = next((one.run_id for one in lake.recorded(1)), "")
+    history = lake.runs.history(view.run_id)
+    if run.running:
+        lines = lake.runs.job_lines(view.run_id, history)
+        return Picture(run, history, lake.runs.machine, lines)
+    manifest = lake.runs.manifest(view.run_id)
+    page = view.chosen(manifest)[view.offset : view.offset + PAGE]
     return Picture(
-        found,
+        run,
         history,
-        lake.machine,
-        lake.job_lines(asked.run_id, history),
+        lake.runs.machine,
+        lake.runs.job_lines(view.run_id, history),
         manifest,
-        lake.record(asked.run_id, "cost.json") or {},
-        lake.files_of(asked.run_id, [one["path"] for one in page]),
-        list(found.summary.get("reject_examples") or []),
-        newest,
+        lake.runs.record(view.run_id, "cost.json") or {},
+        lake.files.of_run(view.run_id, [file["path"] for file in page]),
+        list(run.summary.get("reject_examples") or []),
+        [file for file in lake.files.undone() if file["run_id"] == view.run_id],
+        lake.runs.last_change() == view.run_id,
+        console.operator.why_not(),
     )
 
 
 # --------------------------------------------------------------------------------------------------
-# Head: what it is, how it ended, what can be done
+# Head: kind of run, status, buttons
 # --------------------------------------------------------------------------------------------------
-def _head(console: look.Console, picture: Picture, one: Run) -> None:
+def _head(console: look.Console, picture: Picture, run: Run) -> None:
     with div("page-head"):
         with div("head-line"):
-            tag("h1", "", f"{one.operation.capitalize()} {look.short(one.run_id)}")
-            look.status(one.status)
+            tag("h1", "", f"{run.what.capitalize()} {look.short(run.run_id)}")
+            look.run_status(run)
             div("fill")
-            _acts(console, picture, one)
-        tag("p", "soft mono", one.run_id)
-    if one.failed:
-        _cause(picture, one)
-    text = (one.summary.get("operation") or {}).get("text")
-    if text:
-        tag("p", "card", str(text))
+            _acts(console, picture, run)
+        tag("p", "soft mono", run.run_id)
+    if run.failed:
+        _cause(picture, run)
+    if run.undone:
+        tag("p", "card", UNDONE)
+    operation_summary = run.summary.get("operation") or {}
+    if operation_summary.get("text"):
+        by = f" By {operation_summary['author']}." if operation_summary.get("author") else ""
+        tag("p", "card", f"{operation_summary['text']}{by}")
     with tag("dl", "figures card"):
-        files = one.summary.get("files", {})
+        files = run.summary.get("files", {})
         for name, value in {
-            "began (UTC)": look.clock(one.started),
-            "took": look.lasting(one.seconds),
+            "began (UTC)": look.clock(run.started),
+            "took": look.lasting(run.seconds),
             "files": look.count(files.get("listed")) if files else "",
-            "rows read": look.count(one.total("rows_read")) if one.summary else "",
-            "admitted": look.count(one.total("admitted")) if one.total("admitted") else "",
+            "rows read": look.count(run.total("rows_read")) if run.summary else "",
+            "admitted": look.count(run.total("admitted")) if run.total("admitted") else "",
             "cost": f"${picture.cost['usd']:.4f}" if "usd" in picture.cost else "",
         }.items():
             if value:
@@ -185,86 +167,129 @@ def _head(console: look.Console, picture: Picture, one: Run) -> None:
                     tag("dd", "", value)
 
 
-def _acts(console: look.Console, picture: Picture, one: Run) -> None:
-    if one.running or one.failed or not one.summary:
-        return
+def _acts(console: look.Console, picture: Picture, run: Run) -> None:
     with div("acts"):
-        why = console.operator.why_not()
-        if one.total("rejected") + one.total("parked"):
-            asked = {
-                "operation": "replay",
-                "runs": [one.run_id],
-                "statuses": ["rejected", "parked"],
-            }
+        if run.running:
             look.button(
-                "Replay its rejects",
-                lambda: dialogs.operation(console, asked, "Replay the rejected rows of this run"),
-                "replay",
-                why_not=why,
-            )
-        if not why and picture.last_changed != one.run_id:
-            why = "Only the last run that changed tables can be undone; go back to an earlier one."
-        undo = {"operation": "rollback", "undo": one.run_id}
-        look.button(
-            "Undo this run",
-            lambda: dialogs.operation(console, undo, "Undo this run"),
-            "undo",
-            "danger",
-            why,
-        )
-        back = {"operation": "rollback", "to": one.run_id}
-        if picture.last_changed != one.run_id:
-            look.button(
-                "Go back to it",
-                lambda: dialogs.operation(console, back, "Go back to the state after this run"),
-                "history",
+                console,
+                "Stop",
+                lambda: _stop(console, picture, run),
+                "stop",
                 "danger",
-                console.operator.why_not(),
+                "" if console.operator.allowed else READS_ONLY.format("stop runs"),
             )
+        elif run.undone:
+            _load_archived_button(console, picture, run)
+        elif not run.failed and run.summary and not is_plan(run.run_id):
+            _acts_on_work(console, picture, run)
 
 
-def _cause(picture: Picture, one: Run) -> None:
-    found = causes(one, picture.history)
-    look.problem("\n".join(found) or "The execution names no cause; its steps are below.")
-    entered = graph.runs_of(picture.history)
-    advice = next((text for name, text in ADVICE.items() if name in entered), "")
-    if advice:
-        tag("p", "card", advice)
+async def _stop(console: look.Console, picture: Picture, run: Run) -> None:
+    await work.beside(console, console.operator.stop, run.run_id)
+    work.say("The run is being stopped. What it has begun, the next run finishes or takes back.")
+    picture.refresh()
+
+
+def _load_archived_button(console: look.Console, picture: Picture, run: Run) -> None:
+    if picture.undone:
+        files = plural(len(picture.undone), "file")
+        _operation_button(
+            console, picture, f"Load its {files} again", load_archived(run.run_id), "history"
+        )
+
+
+def load_archived(run_id: str, *paths: str) -> dict[str, Any]:
+    """Return the operation that loads files of a run from the archive, all by default."""
+    chosen = {"paths": list(paths)} if paths else {}
+    return {"operation": "replay", "archived": {"runs": [run_id], **chosen}}
+
+
+def _acts_on_work(console: look.Console, picture: Picture, run: Run) -> None:
+    """Show the buttons for the rows and tables of a finished run."""
+    out = run.total("rejected") + run.total("parked")
+    if out:
+        fix = partial(download, console, Filters(run=run.run_id))
+        look.button(console, DOWNLOAD, fix, "download")
+        request = {"operation": "replay", "runs": [run.run_id], "statuses": ["rejected", "parked"]}
+        _operation_button(console, picture, "Replay its open rejects", request, "replay")
+    if run.operation in (*MAINTENANCE, "rollback"):
+        return
+    if picture.can_be_undone:
+        undo = {"operation": "rollback", "undo": run.run_id}
+        _operation_button(console, picture, "Undo this run", undo, "undo", danger=True)
+    else:
+        back = {"operation": "rollback", "to": run.run_id}
+        _operation_button(console, picture, "Go back to this run", back, "history", danger=True)
+
+
+def _operation_button(
+    console: look.Console,
+    picture: Picture,
+    verb: str,
+    request: Mapping[str, Any],
+    icon: str,
+    danger: bool = False,
+) -> None:
+    """Show a button that opens the plan of an operation; the plan's button has the same text."""
+
+    def show_plan() -> None:
+        dialogs.operation(console, request, verb, verb, picture.refresh, danger)
+
+    look.button(console, verb, show_plan, icon, "danger" if danger else "", picture.why_not)
+
+
+def _cause(picture: Picture, run: Run) -> None:
+    run_causes = causes(run, picture.history)
+    look.problem("\n".join(run_causes) or "The execution names no cause; its steps are below.")
+    summary = {**facts.NO_SUMMARY, **run.summary}
+    report = facts.Run(run.run_id, summary, states=facts.runs_of(picture.history))
+    if report.step:
+        tag("p", "card", STEPS[report.step]["to_do"])
 
 
 # --------------------------------------------------------------------------------------------------
 # Body
 # --------------------------------------------------------------------------------------------------
-def _body(console: look.Console, picture: Picture, one: Run, asked: Asked) -> None:
-    if one.summary:
-        _equation(one)
+def _body(console: look.Console, picture: Picture, run: Run, view: View) -> None:
+    if run.operation == "load":
+        _six_steps(steps_of(run, runs_of(picture.history), picture.lines))
+    if run.summary:
+        _equation(run)
     if picture.manifest:
-        _files(picture, asked)
+        _files(console, picture, view)
     with div("grid2"):
         with div():
-            if one.running:
-                _graph(console, picture)
             if picture.examples:
-                _reasons(one, picture.examples)
-            if one.summary:
-                _tables(one)
+                _reasons(run, picture.examples)
+            if run.summary:
+                _tables(run)
             for message in messages(picture.history):
                 with look.card(message["subject"], "the message to the operators"):
                     div("log", message["message"])
         with div():
             if picture.lines:
                 _log(picture.lines)
-            _steps(picture)
-            if one.summary:
-                _timings(one)
+            if run.summary:
+                _timings(run)
             if picture.cost:
                 _cost(picture.cost)
-    if not one.running:
-        _graph(console, picture)
+    _states(picture, view)
 
 
-def _equation(one: Run) -> None:
-    """Rows read + admitted = the outcomes; each number leads to its rows."""
+def _six_steps(steps: Sequence[Step]) -> None:
+    """Show the steps in a row, with the rows or files that each passed to the next."""
+    with look.card("How it went"), tag("ol", "six-steps"):
+        for step in steps:
+            with tag("li", step.status.replace(" ", "-"), title=MEANING[step.name]):
+                span(step.name, "step-name")
+                span(MEANING[step.name], "soft step-meaning")
+                span(step.status, "step-status")
+                if step.on:
+                    span(f"{step.on} →", "on")
+
+
+def _equation(run: Run) -> None:
+    """Show that rows read + admitted = sum of the outcomes; each number links to its rows."""
     heads = [
         Head("dataset"),
         Head("read", "n"),
@@ -273,16 +298,16 @@ def _equation(one: Run) -> None:
         Head("shares"),
         Head("", "nowrap"),
     ]
-    rows = [_equation_row(one, dataset) for dataset in DATASETS]
+    rows = [_equation_row(run, dataset) for dataset in DATASETS]
     note = "rows read + admitted = inserted + updated + unchanged + superseded + rejected + parked"
     with look.card("Where every row went", note):
         look.table(heads, rows, "Rows of each dataset by outcome")
-        for sentence in hints(one.summary):
+        for sentence in hints(run.summary):
             tag("p", "soft", sentence)
 
 
-def _equation_row(one: Run, dataset: str) -> Row:
-    numbers = one.summary.get("datasets", {}).get(dataset, {})
+def _equation_row(run: Run, dataset: str) -> Row:
+    numbers = run.summary.get("datasets", {}).get(dataset, {})
     came = int(numbers.get("rows_read") or 0) + int(numbers.get("admitted") or 0)
     outcomes = {name: int(numbers.get(name) or 0) for name in OUTCOMES}
     balanced = came == sum(outcomes.values())
@@ -290,7 +315,7 @@ def _equation_row(one: Run, dataset: str) -> Row:
     def number(name: str, value: int) -> Any:
         if not value:
             return 0
-        return lambda: look.anchor(look.count(value), _rows_of(one.run_id, dataset, name), "n")
+        return lambda: look.anchor(look.count(value), _rows_of(run.run_id, dataset, name), "n")
 
     return Row(
         (
@@ -305,7 +330,7 @@ def _equation_row(one: Run, dataset: str) -> Row:
 
 
 def _rows_of(run_id: str, dataset: str, name: str, path: str = "") -> str:
-    """Where the rows behind a number are."""
+    """Return the address of the rows behind a number."""
     if name in ("rejected", "parked"):
         return look.address("/rejects", dataset=dataset, run=run_id, file=path, status=ANY)
     if name == "admitted":
@@ -315,27 +340,31 @@ def _rows_of(run_id: str, dataset: str, name: str, path: str = "") -> str:
     return look.address("/run", run=run_id, dataset=dataset, outcome="loaded") + "#files"
 
 
-def _reasons(one: Run, found: Sequence[dict[str, Any]]) -> None:
+def _reasons(run: Run, reject_examples: Sequence[dict[str, Any]]) -> None:
     with look.card("Why rows were not taken", "an example of each reason"):
         for dataset in DATASETS:
-            reasons = one.summary["datasets"].get(dataset, {}).get("rejected_by_reason", {})
+            reasons = run.summary["datasets"].get(dataset, {}).get("rejected_by_reason", {})
             for reason, rows in sorted(reasons.items(), key=lambda item: -int(item[1])):
                 href = look.address(
-                    "/rejects", dataset=dataset, run=one.run_id, reason=reason, status=ANY
+                    "/rejects", dataset=dataset, run=run.run_id, reason=reason, status=ANY
                 )
                 with div("reason"):
                     with div("head-line"):
                         look.anchor(f"{dataset}: {reason}", href)
                         span(look.count(rows), "status bad")
                     tag("p", "soft", meaning_of(reason))
-                    shown = [e for e in found if e["dataset"] == dataset and e["reason"] == reason]
+                    shown = [
+                        e
+                        for e in reject_examples
+                        if e["dataset"] == dataset and e["reason"] == reason
+                    ]
                     examples(shown[:1], column_of(reason))
 
 
-def _files(picture: Picture, asked: Asked) -> None:
-    chosen = asked.chosen(picture.manifest)
-    page = chosen[asked.offset : asked.offset + PAGE]
-    words = [word for word in (asked.dataset, asked.outcome) if word]
+def _files(console: look.Console, picture: Picture, view: View) -> None:
+    chosen = view.chosen(picture.manifest)
+    page = chosen[view.offset : view.offset + PAGE]
+    words = [word for word in (view.dataset, view.outcome) if word]
     note = f"{len(chosen):,} of {len(picture.manifest):,}" + (
         f": {', '.join(words)}" if words else ""
     )
@@ -348,19 +377,22 @@ def _files(picture: Picture, asked: Asked) -> None:
     with look.card("Files", note) as section:
         section.props["id"] = "files"
         if words:
-            look.anchor("all files", look.address("/run", run=asked.run_id))
-        rows = [_file_row(asked.run_id, one, picture.counts.get(one["path"], {})) for one in page]
+            look.anchor("all files", look.address("/run", run=view.run_id))
+        rows = [_file_row(view.run_id, file, picture) for file in page]
         look.table(heads, rows, "The files of this run")
-        look.pager("/run", asked.offset, len(page), PAGE, len(chosen), run=asked.run_id)
+        look.glossary("files", "outcomes")
+        look.pager("/run", view.offset, len(page), PAGE, len(chosen), run=view.run_id)
 
 
-def _file_row(run_id: str, one: Mapping[str, Any], counts: Mapping[str, str | None]) -> Row:
-    path, dataset = str(one["path"]), str(one.get("dataset") or "")
+def _file_row(run_id: str, file: Mapping[str, Any], picture: Picture) -> Row:
+    path, dataset = str(file["path"]), str(file.get("dataset") or "")
+    counts = picture.counts.get(path, {})
+    status = "undone_file" if path in picture.still_archived else str(file["outcome"])
 
     def name() -> None:
         look.anchor(path, look.address("/file", path=path))
-        if one.get("detail"):
-            span(str(one["detail"]).removeprefix(f"{path}: "), "file-note")
+        if file.get("detail"):
+            span(str(file["detail"]).removeprefix(f"{path}: "), "file-note")
 
     def number(outcome: str) -> Any:
         value = int(counts.get(outcome) or 0)
@@ -371,54 +403,65 @@ def _file_row(run_id: str, one: Mapping[str, Any], counts: Mapping[str, str | No
     return Row(
         (
             name,
-            lambda: look.status(str(one["outcome"])),
-            int(one.get("rows_read") or 0),
+            lambda: look.status(status),
+            int(file.get("rows_read") or 0),
             *(number(outcome) for outcome in OUTCOMES),
         )
     )
 
 
-def _graph(console: look.Console, picture: Picture) -> None:
-    """The state machine with the way that the execution took, as an image: a picture runs no
-    script, whatever stands in the names and errors that it holds."""
-    if not picture.machine:
+def _states(picture: Picture, view: View) -> None:
+    """Show the states of the execution, folded until a click: the path that it took, how long each
+    state lasted, and the whole state machine. Labels contain no markup characters, and Mermaid
+    sanitizes its drawings."""
+    runs = runs_of(picture.history)
+
+    def path() -> None:
+        if picture.machine:
+            with div("graph"):
+                ui.mermaid(mermaid.path_taken(picture.machine, runs))
+        _visits(picture)
+        if picture.machine:
+            _fold("All states", view.folds, whole)
+
+    def whole() -> None:
+        with div("graph"):
+            ui.mermaid(mermaid.whole(picture.machine, runs))
+
+    _fold("The states of the execution", view.folds, path)
+
+
+def _fold(title: str, folds: set[str], draw: Callable[[], None]) -> None:
+    """Show a fold that draws its content when it opens. `folds` are the titles of open folds."""
+    with ui.expansion(title, value=title in folds).classes("card full") as fold:
+        place = div()
+
+    def changed() -> None:
+        (folds.add if fold.value else folds.discard)(title)
+        if fold.value and not place.default_slot.children:
+            with place:
+                draw()
+
+    fold.on_value_change(changed)
+    changed()
+
+
+def _visits(picture: Picture) -> None:
+    states = runs_of(picture.history)
+    if not states:
+        look.empty("AWS has forgotten this execution; its records are kept.")
         return
-    with look.card("The state machine"), div("graph"):
-        runs = graph.runs_of(picture.history)
-        svg = themed(graph.draw(picture.machine, runs), console.dark)
-        entered = ", ".join(runs) or "none"
-        tag("img", src=data_url(svg), alt=f"State machine; states entered: {entered}")
-
-
-def themed(svg: str, dark: bool | None) -> str:
-    """A picture in the theme of the page, not of the system, where they differ."""
-    query = "@media (prefers-color-scheme: dark)"
-    if dark is None:
-        return svg
-    return svg.replace(query, "@media all" if dark else "@media not all")
-
-
-def data_url(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
-def _steps(picture: Picture) -> None:
-    states = graph.runs_of(picture.history)
-    with look.card("Steps", "as the execution took them"):
-        if not states:
-            look.empty("AWS has forgotten this execution; its records are kept.")
-            return
-        with tag("ul", "steps"):
-            for one in visits(picture.history):
-                word = states[one["name"]].status if one["name"] in states else graph.SUCCEEDED
-                if word == graph.RUNNING and one["seconds"] is not None:
-                    word = graph.SUCCEEDED
-                sign, kind = MARKS.get(word, MARKS[graph.SUCCEEDED])
-                with tag("li"):
-                    span(sign, kind, aria_hidden="true")
-                    span(one["name"])
-                    running = one["seconds"] is None and word == graph.RUNNING
-                    span("…" if running else look.lasting(one["seconds"]), "soft")
+    with tag("ul", "steps"):
+        for visit in visits(picture.history):
+            word = states[visit["name"]].status if visit["name"] in states else SUCCEEDED
+            if word == RUNNING and visit["seconds"] is not None:
+                word = SUCCEEDED
+            sign, kind = MARKS.get(word, MARKS[SUCCEEDED])
+            with tag("li"):
+                span(sign, kind, aria_hidden="true")
+                span(visit["name"])
+                running = visit["seconds"] is None and word == RUNNING
+                span("…" if running else look.lasting(visit["seconds"]), "soft")
 
 
 def _log(lines: Sequence[str]) -> None:
@@ -426,7 +469,7 @@ def _log(lines: Sequence[str]) -> None:
         div("log", "\n".join(lines[-200:]))
 
 
-def _tables(one: Run) -> None:
+def _tables(run: Run) -> None:
     heads = [
         Head("table"),
         Head("version", "n"),
@@ -434,7 +477,7 @@ def _tables(one: Run) -> None:
         Head("files +", "n"),
         Head("−", "n"),
     ]
-    rows = [_table_row(name, state) for name, state in one.summary.get("tables", {}).items()]
+    rows = [_table_row(name, state) for name, state in run.summary.get("tables", {}).items()]
     if rows:
         with look.card("Tables after it"):
             look.table(heads, rows, "The tables after this run")
@@ -445,15 +488,15 @@ def _table_row(name: str, state: Mapping[str, Any]) -> Row:
         (
             lambda: look.anchor(name, look.address("/tables", table=name)),
             "" if state.get("version") is None else str(state["version"]),
-            int(state.get("rows") or 0),
+            "–" if state.get("rows") is None else int(state["rows"]),
             int(state.get("files_added") or 0),
             int(state.get("files_removed") or 0),
         )
     )
 
 
-def _timings(one: Run) -> None:
-    timings = one.summary.get("timings") or {}
+def _timings(run: Run) -> None:
+    timings = run.summary.get("timings") or {}
     if not timings:
         return
     with look.card("Where the job's time went"):

@@ -1,11 +1,8 @@
-"""SQL: ask the tables; a statement that changes data becomes the operation `sql`."""
+"""SQL: query the tables; a statement that changes data becomes the operation `sql`."""
 
 from __future__ import annotations
 
-import asyncio
-import csv
 import functools
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -13,20 +10,21 @@ from typing import Any
 
 from nicegui import ui
 
-from console import look
+from client import ROOT
+from client.declared import names_and_columns
+from client.operations import changes_data
+from console import look, work
 from console.athena import Answer, QueryError
-from console.data import names_and_columns
 from console.look import div, span, tag
 from console.pages import dialogs
-from tools import ROOT
-from tools.operations import changes_data
+from words import plural
 
-FIRST = """SELECT date, count(*) AS orders, sum(total_amount) AS revenue
+FIRST = """SELECT date, count(*) AS orders, round(sum(total_amount), 2) AS revenue
 FROM clean_orders GROUP BY date ORDER BY date DESC LIMIT 30"""
-ROWS = 1000  # shown of an answer
+ROWS = 1000  # rows shown of an answer
 PAST = 20
-# Completes names, and colours the text by the page's own variables: a theme of the editor knows
-# either light or dark
+# Completes names, and colours the text by CSS variables of the page, because a theme of the editor
+# is either light or dark
 EDITOR = """
 (async () => {
   const CM = await import("nicegui-codemirror");
@@ -37,16 +35,16 @@ EDITOR = """
     return {from: word.from, options: words, validFor: /^\\w*$/};
   };
   const editor = await new Promise((resolve) => {
-    const look = (left) => {
+    const look = (tries) => {
       const element = getElement(%d);
       if (element && element.editor) resolve(element.editor);
-      else if (left) setTimeout(() => look(left - 1), 50);
+      else if (tries) setTimeout(() => look(tries - 1), 50);
     };
     look(200);
   });
   const colours = {"#708": "superseded", "#a11": "ok", "#164": "accent", "#940": "soft"};
-  const style = CM.HighlightStyle.define(CM.defaultHighlightStyle.specs.map((one) =>
-    ({...one, color: `var(--${colours[one.color] || "ink"}) !important`})));
+  const style = CM.HighlightStyle.define(CM.defaultHighlightStyle.specs.map((spec) =>
+    ({...spec, color: `var(--${colours[spec.color] || "ink"}) !important`})));
   editor.dispatch({effects: CM.StateEffect.appendConfig.of([
     CM.Prec.highest(CM.syntaxHighlighting(style)),
     CM.EditorState.languageData.of(() => [{autocomplete: source}])])});
@@ -68,52 +66,68 @@ def show(console: look.Console, query: str) -> None:
 
 
 class _Editor:
-    """The editor, its answer, and what was asked before."""
+    """The editor, its answer, and previous statements."""
 
     def __init__(self, console: look.Console, query: str) -> None:
-        self.console = console
-        self.answer: Answer | None = None
+        self.console, self.athena = console, console.lake.athena
+        self.query_id = ""  # of the running query, or of the answer
+        go = work.acting(console, self.go)
         with look.card(classes="editor"):
             self.editor = ui.codemirror(
-                query, language="SQL", line_wrapping=True, keymap={"Mod-Enter": self.go}
+                query, language="SQL", line_wrapping=True, keymap={"Mod-Enter": go}
             )
             with div("acts"):
-                look.button("Run", self.go, "play_arrow", "main-act")
-                self.csv = look.button("CSV", self.download, "download")
-                self.csv.set_visibility(False)
+                look.button(console, "Run", self.go, "play_arrow", "main-act")
+                self.stop = look.button(console, "Stop", self.stop_query, "stop", "danger")
+                self.csv = look.button(console, "All rows as CSV", self.download, "download")
                 span("Ctrl+Enter runs · Ctrl+Space completes", "soft")
+        self._buttons(running=False, answered=False)
         self.result = div("result", aria_live="polite")
         ui.run_javascript(EDITOR % (completions(), self.editor.id))
+
+    def _buttons(self, running: bool, answered: bool) -> None:
+        self.stop.set_visibility(running)
+        self.csv.set_visibility(answered)
 
     async def go(self) -> None:
         sql = str(self.editor.value or "").strip().rstrip(";").rstrip()
         if not sql:
             return
+        href = json.dumps(look.address("/sql", query=sql))
+        ui.run_javascript(f"history.replaceState(history.state, '', {href})")
         self.editor.decorations = []
-        self.csv.set_visibility(False)
         self.result.clear()
         if changes_data(sql):
-            asked = {"operation": "sql", "sql": sql}
-            dialogs.operation(self.console, asked, "A statement that changes data")
+            self._buttons(running=False, answered=False)
+            request = {"operation": "sql", "sql": sql}
+            title = "A statement that changes data"
+            dialogs.operation(self.console, request, title, "Change data", lambda: None, True)
             return
         with self.result:
-            span("Asking …", "soft", role="status")
+            span("Running …", "soft", role="status")
+        self._buttons(running=True, answered=False)
         try:
-            answer = await asyncio.to_thread(self.console.lake.athena.run, sql, ROWS)
-        except QueryError as error:
-            self.result.clear()
-            with self.result:
-                look.problem(str(error))
-            self._mark(error)
+            self.query_id = await work.beside(self.console, self.athena.start, sql)
+            answer = await work.beside(self.console, self.athena.answer, self.query_id, ROWS)
+        except work.Trouble as trouble:
+            self._buttons(running=False, answered=False)
+            self._say(trouble)
             return
-        self.answer = answer
-        self.csv.set_visibility(bool(answer.names))
+        self._buttons(running=False, answered=bool(answer.names))
         self.result.clear()
         with self.result:
             grid(answer)
+        self.past.refresh()
+
+    def _say(self, trouble: work.Trouble) -> None:
+        """Show an error, and mark its place in the statement."""
+        self.result.clear()
+        with self.result:
+            look.problem(str(trouble))
+        if isinstance(trouble.__cause__, QueryError):
+            self._mark(trouble.__cause__)
 
     def _mark(self, error: QueryError) -> None:
-        """Shows the place of an error in the text."""
         text = str(self.editor.value or "")
         start, end = place_of(text, error)
         if end > start:
@@ -122,9 +136,14 @@ class _Editor:
             ]
             self.editor.reveal_line(error.line or 1)
 
-    def download(self) -> None:
-        if self.answer:
-            ui.download.content(as_csv(self.answer), "answer.csv", "text/csv")
+    async def stop_query(self) -> None:
+        if self.query_id:
+            await work.beside(self.console, self.athena.stop, self.query_id)
+
+    async def download(self) -> None:
+        """Download the whole answer, including rows that the page does not show."""
+        lines = await work.beside(self.console, lambda: list(self.athena.lines(self.query_id)))
+        ui.download.content("".join(lines).encode(), "answer.csv", "text/csv")
 
     def side(self) -> None:
         with look.card("Tables"):
@@ -139,13 +158,15 @@ class _Editor:
         with look.card("Examples"):
             for title, sql in examples():
                 self._past(title, sql)
-        with look.card("Asked before"):
-            look.later(lambda: self.console.lake.athena.past(PAST), self._history)
+        with look.card("Earlier queries"):
+            self.past = look.later(
+                self.console, lambda: self.console.lake.athena.past(PAST), self._history
+            )
 
-    def _history(self, found: Sequence[str]) -> None:
-        if not found:
+    def _history(self, statements: Sequence[str]) -> None:
+        if not statements:
             look.empty("Nothing yet.")
-        for sql in found:
+        for sql in statements:
             self._past(" ".join(sql.split())[:160], sql)
 
     def _past(self, text: str, sql: str) -> None:
@@ -153,7 +174,7 @@ class _Editor:
 
 
 def place_of(text: str, error: QueryError) -> tuple[int, int]:
-    """From where to where in the text an error points: the word at its line and column."""
+    """Return start and end of the word at the line and column of an error; (0, 0) if unknown."""
     if error.line is None or error.column is None:
         return 0, 0
     lines = text.split("\n")
@@ -165,28 +186,47 @@ def place_of(text: str, error: QueryError) -> tuple[int, int]:
     return start, start + (len(word[0]) if word else 0)
 
 
+NUMERIC = ("bigint", "integer", "double", "decimal", "real", "smallint", "tinyint")
+# Numbers are shown as Athena's text and sorted by value
+BY_VALUE = "(a, b) => a == null || b == null ? (a == null) - (b == null) : Number(a) - Number(b)"
+SHOWN = "(cell) => cell.value == null ? 'NULL' : cell.value"
+NULL_CLASS = "(cell) => cell.value == null ? 'null' : ''"
+NUMBER_CLASS = f"(cell) => ['ag-right-aligned-cell', ({NULL_CLASS})(cell)].filter(Boolean)"
+
+
+def column_of(at: int, name: str, kind: str) -> dict[str, Any]:
+    """Return a column of the grid; its field is numbered, since a name may contain anything."""
+    column: dict[str, Any] = {
+        "headerName": name,
+        "field": f"c{at}",
+        "headerTooltip": kind,
+        "minWidth": 110,
+        ":valueFormatter": SHOWN,
+        ":cellClass": NULL_CLASS,
+    }
+    if kind not in NUMERIC:
+        return column
+    return column | {"type": "rightAligned", ":comparator": BY_VALUE, ":cellClass": NUMBER_CLASS}
+
+
+def about(answer: Answer) -> str:
+    """Return rows, duration and scanned bytes of an answer in words."""
+    shown = f", the first {len(answer.rows):,} shown" if answer.truncated else ""
+    engine = f"; answered by {answer.engine}" if answer.engine else ""
+    rows = plural(len(answer.rows), "row")
+    read = f", {look.size(answer.scanned)} read" if answer.scanned else ""
+    return f"{rows}{shown} in {look.lasting(answer.seconds)}{read}{engine}"
+
+
 def grid(answer: Answer) -> None:
-    """The answer's rows. Columns go by number, since a name may be anything."""
-    more = f", the first {len(answer.rows):,} shown" if answer.more else ""
-    rows = "row" if len(answer.rows) == 1 else "rows"
-    tag("p", "soft", f"{len(answer.rows):,} {rows}{more}")
+    """Show an answer as a grid."""
+    tag("p", "soft", about(answer))
     if not answer.names:
         return
-    numeric = ("bigint", "integer", "double", "decimal", "real", "smallint", "tinyint")
-    columns = [
-        {
-            "headerName": name,
-            "field": f"c{at}",
-            "headerTooltip": kind,
-            "type": "rightAligned" if kind in numeric else None,
-            "minWidth": 110,
-        }
-        for at, (name, kind) in enumerate(zip(answer.names, answer.types, strict=True))
-    ]
-    data = [{f"c{at}": cell for at, cell in enumerate(row)} for row in answer.rows]
+    kinds = zip(answer.names, answer.types, strict=True)
     options = {
-        "columnDefs": columns,
-        "rowData": data,
+        "columnDefs": [column_of(at, name, kind) for at, (name, kind) in enumerate(kinds)],
+        "rowData": [{f"c{at}": cell for at, cell in enumerate(row)} for row in answer.rows],
         "defaultColDef": {"sortable": True, "resizable": True, "wrapHeaderText": True},
         "rowHeight": 28,
         "headerHeight": 32,
@@ -197,30 +237,19 @@ def grid(answer: Answer) -> None:
     ui.aggrid(options, theme="quartz").style(f"height: {height}px")
 
 
-def as_csv(answer: Answer) -> bytes:
-    """The shown rows as Athena writes its result files; NULL is nothing between the commas."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(
-        stream, quoting=csv.QUOTE_NOTNULL if hasattr(csv, "QUOTE_NOTNULL") else csv.QUOTE_MINIMAL
-    )
-    writer.writerow(answer.names)
-    writer.writerows(answer.rows)
-    return stream.getvalue().encode()
-
-
 @functools.cache
 def examples() -> list[tuple[str, str]]:
-    """Title and statement of the queries in docs/athena.md."""
+    """Return title and statement of the queries in docs/athena.md."""
     page = (ROOT / "docs" / "athena.md").read_text("utf-8")
     section = page.partition("## Queries to start with")[2].partition("\n## ")[0]
     text = "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
-    found = re.findall(r"-- ([^\n]*)\n((?:(?!--)[^\n]*\n?)+?[^;]*);", text)
-    return [(title, sql.strip()) for title, sql in found]
+    queries = re.findall(r"-- ([^\n]*)\n((?:(?!--)[^\n]*\n?)+?[^;]*);", text)
+    return [(title, sql.strip()) for title, sql in queries]
 
 
 @functools.cache
 def completions() -> str:
-    """The names of tables and columns, as CodeMirror takes them."""
+    """Return the names of tables and columns as completions for CodeMirror, in JSON."""
     options: list[dict[str, Any]] = []
     seen: set[str] = set()
     for table, columns in names_and_columns().items():

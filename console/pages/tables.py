@@ -1,45 +1,75 @@
-"""Tables: what a column means, what lies in each partition, and which run made which version."""
+"""Tables: columns with their meaning, partitions, and versions with the runs that wrote them."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from nicegui import ui
+
+from client.declared import DATASETS, names_and_columns, table_of
 from console import look
-from console.data import DATASETS, table_of
+from console.data.runs import Run
 from console.look import Head, Row, div, span, tag
 from console.pages import dialogs
 
-SMALL = 4 << 20  # bytes of a file, below which it counts as small
-SMALL_FILES = 5  # so many in a partition are worth an optimize
-PARTITIONS = 60  # shown at first
+SMALL = 4 << 20  # bytes; a file below is small
+SMALL_FILES = 5  # small files of a partition that make an optimize worthwhile
+PARTITIONS = 60  # partitions shown
+RECORDS = {
+    "rejected_records": "rows that are in no table, and what became of them",
+    "ingested_files": "the ledger: every file that a run has taken",
+    "etl_runs": "every load and operation that changed the tables",
+    "corrections": "each row that the operation sql has changed, before and after",
+}
 
 
 def show(console: look.Console, name: str) -> None:
-    names = {table_of(dataset).name: dataset for dataset in DATASETS}
-    name = name if name in names else next(iter(names))
-    lake, dataset = console.lake, names[name]
+    name = name if name in names_and_columns() else table_of("products").name
+    lake, dataset = console.lake, next((d for d in DATASETS if table_of(d).name == name), "")
     with look.frame(console, name, "/tables"):
         with div("page-head head-line"):
             tag("h1", "", name)
             div("fill")
-            asked = {"operation": "optimize", "tables": [name]}
-            look.button(
-                "Optimize",
-                lambda: dialogs.operation(console, asked, f"Optimize {name}"),
-                "compress",
-                why_not=console.operator.why_not(),
-            )
+            look.anchor("Query it", look.address("/sql", query=f"SELECT * FROM {name} LIMIT 100"))
+            if dataset:
+                look.later(
+                    console, console.operator.why_not, lambda why: _optimize(console, name, why)
+                )
         with tag("nav", "acts pager", aria_label="Tables"):
-            for one in names:
-                current = {"aria_current": "page"} if one == name else {}
-                look.anchor(one, look.address("/tables", table=one), "mono", **current)
-        _columns(dataset)
+            for table_name in names_and_columns():
+                current = {"aria_current": "page"} if table_name == name else {}
+                look.anchor(
+                    table_name, look.address("/tables", table=table_name), "mono", **current
+                )
+        if dataset:
+            _columns(dataset)
+        else:
+            _record_columns(name)
         with div("grid2"):
-            with look.card("Versions", "by the run that made them"):
-                look.later(lambda: lake.versions(name), _versions)
+            with look.card("Versions", "by the runs that changed it"):
+                look.later(console, lambda: lake.tables.versions(name), _versions)
             with look.card("Partitions", "newest first"):
-                look.later(lambda: lake.partitions(dataset), _partitions)
+                look.later(console, lambda: lake.tables.partitions(name), _partitions)
+
+
+def _optimize(console: look.Console, name: str, why_not: str) -> None:
+    request, verb = {"operation": "optimize", "tables": [name]}, f"Optimize {name}"
+
+    def show_plan() -> None:
+        dialogs.operation(console, request, verb, verb, ui.navigate.reload)
+
+    look.button(console, "Optimize", show_plan, "compress", why_not=why_not)
+
+
+def _record_columns(name: str) -> None:
+    rows = [
+        Row((partial(span, column, "mono"), kind)) for column, kind in names_and_columns()[name]
+    ]
+    with look.card("Columns", RECORDS.get(name, "")):
+        look.table([Head("column"), Head("type", "path")], rows, "The columns of the table")
 
 
 def _columns(dataset: str) -> None:
@@ -75,8 +105,8 @@ def _column_row(table: Any, column: Any, parent: Any) -> Row:
     )
 
 
-def _versions(found: Sequence[Mapping[str, Any]]) -> None:
-    if not found:
+def _versions(versions: Sequence[Mapping[str, Any]]) -> None:
+    if not versions:
         look.empty("No run has written it yet.")
         return
     heads = [
@@ -89,27 +119,44 @@ def _versions(found: Sequence[Mapping[str, Any]]) -> None:
         Head("−", "n"),
         Head("days touched", "n"),
     ]
-    rows = [_version_row(one) for one in found]
+    rows = [_version_row(version) for version in versions]
     look.table(heads, rows, "Versions of the table, newest first")
 
 
-def _version_row(one: Mapping[str, Any]) -> Row:
+def _version_row(version: Mapping[str, Any]) -> Row:
     return Row(
         (
-            "" if one["version"] is None else str(one["version"]),
-            lambda: look.run_link(one["run"].run_id),
-            one["run"].operation,
-            look.clock(one["run"].ended),
-            "" if one["rows"] is None else int(one["rows"]),
-            int(one["files_added"]),
-            int(one["files_removed"]),
-            len(one["dates"]),
+            "" if version["version"] is None else str(version["version"]),
+            lambda: _run(version["run"]),
+            version["run"].what,
+            look.clock(version["run"].ended),
+            "" if version["rows"] is None else int(version["rows"]),
+            int(version["files_added"]),
+            int(version["files_removed"]),
+            days_in(version.get("dates") or []),
         )
     )
 
 
-def _partitions(found: Sequence[Mapping[str, Any]]) -> None:
-    if not found:
+def _run(run: Run) -> None:
+    look.run_link(run.run_id)
+    if run.undone:
+        look.run_status(run)
+
+
+def days_in(spans: Sequence[Sequence[str]]) -> int:
+    """Return the number of days in spans [first, last]; a span without dates counts as one day."""
+    days = 0
+    for first, last in spans:
+        try:
+            days += (dt.date.fromisoformat(last) - dt.date.fromisoformat(first)).days + 1
+        except ValueError:
+            days += 1
+    return days
+
+
+def _partitions(partitions: Sequence[Mapping[str, Any]]) -> None:
+    if not partitions:
         look.empty("It holds nothing yet.")
         return
     heads = [
@@ -122,21 +169,26 @@ def _partitions(found: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         Row(
             (
-                one["part"] or "(whole table)",
-                one["rows"],
-                one["files"],
-                look.size(one["bytes"]),
-                "many small files" if _fragmented(one) else "",
+                partition["part"] or "(whole table)",
+                partition["rows"],
+                partition["files"],
+                look.size(partition["bytes"]),
+                "many small files" if _fragmented(partition) else "",
             )
         )
-        for one in found[:PARTITIONS]
+        for partition in partitions[:PARTITIONS]
     ]
-    many = sum(map(_fragmented, found))
-    totals = {name: sum(one[name] for one in found) for name in ("rows", "files", "bytes")}
-    total = f"{len(found):,} partitions, {totals['files']:,} files, {look.size(totals['bytes'])}"
+    many = sum(map(_fragmented, partitions))
+    totals = {
+        name: sum(partition[name] for partition in partitions)
+        for name in ("rows", "files", "bytes")
+    }
+    total = (
+        f"{len(partitions):,} partitions, {totals['files']:,} files, {look.size(totals['bytes'])}"
+    )
     tag("p", "soft", total + (f"; {many} worth an optimize" if many else ""))
     look.table(heads, rows, "Partitions of the table")
 
 
-def _fragmented(one: Mapping[str, Any]) -> bool:
-    return one["files"] >= SMALL_FILES and one["bytes"] / one["files"] < SMALL
+def _fragmented(partition: Mapping[str, Any]) -> bool:
+    return partition["files"] >= SMALL_FILES and partition["bytes"] / partition["files"] < SMALL

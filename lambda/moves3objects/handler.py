@@ -1,27 +1,27 @@
-"""Moves3Objects: archives exactly the files that a run has read, and no others.
+"""Moves3Objects: archive exactly the files that a run has read.
 
-The job commits `runs/<run id>/manifest.jsonl`, one line for each object version that it listed. For
-each line:
+The job writes `runs/<run id>/manifest.jsonl` with a line for each listed object version. Lines have
+one of three destinations:
 
-    destination archive   -> s3://<archive bucket>/archived/run=<run id>/<path>
-    destination rejected  -> s3://<lake bucket>/rejected/files/run=<run id>/<path>
-    destination raw       -> stays where it is, for the next run
+    archive   -> s3://<archive bucket>/archived/run=<run id>/<path>
+    rejected  -> s3://<lake bucket>/rejected/files/run=<run id>/<path>
+    raw       -> stays in place, for the next run
 
-An object is copied, the copy is verified, and the source is deleted only if it is still the version
-of the manifest. An object that was overwritten since then is left and reported. Every step can be
-repeated: a page that is handed in twice finds its work done. No copy is ever deleted: an answer
-about the source cannot tell whose deletion it was, if the answer before it was lost. Two runs that
-archive one file at the same time leave a copy each.
+The function copies an object, verifies the copy, and deletes the source only if it is still the
+version of the manifest. It leaves and reports objects that were overwritten. Every step is
+idempotent, so a page can be processed twice. Copies are never deleted: after a lost response the
+function cannot know which run deleted the source. Two runs that archive the same file at the same
+time leave a copy each.
 
 Event   {"run_id": "...", "archive": {"offset": 0, "page": 0, ...}}
-        the cursor is the answer of the call before
+        `archive` is the cursor: the answer of the previous call
 Answer  {"isComplete": bool, "offset": byte in the manifest, "page": n,
          "samples": ["key: what happened", ...],
          "archived": n, "rejected": n, "left": n, "changed": n, "gone": n, "failed": n}
         counted over all pages
 
-The answer stays small (Step Functions passes at most 256 KiB). What failed for one object is a
-number and a sample in the answer, not an exception; only a manifest that cannot be read raises.
+The answer stays small, since Step Functions passes at most 256 KiB. A failure of one object is
+counted and sampled in the answer; only an unreadable manifest raises.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+)
 
 LOG = logging.getLogger(__name__)
 LOG.setLevel(logging.INFO)
@@ -49,11 +54,12 @@ MAX_SAMPLES = 10
 MAX_SAMPLE_LENGTH = 300
 RUN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 GIB = 1024**3
+ATTEMPTS = 6  # per request, and per interrupted transfer
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are and how hard to work; `from_environ` alone reads the environment."""
+    """The locations and limits; only `from_environ` reads the environment."""
 
     raw_bucket: str
     raw_prefix: str
@@ -90,7 +96,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the manifest; `end` is the offset of the byte after it."""
+    """One line of the manifest; `end` is the offset of the next line."""
 
     bucket: str | None
     key: str
@@ -103,21 +109,21 @@ class Entry:
 
     @classmethod
     def from_line(cls, line: bytes, end: int) -> Entry:
-        record = json.loads(line)
-        modified = datetime.fromisoformat(record["last_modified"].replace("Z", "+00:00"))
+        fields = json.loads(line)
+        modified = datetime.fromisoformat(fields["last_modified"].replace("Z", "+00:00"))
         return cls(
-            bucket=record["bucket"],
-            key=record["key"],
-            path=record["path"],
-            etag=record["etag"].strip('"'),
-            size=record["size"],
+            bucket=fields["bucket"],
+            key=fields["key"],
+            path=fields["path"],
+            etag=fields["etag"].strip('"'),
+            size=fields["size"],
             last_modified=modified,
-            destination=record["destination"],
+            destination=fields["destination"],
             end=end,
         )
 
     def is_version(self, head: Mapping[str, Any]) -> bool:
-        """Whether an object's head is that of the version in the manifest.
+        """Return whether an object's head matches the version in the manifest.
 
         HTTP dates have whole seconds only.
         """
@@ -131,7 +137,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an entry: one of COUNTED, with a sentence where a person should know."""
+    """The result for an entry: one of COUNTED, with a detail if a person should see it."""
 
     kind: str
     detail: str | None = None
@@ -143,22 +149,23 @@ OVERWRITTEN = Outcome(
 
 
 def s3_client(workers: int) -> Any:
-    """An S3 client for so many threads; parts of large objects are copied from threads of their
-    own, on the same connections."""
-    retries = {"mode": "standard", "total_max_attempts": 6}
+    """Return an S3 client for this many threads, and for the threads that copy parts of large
+    objects on the same connections. S3 may take boto3's 60 seconds to copy gigabytes in one
+    request."""
+    retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
     return boto3.client("s3", config=Config(max_pool_connections=workers * 2, retries=retries))
 
 
 class OutOfTime(Exception):
-    """The invocation must stop before this entry is done; the next one does it."""
+    """The invocation must stop before this entry is archived; the next one continues with it."""
 
 
 class CopyMismatch(Exception):
-    """The copy is not what it should be; the source stays."""
+    """The copy is missing or incomplete; the source stays."""
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-    """Archives as many of the manifest's entries as the time allows, from the cursor on."""
+    """Archive the manifest's entries from the cursor on, as far as the time allows."""
     settings = Settings.from_environ(os.environ)
     run_id = event["run_id"]
     if not RUN_ID.fullmatch(run_id):
@@ -173,9 +180,9 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
 
 
 class Archiver:
-    """Works through one run's manifest.
+    """Archives the entries of one run's manifest.
 
-    `clock` is a parameter so that tests can let time run out.
+    `clock` is a parameter for tests of the deadline.
     """
 
     def __init__(
@@ -193,9 +200,9 @@ class Archiver:
         self.clock = clock
 
     def run(self, cursor: Mapping[str, Any]) -> dict[str, Any]:
-        """One invocation's work: pages of the manifest until it ends, or the time does, or the
-        files of one call."""
-        offset, left = cursor.get("offset", 0), self.settings.files_per_call
+        """Process pages of the manifest until it ends, the time is up, or a call's limit of files
+        is reached."""
+        offset, remaining_files = cursor.get("offset", 0), self.settings.files_per_call
         counts = {kind: cursor.get(kind, 0) for kind in COUNTED}
         samples = list(cursor.get("samples", []))
         progress = False
@@ -203,23 +210,23 @@ class Archiver:
         with ThreadPoolExecutor(self.settings.workers) as pool:
             while not complete:
                 entries, total = self._read_page(offset)
-                entries = entries[:left]
+                entries = entries[:remaining_files]
                 for entry, outcome in zip(
                     entries, pool.map(self._archive_in_time, entries), strict=True
                 ):
                     if outcome is None and progress:
                         break
-                    # An entry that does not fit into a whole invocation would be tried for ever.
+                    # Otherwise an entry that needs more than an invocation would be retried forever
                     outcome = outcome or Outcome(
                         "failed", "takes longer than one invocation may last"
                     )
                     progress = True
-                    offset, left = entry.end, left - 1
+                    offset, remaining_files = entry.end, remaining_files - 1
                     counts[outcome.kind] += 1
                     if outcome.detail and len(samples) < MAX_SAMPLES:
                         samples.append(f"{entry.key}: {outcome.detail}"[:MAX_SAMPLE_LENGTH])
                 complete = offset >= total
-                if self.clock() >= self.deadline or left <= 0:
+                if self.clock() >= self.deadline or remaining_files <= 0:
                     break
         page = cursor.get("page", 0) + 1
         return {
@@ -231,24 +238,16 @@ class Archiver:
         }
 
     def _read_page(self, offset: int) -> tuple[list[Entry], int]:
-        """The whole lines in the next bytes of the manifest, and the manifest's size."""
+        """Return the complete lines in the next bytes of the manifest, and the manifest's size."""
         key = f"{self.settings.runs_prefix}{self.run_id}/manifest.jsonl"
         length = self.settings.page_bytes
         while True:
             try:
-                response = self.s3.get_object(
-                    Bucket=self.settings.lake_bucket,
-                    Key=key,
-                    Range=f"bytes={offset}-{offset + length - 1}",
-                )
+                body, total = self._read_range(key, f"bytes={offset}-{offset + length - 1}")
             except ClientError as error:
-                if (
-                    _status(error) == 416
-                ):  # nothing at or after the offset: an empty manifest, or its end
+                if _status(error) == 416:  # the manifest is empty, or ends at the offset
                     return [], 0
                 raise
-            body = response["Body"].read()
-            total = int(response["ContentRange"].rpartition("/")[2])
             lines = (
                 body.splitlines(keepends=True)
                 if offset + len(body) >= total
@@ -257,6 +256,19 @@ class Archiver:
             if lines:
                 return _parse(lines, offset), total
             length *= 2  # a line longer than a page
+
+    def _read_range(self, key: str, byte_range: str, attempts: int = ATTEMPTS) -> tuple[bytes, int]:
+        """Return some bytes of an object of the lake, and its size; retry an interrupted
+        transfer."""
+        bucket = self.settings.lake_bucket
+        response = self.s3.get_object(Bucket=bucket, Key=key, Range=byte_range)
+        try:
+            return response["Body"].read(), int(response["ContentRange"].rpartition("/")[2])
+        except (HTTPClientError, IncompleteReadError):
+            if attempts == 1:
+                raise
+        time.sleep(0.2 * (ATTEMPTS - attempts))
+        return self._read_range(key, byte_range, attempts - 1)
 
     def _archive_in_time(self, entry: Entry) -> Outcome | None:
         if self.clock() >= self.deadline:
@@ -284,12 +296,9 @@ class Archiver:
             return OVERWRITTEN
         try:
             self._copy(entry, source, bucket, key)
-        except (
-            ClientError
-        ) as error:  # since the look at it, the source was taken away or overwritten
-            if (
-                _status(error) == 404 and self._head(entry.bucket, entry.key) is None
-            ):  # and not the archive that is missing
+        except ClientError as error:  # the source may have been deleted or overwritten meanwhile
+            # A 404 may also mean that the archive bucket is missing
+            if _status(error) == 404 and self._head(entry.bucket, entry.key) is None:
                 return self._already_gone(entry, bucket, key, kind)
             if _status(error) == 412:
                 return OVERWRITTEN
@@ -315,7 +324,8 @@ class Archiver:
         return bucket, f"{prefix}run={self.run_id}/{entry.path}", kind
 
     def _already_gone(self, entry: Entry, bucket: str, key: str, kind: str) -> Outcome:
-        """The source is no more: done by an earlier call, or taken by another run or a person."""
+        """Return the outcome for a missing source: archived by an earlier call if a complete copy
+        exists, otherwise taken by another run or a person."""
         copy = self._head(bucket, key)
         if copy is not None and copy["ContentLength"] == entry.size:
             return Outcome(kind)
@@ -324,7 +334,7 @@ class Archiver:
         )
 
     def _delete(self, entry: Entry, kind: str) -> Outcome:
-        """Deletes the source if it is still the version that was copied."""
+        """Delete the source if it is still the version that was copied."""
         try:
             self.s3.delete_object(Bucket=entry.bucket, Key=entry.key, IfMatch=f'"{entry.etag}"')
         except ClientError as error:
@@ -336,10 +346,10 @@ class Archiver:
                     "was overwritten while it was archived; the version that was read is in the "
                     "archive, the new one is left for the next run",
                 )
-        return Outcome(kind)  # deleted, by this request or by one before it
+        return Outcome(kind)  # deleted, by this request or an earlier one
 
     def _copy(self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str) -> None:
-        """Copies the version of the manifest."""
+        """Copy the version of the manifest."""
         if entry.size > self.settings.multipart_threshold:
             self._copy_in_parts(entry, source, bucket, key)
             return
@@ -353,12 +363,14 @@ class Archiver:
     def _copy_in_parts(
         self, entry: Entry, source: Mapping[str, Any], bucket: str, key: str
     ) -> None:
-        kept = {
+        properties = {
             name: source[name]
             for name in ("ContentType", "ContentEncoding", "Metadata")
             if source.get(name)
         }
-        upload_id = self.s3.create_multipart_upload(Bucket=bucket, Key=key, **kept)["UploadId"]
+        upload_id = self.s3.create_multipart_upload(Bucket=bucket, Key=key, **properties)[
+            "UploadId"
+        ]
         target = {"Bucket": bucket, "Key": key, "UploadId": upload_id}
         starts = range(0, entry.size, self.settings.part_size)
         try:
@@ -393,7 +405,7 @@ class Archiver:
 
 
 def _status(error: ClientError | BotoCoreError) -> int:
-    """The HTTP status of the answer, 0 where none came."""
+    """Return the HTTP status of the response, or 0 if there is none."""
     response = getattr(error, "response", None) or {}
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 

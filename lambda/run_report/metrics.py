@@ -2,7 +2,8 @@
 CloudWatch makes metrics by itself.
 
     namespace DeltaLake
-    dimension Environment              RowsAccepted, RejectedPercent, RunCost
+    dimension Environment              RowsAccepted, RejectedPercent, RunCost, JobSeconds,
+                                       DpuSeconds
     dimensions Environment, Dataset    RowsRead, RowsInserted, RowsUpdated, RowsRejected,
                                        RowsParked, HoursSinceGoodDelivery, OldestParkedHours
 
@@ -20,18 +21,6 @@ from typing import Any
 import cost
 
 NAMESPACE = "DeltaLake"
-UNITS = {
-    "RowsAccepted": "Count",
-    "RejectedPercent": "Percent",
-    "RunCost": "None",
-    "RowsRead": "Count",
-    "RowsInserted": "Count",
-    "RowsUpdated": "Count",
-    "RowsRejected": "Count",
-    "RowsParked": "Count",
-    "HoursSinceGoodDelivery": "None",
-    "OldestParkedHours": "None",
-}
 COUNTS = {
     "RowsRead": "rows_read",
     "RowsInserted": "inserted",
@@ -39,69 +28,56 @@ COUNTS = {
     "RowsRejected": "rejected",
     "RowsParked": "parked",
 }
+UNITS = dict.fromkeys([*COUNTS, "RowsAccepted"], "Count") | {"RejectedPercent": "Percent"}
+UNITS |= dict.fromkeys(["JobSeconds", "DpuSeconds"], "Seconds")
+UNITS |= dict.fromkeys(["RunCost", "HoursSinceGoodDelivery", "OldestParkedHours"], "None")
+Numbers = Mapping[str, Any]
+Moments = Mapping[str, dt.datetime]
 PARKED = "parked "  # how the query of the state machine marks the oldest parked row of a dataset
 
 
 def lines(
-    environment: str,
-    summary: Mapping[str, Any],
-    moments: Mapping[str, dt.datetime],
-    usd: float | None,
-    now: dt.datetime,
+    environment: str, summary: Numbers, moments: Moments, spent: Numbers, now: dt.datetime
 ) -> Iterator[str]:
-    """The log lines of a run. `moments` as freshness() gives them; without `usd` the cost is not
-    told. Rows are those of deliveries: a replay's were counted when they came.
-    """
-    delivered = summary.get("status") == "SUCCEEDED" and "operation" not in summary
+    """Yield the log lines of a run. `moments` as freshness() gives them; `spent` has the
+    known amounts of cost and time. A replay's rows were counted when they came."""
+    delivered = summary.get("status") == "SUCCEEDED" and not summary.get("operation")
     datasets = summary.get("datasets", {}) if delivered else {}
-    whole = totals(datasets) | ({} if usd is None else {"RunCost": round(usd, 6)})
-    names = [*datasets, *(name.removeprefix(PARKED) for name in moments)]
-    parts = [({"Environment": environment}, whole)] + [
-        (
-            {"Environment": environment, "Dataset": name},
-            counts(datasets.get(name, {})) | ages(name, moments, now),
-        )
-        for name in dict.fromkeys(names)
-    ]
-    for dimensions, values in parts:
-        if values:
-            yield embedded(dimensions, values, {"RunId": summary.get("run_id")}, now)
+    values = totals(datasets) | {name: round(value, 6) for name, value in spent.items()}
+    if values:
+        yield embedded({"Environment": environment}, values, summary.get("run_id"), now)
+    for name in dict.fromkeys([*datasets, *(key.removeprefix(PARKED) for key in moments)]):
+        dimensions = {"Environment": environment, "Dataset": name}
+        if values := of_dataset(name, datasets.get(name, {}), moments, now):
+            yield embedded(dimensions, values, summary.get("run_id"), now)
 
 
 def embedded(
-    dimensions: Mapping[str, str],
-    values: Mapping[str, float],
-    properties: Mapping[str, Any],
-    now: dt.datetime,
+    dimensions: Mapping[str, str], values: Mapping[str, float], run_id: Any, now: dt.datetime
 ) -> str:
-    """One line of the format."""
-    directive = {
-        "Namespace": NAMESPACE,
-        "Dimensions": [list(dimensions)],
-        "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in values],
-    }
+    """Return one line of the format."""
+    units = [{"Name": name, "Unit": UNITS[name]} for name in values]
+    directive = {"Namespace": NAMESPACE, "Dimensions": [list(dimensions)], "Metrics": units}
     stamp = {"Timestamp": int(now.timestamp() * 1000), "CloudWatchMetrics": [directive]}
-    return json.dumps({"_aws": stamp, **dimensions, **properties, **values})
+    return json.dumps({"_aws": stamp, **dimensions, "RunId": run_id, **values})
 
 
-def totals(datasets: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Over all datasets; nothing where no row was read."""
-    read = sum(numbers["rows_read"] for numbers in datasets.values())
-    rejected = sum(numbers["rejected"] for numbers in datasets.values())
+def totals(datasets: Mapping[str, Numbers]) -> dict[str, float]:
+    """Return the metrics over all datasets; none if no row was read."""
+    read = sum(counts["rows_read"] for counts in datasets.values())
+    rejected = sum(counts["rejected"] for counts in datasets.values())
     if not read:
         return {}
     return {"RowsAccepted": read - rejected, "RejectedPercent": round(100 * rejected / read, 3)}
 
 
-def counts(numbers: Mapping[str, Any]) -> dict[str, float]:
+def of_dataset(name: str, numbers: Numbers, moments: Moments, now: dt.datetime) -> dict[str, float]:
+    """Return a dataset's counts, if the run has touched it, and the hours since its last good
+    delivery and since its oldest parked row."""
     touched = numbers.get("rows_read", 0) or numbers.get("admitted", 0)
-    return {metric: numbers[name] for metric, name in COUNTS.items()} if touched else {}
-
-
-def ages(name: str, moments: Mapping[str, dt.datetime], now: dt.datetime) -> dict[str, float]:
-    """Hours since the dataset's last good delivery, and since its oldest parked row came."""
+    counts = {metric: numbers[field] for metric, field in COUNTS.items()} if touched else {}
     keys = {"HoursSinceGoodDelivery": name, "OldestParkedHours": PARKED + name}
-    return {
+    return counts | {
         metric: round(max((now - moments[key]).total_seconds(), 0) / 3600, 3)
         for metric, key in keys.items()
         if key in moments
@@ -109,21 +85,14 @@ def ages(name: str, moments: Mapping[str, dt.datetime], now: dt.datetime) -> dic
 
 
 def freshness(history: Sequence[Mapping[str, Any]]) -> dict[str, dt.datetime]:
-    """What the state QueryFreshness found: dataset -> its last good delivery, `parked <dataset>` ->
-    its oldest parked row.
-    """
-    found = {}
+    """Return what the state QueryFreshness found: dataset -> its last good delivery,
+    `parked <dataset>` -> its oldest parked row. A time without a zone is in UTC."""
     for answer in cost.answers(history, "athena", "getQueryResults"):
-        head, *rows = [
-            [value.get("VarCharValue") for value in row["Data"]]
-            for row in answer["ResultSet"]["Rows"]
-        ]
+        lists = [row["Data"] for row in answer["ResultSet"]["Rows"]]
+        head, *rows = [[cell.get("VarCharValue") for cell in row] for row in lists]
         if head == ["what", "moment"]:
-            found = {what: _moment(text) for what, text in rows if what and text}
-    return found
-
-
-def _moment(text: str) -> dt.datetime:
-    """ISO 8601 as Athena writes it."""
-    moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+            moments = {what: dt.datetime.fromisoformat(text) for what, text in rows if text}
+            return {
+                what: at if at.tzinfo else at.replace(tzinfo=dt.UTC) for what, at in moments.items()
+            }
+    return {}

@@ -1,40 +1,17 @@
-"""Athena on one machine: its SQL dialect, its answers and its refusals, on the Delta tables as they
-lie in storage.
+"""Athena on one machine, for a closed subset of its SQL: the same answer, or a NOT_SUPPORTED error.
 
-`deltalake` reads the Delta log, so this is a second reader, independent of Spark. A statement goes
-one way, and each kind of difference between Athena and DuckDB has one place:
+`deltalake` reads the Delta log, so this reader is independent of Spark.
 
-    syntax.py       what may be written at all: Trino's grammar, to a tree (tree.py)
-    compiler.py     queries: what a name means, which relations there are (scope.py)
-    expressions.py  operators and literals: which types fit, which type results (types.py)
-    casts.py        one type to another, by itself or by CAST
-    functions.py    the functions that are offered, one a line; calls.py for those that no line can
-                    say
-    values.py       what is computed in Python, since DuckDB lacks it or means otherwise
-    results.py      how Athena writes what came out
-    console.py      the statement as a whole: SELECT, SHOW, DESCRIBE, and what is refused
-    command.py      `python -m local sql`
+    translate.py    translate a statement, parsed by sqlglot, to DuckDB's SQL; reject unlisted nodes
+    expressions.py  translate its expressions, each with its type
+    functions.py    the supported operators, functions and casts, one per line
+    results.py      Athena's types, and its text of results
+    console.py      run a statement: SELECT, SHOW, DESCRIBE; keep the history
 
-What is offered was compared with a real Trino (tests/conformance); the rest says "not part of this
-local console".
+The supported subset was compared with a real Trino (tests/conformance).
 """
 
-from .command import glue_client, main, on_endpoint, s3_options
 from .console import CATALOG, DATABASE, Athena
-from .errors import AthenaError
-from .results import Result, as_text
-from .types import hive_type
+from .results import AthenaError, Result, as_text
 
-__all__ = [
-    "CATALOG",
-    "DATABASE",
-    "Athena",
-    "AthenaError",
-    "Result",
-    "as_text",
-    "glue_client",
-    "hive_type",
-    "main",
-    "on_endpoint",
-    "s3_options",
-]
+__all__ = ["CATALOG", "DATABASE", "Athena", "AthenaError", "Result", "as_text"]

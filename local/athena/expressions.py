@@ -1,619 +1,391 @@
-"""Expressions: a tree and a scope to DuckDB's SQL and Trino's type."""
+"""Translate sqlglot's expressions to DuckDB's SQL with Trino's types, by functions.py."""
 
 from __future__ import annotations
 
-import decimal
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
-from . import tree as t
-from . import types as ty
-from .calls import Calls
-from .casts import (
-    Typed,
-    cast,
-    coerce,
-    local_time,
-    months,
-    parse_type,
-    quoted,
-    zone_in_text,
-    zoned_time,
-)
-from .errors import Refusal, not_here
-from .scope import Scope
-from .types import Type, common
-from .values import STAMP, text_to_date, text_to_stamp, text_to_zoned, zone_of
+from sqlglot import exp
 
-COMPARISONS = ("=", "<>", "<", "<=", ">", ">=")
-MILLIS = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1000}
+from . import functions as fn
+from . import results as ty
+from .results import UNKNOWN, Type, allow, common, refusal
+
+Node = exp.Expr
+OPERATORS: dict[type[Node], str] = {
+    exp.And: "AND", exp.Or: "OR", exp.Not: "NOT", exp.EQ: "=", exp.NEQ: "<>", exp.LT: "<",
+    exp.LTE: "<=", exp.GT: ">", exp.GTE: ">=", exp.NullSafeEQ: "IS NOT DISTINCT FROM",
+    exp.NullSafeNEQ: "IS DISTINCT FROM", exp.Is: "IS", exp.Like: "LIKE", exp.Between: "BETWEEN",
+    exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.DPipe: "||",
+    exp.Neg: "-", exp.Bracket: "[]", exp.Array: "ARRAY", exp.Coalesce: "coalesce", exp.If: "if",
+    exp.CurrentDate: "CURRENT_DATE", exp.CurrentTimestamp: "CURRENT_TIMESTAMP",
+}  # fmt: skip
+CLAUSES = {exp.Window: "window", exp.Filter: "where", exp.WithinGroup: "order"}
+FIELDS = "year quarter month week day dow doy hour minute second".split()
+SAME_IF_DISTINCT = ("min", "max", "bool_and", "bool_or", "every")
+CHECKED = r"error\(|trino_"  # may raise NOT_SUPPORTED, which TRY must not hide
+Clauses = dict[str, str]
 
 
-class Expressions(Calls):
-    """One method for each node of the tree."""
+@dataclass(frozen=True)
+class Value:
+    """An expression in DuckDB's SQL with Trino's type; `literal` is the text of a literal."""
 
-    def expression(self, node: t.Node, scope: Scope) -> Typed:
-        rule: Callable[[Any, Scope], Typed] = getattr(self, f"on_{type(node).__name__.lower()}")
-        return rule(node, scope)
+    sql: str
+    type: Type
+    literal: str | None = None
 
-    def boolean(self, node: t.Node, scope: Scope, what: str) -> str:
-        value = self.expression(node, scope)
-        if value.type.name not in ("boolean", "unknown"):
-            message = f"{what} must evaluate to a boolean: actual type {value.type}"
-            raise Refusal("TYPE_MISMATCH", message, node.at)
+
+Argument = Value | exp.Lambda
+
+
+def read_call(node: Any) -> tuple[str, list[Node], dict[str, Any]]:
+    """Return a call's name and arguments, and its clauses: window, where, order, distinct."""
+    clauses: dict[str, Any] = {}
+    while not isinstance(node, exp.Anonymous):
+        clauses[CLAUSES[type(node)]] = node
+        node = node.this
+    arguments = list(node.expressions)
+    if len(arguments) == 1 and isinstance(arguments[0], exp.Order):
+        clauses["order"], arguments = arguments[0], [arguments[0].this]
+    if arguments and isinstance(arguments[0], exp.Distinct):
+        clauses["distinct"], arguments[:1] = True, arguments[0].expressions
+    return node.name.lower(), arguments, clauses
+
+
+def check_comparable(kinds: Iterable[Type]) -> None:
+    """Reject comparisons of nested values: DuckDB treats their NULLs as equal, Trino does not."""
+    for kind in kinds:
+        allow(not kind.parts and kind != ty.JSON, f"A comparison of values of the type {kind}")
+
+
+def coerce(value: Value, target: Type) -> str:
+    """Return the SQL of a value, cast to a type to which Trino coerces it."""
+    return value.sql if value.type == target else f"CAST({value.sql} AS {target.duckdb})"
+
+
+def direction(sort: exp.Ordered) -> str:
+    """Return the sort direction of an ORDER BY key; NULLs are last in both directions."""
+    nulls = "FIRST" if sort.args.get("nulls_first") else "LAST"
+    return f" {'DESC' if sort.args.get('desc') else 'ASC'} NULLS {nulls}"
+
+
+@dataclass
+class Expressions:
+    """Translates the expressions of one SELECT. `column` resolves a column, `subquery` returns the
+    SQL and the types of a translated subquery, `fail` raises an error with its position."""
+
+    column: Callable[[exp.Column], Value]
+    subquery: Callable[[Node], tuple[str, list[Type]]]
+    fail: Callable[[str, str, Node], NoReturn]
+    parameters: dict[str, Value] = field(default_factory=dict)
+
+    def value(self, node: Node) -> Value:
+        """Translate a node to DuckDB's SQL with its type."""
+        if type(node) in OPERATORS:
+            operands = [self.value(child) for child in node.iter_expressions()]
+            value = self.applied(OPERATORS[type(node)], operands, node)
+            return self.applied("NOT", [value], node) if node.args.get("negate") else value
+        allow(type(node) in RULES, f"{type(node).__name__.upper()} as a value")
+        value = RULES[type(node)](self, node)
+        allow(len(value.sql) < 100_000, "A statement so deep")
+        return value
+
+    def boolean(self, node: Node) -> str:
+        """Translate a condition."""
+        value = self.value(node)
+        allow(value.type in (ty.BOOLEAN, UNKNOWN), f"A condition of type {value.type}")
         return coerce(value, ty.BOOLEAN)
 
-    # Names
-    def on_name(self, node: t.Name, scope: Scope) -> Typed:
-        found = scope.find(node.name, (), node.at)
-        if found is None:
-            raise Refusal("COLUMN_NOT_FOUND", f"Column '{node.name}' cannot be resolved", node.at)
-        return found
-
-    def on_dot(self, node: t.Dot, scope: Scope) -> Typed:
-        path = dotted(node)
-        if path and (found := scope.find(path[-1], tuple(path[:-1]), node.at)):
-            return found
-        try:
-            base = self.expression(node.base, scope)
-        except Refusal as refusal:
-            if path and refusal.code == "COLUMN_NOT_FOUND":
-                message = f"Column '{'.'.join(path)}' cannot be resolved"
-                raise Refusal("COLUMN_NOT_FOUND", message, node.at) from refusal
-            raise
-        if base.type.name != "row" or node.name not in base.type.names:
-            message = f"Expression is not of type ROW, or has no field {node.name}"
-            raise Refusal("TYPE_MISMATCH", message, node.at)
-        at = base.type.names.index(node.name)
-        return Typed(f"({base.sql}).f{at}", base.type.parts[at])
-
-    def on_star(self, node: t.Star, scope: Scope) -> Typed:
-        raise Refusal("SYNTAX_ERROR", "mismatched input '*'", node.at)
-
-    def on_lambda(self, node: t.Lambda, scope: Scope) -> Typed:
-        message = "Lambda expression should always be used inside a function"
-        raise Refusal("TYPE_MISMATCH", message, node.at)
-
-    # Literals
-    def on_literal(self, node: t.Literal, scope: Scope) -> Typed:
-        rule = getattr(self, f"literal_{node.kind}", None)
-        if rule is None:
-            raise not_here(f"A literal of type {node.kind}", node.at)
-        return rule(node)
-
-    def literal_unknown(self, node: t.Literal) -> Typed:
-        return Typed("CAST(NULL AS INTEGER)", ty.UNKNOWN)
-
-    def literal_varchar(self, node: t.Literal) -> Typed:
-        kind = Type("varchar", length=len(node.value))
-        return Typed(quoted(node.value), kind, node.value)
-
-    def literal_varbinary(self, node: t.Literal) -> Typed:
-        if not re.fullmatch(r"([0-9a-fA-F]{2})*", node.value):
-            raise Refusal(
-                "INVALID_LITERAL", "Binary literal must contain hexadecimal digits", node.at
-            )
-        return Typed(f"unhex('{node.value}')", ty.VARBINARY)
-
-    def literal_boolean(self, node: t.Literal) -> Typed:
-        if node.value.lower() not in ("true", "false"):
-            raise Refusal(
-                "INVALID_LITERAL", f"'{node.value}' is not a valid BOOLEAN literal", node.at
-            )
-        return Typed(node.value.lower(), ty.BOOLEAN)
-
-    def literal_integer(self, node: t.Literal) -> Typed:
-        text = node.value.replace("_", "")
-        value = (
-            int(text, 0) if text[:1] == "0" and text.isalnum() and not text.isdigit() else int(text)
-        )
-        if value >= 2**63:
-            raise Refusal("SYNTAX_ERROR", f"Invalid numeric literal: {node.value}", node.at)
-        kind = ty.INTEGER if value < 2**31 else ty.BIGINT
-        return Typed(str(value), kind, str(value))
-
-    literal_int = literal_integer
-
-    def _sized(self, node: t.Literal) -> Typed:
-        kind = Type(node.kind)
-        return Typed(cast(self.literal_varchar(node), kind), kind)
-
-    literal_bigint = literal_smallint = literal_tinyint = literal_double = literal_real = _sized
-
-    def literal_decimal(self, node: t.Literal) -> Typed:
-        text = node.value.replace("_", "").strip()
-        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", text):
-            raise Refusal("INVALID_LITERAL", f"'{text}' is not a valid DECIMAL literal", node.at)
-        whole, _, fraction = text.lstrip("+-").partition(".")
-        digits = max(len(whole.lstrip("0")) + len(fraction), 1)
-        if digits > 38:
-            raise Refusal("INVALID_LITERAL", f"Decimal literal too long: {text}", node.at)
-        kind = ty.decimal(digits, len(fraction))
-        return Typed(f"CAST('{decimal.Decimal(text):f}' AS {kind.duckdb})", kind)
-
-    def literal_date(self, node: t.Literal) -> Typed:
-        try:
-            return Typed(f"DATE '{text_to_date(node.value)}'", ty.DATE)
-        except ValueError:
-            message = f"'{node.value}' is not a valid DATE literal"
-            raise Refusal("INVALID_LITERAL", message, node.at) from None
-
-    def literal_timestamp(self, node: t.Literal) -> Typed:
-        found = STAMP.fullmatch(node.value)
-        zone = zone_in_text(node.value)
-        digits = len(found[7] or "") if found else 0
-        if digits > 6:
-            raise not_here("A precision below a microsecond", node.at)
-        try:
-            if zone:
-                zone_of(zone)
-                value = text_to_zoned(node.value, 6)
-                return Typed(f"TIMESTAMPTZ '{value}+00'", ty.zoned(digits, zone))
-            return Typed(f"TIMESTAMP '{text_to_stamp(node.value, 6)}'", ty.timestamp(digits))
-        except ValueError:
-            message = f"'{node.value}' is not a valid TIMESTAMP literal"
-            raise Refusal("INVALID_LITERAL", message, node.at) from None
-
-    def literal_json(self, node: t.Literal) -> Typed:
-        return Typed(f"trino_json_parse({quoted(node.value)})", ty.JSON)
-
-    def on_interval(self, node: t.Interval, scope: Scope) -> Typed:
-        sign = -1 if node.negative else 1
-        text = node.text
-        if text.startswith("-"):
-            sign, text = -sign, text[1:]
-        if node.unit == "week" or node.to == "week":
-            raise Refusal("TYPE_NOT_FOUND", "Unknown resolvedType: interval week", node.at)
-        if node.unit in ("year", "month"):
-            return Typed(f"to_months({sign * self._months(node, text)})", ty.MONTHS)
-        return Typed(f"to_milliseconds({sign * self._millis(node, text)})", ty.DAYS)
-
-    def _months(self, node: t.Interval, text: str) -> int:
-        if node.to == "month" and (found := re.fullmatch(r"(\d+)-(\d+)", text)):
-            return int(found[1]) * 12 + int(found[2])
-        if node.to is None and text.isdigit():
-            return int(text) * (12 if node.unit == "year" else 1)
-        raise Refusal("INVALID_LITERAL", f"Invalid INTERVAL value: {node.text}", node.at)
-
-    def _millis(self, node: t.Interval, text: str) -> int:
-        units = list(MILLIS)
-        last = node.to or node.unit
-        wanted = units[units.index(node.unit) : units.index(last) + 1]
-        parts = re.split(r"[ :]", text)
-        if len(parts) != len(wanted) or not all(re.fullmatch(r"\d+(\.\d{1,3})?", p) for p in parts):
-            raise Refusal("INVALID_LITERAL", f"Invalid INTERVAL value: {node.text}", node.at)
-        return int(
-            sum(decimal.Decimal(p) * MILLIS[unit] for p, unit in zip(parts, wanted, strict=False))
-        )
-
-    # Collections
-    def on_array(self, node: t.Array, scope: Scope) -> Typed:
-        items = [self.expression(item, scope) for item in node.items]
-        kind = self.unify(items, [i.at for i in node.items], "All ARRAY elements")
-        inner = ", ".join(coerce(item, kind) for item in items)
-        return Typed(f"CAST([{inner}] AS {kind.duckdb}[])", ty.array(kind))
-
-    def on_row(self, node: t.Row, scope: Scope) -> Typed:
-        items = [self.expression(item, scope) for item in node.items]
-        inner = ", ".join(f"f{i} := {item.sql}" for i, item in enumerate(items))
-        return Typed(f"struct_pack({inner})", ty.row(tuple(i.type for i in items)))
-
-    def unify(self, items: list[Typed], places: list[int], what: str) -> Type:
-        kind = ty.UNKNOWN
-        for item, at in zip(items, places, strict=False):
-            found = common(kind, item.type)
-            if found is None:
-                message = (
-                    f"{what} must be the same type or coercible to a common type: {kind}, "
-                    f"{item.type}"
-                )
-                raise Refusal("TYPE_MISMATCH", message, at)
-            kind = found
-        return replace(kind, length=None)
-
-    def on_index(self, node: t.Index, scope: Scope) -> Typed:
-        base, index = self.expression(node.base, scope), self.expression(node.index, scope)
-        if base.type.name == "array" and index.type.is_integer:
-            element = base.type.parts[0]
-            number = f"CAST({index.sql} AS BIGINT)"
-            too_high = (
-                "'Array subscript must be less than or equal to array length: ' || "
-                f"{number} || ' > ' || len({base.sql})"
-            )
-            fail = "CAST(trino_failure('INVALID_FUNCTION_ARGUMENT', {}) AS " + element.duckdb + ")"
-            return Typed(
-                f"CASE WHEN {number} = 0 THEN "
-                f"{fail.format(quoted('SQL array indices start at 1'))} "
-                f"WHEN {number} < 0 THEN {fail.format(quoted('Array subscript is negative'))} "
-                f"WHEN {number} > len({base.sql}) THEN {fail.format(too_high)} "
-                f"ELSE list_extract({base.sql}, {number}) END",
-                element,
-            )
-        if base.type.name == "map" and ty.coercible(index.type, base.type.parts[0]):
-            key, value = coerce(index, base.type.parts[0]), base.type.parts[1]
-            fail = (
-                f"trino_failure('INVALID_FUNCTION_ARGUMENT', 'Key not present in map: ' || {key})"
-            )
-            return Typed(
-                f"CASE WHEN NOT list_contains(map_keys({base.sql}), {key}) "
-                f"THEN CAST({fail} AS {value.duckdb}) ELSE map_extract_value({base.sql}, {key}) "
-                "END",
-                value,
-            )
-        if base.type.name == "row" and index.text and 0 < int(index.text) <= len(base.type.parts):
-            at = int(index.text) - 1
-            return Typed(f"({base.sql}).f{at}", base.type.parts[at])
-        raise Refusal("TYPE_MISMATCH", f"Cannot apply operator: {base.type}[{index.type}]", node.at)
-
-    # Operators
-    def on_unary(self, node: t.Unary, scope: Scope) -> Typed:
-        if node.operator == "not":
-            negated = self.boolean(node.value, scope, "Value of logical NOT expression")
-            return Typed(f"(NOT {negated})", ty.BOOLEAN)
-        value = self.expression(node.value, scope)
-        if not value.type.is_number and not value.type.name.startswith("interval"):
-            message = f"Cannot negate {value.type}"
-            raise Refusal("TYPE_MISMATCH", message, node.at)
-        if node.operator == "+" and value.type.name == "decimal":
-            message = f"Unary '+' operator cannot be applied to {value.type} type"
-            raise Refusal("TYPE_MISMATCH", message, node.at)
-        return value if node.operator == "+" else Typed(f"(- {value.sql})", value.type)
-
-    def on_binary(self, node: t.Binary, scope: Scope) -> Typed:
-        if node.operator in ("and", "or"):
-            sides = [
-                self.boolean(n, scope, "Logical expression term") for n in (node.left, node.right)
-            ]
-            return Typed(f"({sides[0]} {node.operator.upper()} {sides[1]})", ty.BOOLEAN)
-        if node.operator in COMPARISONS:
-            return self.comparison(node, scope)
-        left, right = self.expression(node.left, scope), self.expression(node.right, scope)
-        if node.operator == "||":
-            return self.concatenated([left, right], node.at)
-        return self.arithmetic(node, left, right)
-
-    def concatenated(self, items: list[Typed], at: int) -> Typed:
-        if any(i.type.name == "unknown" for i in items) and items:
-            raise not_here("A concatenation with an untyped NULL", at)
-        names = {item.type.name for item in items}
-        if names <= {"varchar"}:
-            return Typed(f"({' || '.join(i.sql for i in items)})", ty.VARCHAR)
-        if names == {"varbinary"}:
-            return Typed(f"({' || '.join(i.sql for i in items)})", ty.VARBINARY)
-        if "array" in names:
-            arrays = [
-                i if i.type.name == "array" else Typed(f"[{i.sql}]", ty.array(i.type))
-                for i in items
-            ]
-            kind = self.unify(arrays, [at] * len(arrays), "All arrays")
-            joined = arrays[0]
-            for other in arrays[1:]:
-                sql = f"list_concat({coerce(joined, kind)}, {coerce(other, kind)})"
-                both = (
-                    f"CASE WHEN {joined.sql} IS NULL OR {other.sql} IS NULL THEN NULL ELSE "
-                    f"{sql} END"
-                )
-                joined = Typed(both, kind)
-            return joined
-        listed = ", ".join(str(item.type) for item in items)
-        raise Refusal(
-            "FUNCTION_NOT_FOUND", f"Unexpected parameters ({listed}) for function concat", at
-        )
-
-    def arithmetic(self, node: t.Binary, left: Typed, right: Typed) -> Typed:
-        kinds = (left.type, right.type)
-        if all(k.is_number for k in kinds):
-            return self.numeric(node.operator, left, right)
-        if "unknown" in (left.type.name, right.type.name):
-            if all(k.is_number or k.name == "unknown" for k in kinds) and left.type != right.type:
-                kind = left.type if left.type.is_number else right.type
-                sides = [
-                    s if s.type.is_number else Typed(coerce(s, kind), kind) for s in (left, right)
-                ]
-                return self.numeric(node.operator, *sides)
-            message = (
-                "Could not choose a best candidate operator. Explicit type casts must be added."
-            )
-            raise Refusal("AMBIGUOUS_FUNCTION_CALL", message, node.at)
-        found = self.moved(node, left, right)
-        if found is None:
-            message = f"Cannot apply operator: {left.type} {node.operator} {right.type}"
-            raise Refusal("TYPE_MISMATCH", message, node.at)
-        return found
-
-    def numeric(self, operator: str, left: Typed, right: Typed) -> Typed:
-        kind = common(left.type, right.type)
-        assert kind is not None
-        if kind.name == "decimal":
-            return self.decimals(operator, left, right)
-        sides = [coerce(side, kind) for side in (left, right)]
-        if operator in "+-*":
-            return Typed(f"({sides[0]} {operator} {sides[1]})", kind)
-        if kind.is_integer:
-            sql = f"({sides[0]} {'//' if operator == '/' else '%'} {sides[1]})"
-            return Typed(sql, kind)
-        if operator == "/":
-            return Typed(f"({sides[0]} / {sides[1]})", kind)
-        return Typed(f"({sides[0]} % {sides[1]})", kind)
-
-    def decimals(self, operator: str, left: Typed, right: Typed) -> Typed:
-        (p1, s1), (p2, s2) = (ty.as_decimal(side.type).numbers for side in (left, right))
-        scale = max(s1, s2)
-        if operator == "*":
-            kind = ty.decimal(p1 + p2, s1 + s2)
-        elif operator == "/":
-            kind = ty.decimal(p1 + s2 + max(s2 - s1, 0), scale)
-        elif operator == "%":
-            kind = ty.decimal(min(p1 - s1, p2 - s2) + scale, scale)
+    def literal(self, node: exp.Literal) -> Value:
+        text = node.name
+        if node.is_string:
+            return Value(fn.quoted(text), ty.VARCHAR, text)
+        if re.fullmatch(r"\d{1,19}", text) and int(text) < 2**63:
+            kind = ty.INTEGER if int(text) < 2**31 else ty.BIGINT
+        elif match := re.fullmatch(r"(0?|[1-9]\d{0,17})\.(\d{0,18})", text):
+            digits = max(len(match[1].lstrip("0")) + len(match[2]), 1)
+            kind = Type("decimal", (digits, len(match[2])))
         else:
-            kind = ty.decimal(max(p1 - s1, p2 - s2) + scale + 1, scale)
-        texts = [f"CAST({side.sql} AS VARCHAR)" for side in (left, right)]
-        if operator == "/":
-            return Typed(
-                f"CAST(trino_divide_decimals({texts[0]}, {texts[1]}, {scale}) AS {kind.duckdb})",
-                kind,
-            )
-        if operator == "*" and p1 + p2 > 38:
-            sql = f"trino_multiply_decimals({texts[0]}, {texts[1]}, {kind.numbers[1]})"
-            return Typed(f"CAST({sql} AS {kind.duckdb})", kind)
-        if operator == "*":
-            own = [coerce(side, ty.as_decimal(side.type)) for side in (left, right)]
-            return Typed(f"CAST({own[0]} * {own[1]} AS {kind.duckdb})", kind)
-        if operator == "%":
-            wide = ty.decimal(max(p1 - s1, p2 - s2) + scale, scale)
-            own = [coerce(side, wide) for side in (left, right)]
-            return Typed(f"CAST({own[0]} % {own[1]} AS {kind.duckdb})", kind)
-        own = [coerce(side, kind) for side in (left, right)]
-        return Typed(f"CAST({own[0]} {operator} {own[1]} AS {kind.duckdb})", kind)
+            kind, written = ty.DOUBLE, r"(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}"
+            allow(re.fullmatch(written, text), f"The number {text}")
+        return Value(f"CAST('{text}' AS {kind.duckdb})", kind, text if kind.is_integer else None)
 
-    def moved(self, node: t.Binary, left: Typed, right: Typed) -> Typed | None:
-        """Dates, times and intervals with + and -, intervals with * and /."""
-        a, b, operator = left.type, right.type, node.operator
-        if (
-            b.name.startswith("interval")
-            and operator in "+-"
-            and a.name in ("date", "timestamp", "timestamp with time zone")
-        ):
-            return self.shifted(left, right, operator)
-        if (
-            a.name.startswith("interval")
-            and operator == "+"
-            and b.name in ("date", "timestamp", "timestamp with time zone")
-        ):
-            return self.shifted(right, left, operator)
-        if a == b and a.name.startswith("interval") and operator in "+-":
-            return Typed(f"({left.sql} {operator} {right.sql})", a)
-        if operator == "-" and "date" == a.name == b.name:
-            return Typed(f"to_milliseconds(({left.sql} - {right.sql}) * 86400000)", ty.DAYS)
-        if operator == "-" and a.numbers and b.numbers and a.name == b.name and a.name != "decimal":
-            millis = f"(epoch_us({left.sql}) - epoch_us({right.sql})) // 1000"
-            return Typed(f"to_milliseconds({millis})", ty.DAYS)
-        if operator == "*" and a.is_number and b.name.startswith("interval"):
-            return self.scaled(right, left, operator)
-        if operator in "*/" and b.is_number and a.name.startswith("interval"):
-            return self.scaled(left, right, operator)
-        return None
+    def interval(self, node: exp.Interval) -> Value:
+        unit, count = node.args["unit"].name.lower(), node.this.name
+        kind = ty.MONTHS if unit in ("year", "month") else ty.DAYS
+        allow(unit in (*fn.UNITS[:4], "month", "year"), f"An interval of {unit}")
+        allow(re.fullmatch(r"\d{1,6}", count), "This interval")
+        return Value(f"to_{unit}s({int(count)})", kind, count if unit == "day" else None)
 
-    def shifted(self, moment: Typed, by: Typed, operator: str) -> Typed:
-        kind = moment.type
-        if kind.name == "date" and by.type == ty.DAYS:
-            message = "Cannot add hour, minutes or seconds to a date"
-            fail = f"trino_failure('INVALID_FUNCTION_ARGUMENT', '{message}')"
-            guard = f"CASE WHEN epoch_ms({by.sql}) % 86400000 <> 0 THEN CAST({fail} AS DATE)"
-            return Typed(f"{guard} ELSE CAST({moment.sql} {operator} {by.sql} AS DATE) END", kind)
-        if kind.name == "date":
-            return Typed(f"CAST({moment.sql} {operator} {by.sql} AS DATE)", kind)
-        if by.type == ty.DAYS:
-            kind = replace(kind, numbers=(max(kind.precision, 3),))
-        elif "zone" in kind.name and kind.zone != "UTC":
-            moved = f"({local_time(moment)} {operator} {by.sql})"
-            return Typed(zoned_time(moved, kind.zone), kind)
-        return Typed(f"({moment.sql} {operator} {by.sql})", kind)
+    def name(self, node: Node) -> Value:
+        """Resolve a lambda's parameter or a column."""
+        column = node if isinstance(node, exp.Column) else exp.column(node.copy())
+        if not column.table and column.name.lower() in self.parameters:
+            return self.parameters[column.name.lower()]
+        return self.column(column)
 
-    def scaled(self, interval: Typed, number: Typed, operator: str) -> Typed:
-        if number.type.name == "decimal":
-            number = Typed(f"CAST({number.sql} AS DOUBLE)", ty.DOUBLE)
-        divide = "//" if operator == "/" and number.type.is_integer else operator
-        if interval.type == ty.DAYS:
-            sql = f"CAST(trunc(epoch_ms({interval.sql}) {divide} {number.sql}) AS BIGINT)"
-            return Typed(f"to_milliseconds({sql})", ty.DAYS)
-        sql = f"CAST(trunc({months(interval.sql)} {divide} {number.sql}) AS INTEGER)"
-        return Typed(f"to_months({sql})", ty.MONTHS)
+    def in_(self, node: exp.In) -> Value:
+        values = [self.value(item) for item in (node.this, *node.expressions)]
+        if not node.args.get("query"):
+            return self.applied("IN", values, node)
+        sql, kinds = self.subquery(node.args["query"])
+        check_comparable(kinds)
+        listed = ", ".join(map(str, kinds))
+        sure = kinds == [values[0].type] and kinds != [ty.DOUBLE]
+        allow(sure, f"{values[0].type} IN with a subquery of {listed}")
+        return Value(f"({values[0].sql} IN {sql})", ty.BOOLEAN)
 
-    # Predicates
-    def comparison(self, node: t.Binary, scope: Scope) -> Typed:
-        if isinstance(node.left, t.Row) and isinstance(node.right, t.Row):
-            return self.row_comparison(node, scope)
-        left, right = self.expression(node.left, scope), self.expression(node.right, scope)
-        return Typed(self.compared(node.operator, left, right, node.at), ty.BOOLEAN)
+    def query_value(self, node: Node) -> Value:
+        sql, kinds = self.subquery(node if isinstance(node, exp.Subquery) else node.this)
+        if isinstance(node, exp.Exists):
+            return Value(f"EXISTS {sql}", ty.BOOLEAN)
+        allow(len(kinds) == 1, "A subquery of several columns as a value")
+        return Value(sql, kinds[0])
 
-    def row_comparison(self, node: t.Binary, scope: Scope) -> Typed:
-        left, right = node.left.items, node.right.items  # type: ignore[attr-defined]
-        if len(left) != len(right) or node.operator != "=":
-            raise not_here("This comparison of rows", node.at)
-        parts = [t.Binary(node.at, "=", a, b) for a, b in zip(left, right, strict=False)]
-        return Typed(f"({' AND '.join(self.expression(p, scope).sql for p in parts)})", ty.BOOLEAN)
+    def case(self, node: exp.Case) -> Value:
+        """Translate CASE to nested ifs."""
+        subject = self.value(node.this) if node.this else None
+        branches = [self.value(node.args["default"])] if node.args.get("default") else []
+        for branch in reversed(node.args["ifs"]):
+            condition, result = self.value(branch.this), self.value(branch.args["true"])
+            if subject is not None:
+                condition = self.applied("=", [subject, condition], node)
+            branches = [self.applied("if", [condition, result, *branches], node)]
+        return branches[0]
 
-    def compared(self, operator: str, left: Typed, right: Typed, at: int) -> str:
-        kind = common(left.type, right.type)
-        if kind is None:
-            message = f"Cannot apply operator: {left.type} {operator} {right.type}"
-            raise Refusal("TYPE_MISMATCH", message, at)
-        self.refuse_nested(kind, at)
-        sides = [coerce(side, kind) for side in (left, right)]
-        plain = f"({sides[0]} {operator} {sides[1]})"
-        unsure = [
-            s
-            for s, v in zip(sides, (left, right), strict=False)
-            if kind.name in ("double", "real") and v.text is None
-        ]
-        if not unsure:
-            return plain
-        some_nan = " OR ".join(f"isnan({s})" for s in unsure)
-        return (
-            f"(CASE WHEN {some_nan} THEN {'true' if operator == '<>' else 'false'} ELSE "
-            f"{plain} "
-            "END)"
-        )
+    def cast(self, node: exp.Cast) -> Value:
+        target, inner = _type_named(node.args["to"].sql("trino").lower()), node.this
+        if node.meta.get("typed"):
+            return _typed_literal(inner.name, target)
+        value, safe = self.value(inner), isinstance(node, exp.TryCast)
+        if value.type in (UNKNOWN, target):
+            return Value(coerce(value, target), target)
+        template = fn.CAST_TEMPLATES.get((value.type.family, target.family), "")
+        sure = "{fail}" in template if safe else template
+        sure = sure and (not target.is_time or value.type.numbers <= target.numbers)
+        allow(sure, f"A cast from {value.type} to {target}")
+        fail = f"<INVALID_CAST_ARGUMENT: Cannot cast this {value.type} to {target}>"
+        template = template.replace("{fail}", f"CAST(NULL AS {target.duckdb})" if safe else fail)
+        digits = [0, *value.type.numbers][-1]
+        places = {"{limit}": "9e15" if target == ty.BIGINT else "2e9"}
+        places["{whole}"] = str(max([*target.numbers, 0][0] - [0, *target.numbers][-1], 1))
+        places["{size}"] = str(20 + digits if digits else 19)
+        return _filled("CAST", template, [value.sql], target, places)
 
-    def refuse_nested(self, kind: Type, at: int) -> None:
-        """DuckDB takes NULLs in arrays, maps and rows for equal; Trino does not."""
-        if kind.parts:
-            raise not_here(f"A comparison of {kind.name}s", at)
+    def extract(self, node: exp.Extract) -> Value:
+        allow(node.this.name.lower() in FIELDS, f"EXTRACT of {node.this.name}")
+        return self.applied(node.this.name.lower(), [self.value(node.expression)], node)
 
-    def on_between(self, node: t.Between, scope: Scope) -> Typed:
-        value, low, high = (self.expression(n, scope) for n in (node.value, node.low, node.high))
-        if common(value.type, low.type) is None or common(value.type, high.type) is None:
-            message = f"Cannot check if {value.type} is BETWEEN {low.type} and {high.type}"
-            raise Refusal("TYPE_MISMATCH", message, node.at)
-        above = self.compared(">=", value, low, node.at)
-        return Typed(f"({above} AND {self.compared('<=', value, high, node.at)})", ty.BOOLEAN)
+    def call(self, node: Node) -> Value:
+        name, arguments, clauses = read_call(node)
+        if name == "count" and [type(argument) for argument in arguments] == [exp.Star]:
+            arguments = []
+        values = [a if isinstance(a, exp.Lambda) else self.value(a) for a in arguments]
+        checked = [v for v in values if isinstance(v, Value) and re.search(CHECKED, v.sql)]
+        allow(name != "try" or not checked, "TRY of this")
+        window, order, where = (clauses.get(part) for part in ("window", "order", "where"))
+        kind = fn.TABLE[name][0].kind if name in fn.TABLE else ""
+        sure = not clauses if kind == "scalar" else kind != "window" or window
+        sure = sure and (not window or len(clauses) == 1)
+        within = isinstance(order, exp.WithinGroup)
+        allow(sure and within == (name == "listagg"), f"{name} in this place")
+        filter_clause = f" FILTER (WHERE {self.boolean(where.expression.this)})" if where else ""
+        marks = {
+            "%": "DISTINCT " if "distinct" in clauses else "",
+            "~": f" ORDER BY {self.sorting(order)}" if order else "",
+            "@": filter_clause + (self.over(window) if window else ""),
+        }
+        return self.applied(name, values, node, {} if kind == "scalar" else marks)
 
-    def on_in(self, node: t.In, scope: Scope) -> Typed:
-        if isinstance(node.items, t.Query):
-            return self.in_query(node, node.items, scope)
-        if isinstance(node.value, t.Row):
-            tests = [
-                self.comparison(t.Binary(node.at, "=", node.value, item), scope)
-                for item in node.items
-            ]
-            return Typed(f"({' OR '.join(test.sql for test in tests)})", ty.BOOLEAN)
-        value = self.expression(node.value, scope)
-        items = [self.expression(item, scope) for item in node.items]
-        places = [node.at, *(item.at for item in node.items)]
-        kind = self.unify([value, *items], places, "IN value and list items")
-        self.refuse_nested(kind, node.at)
-        if kind.name in ("double", "real"):  # DuckDB finds NaN in a list, Trino does not
-            equal = [self.compared("=", value, item, node.at) for item in items]
-            return Typed(f"({' OR '.join(equal)})", ty.BOOLEAN)
-        listed = ", ".join(coerce(item, kind) for item in items)
-        return Typed(f"({coerce(value, kind)} IN ({listed}))", ty.BOOLEAN)
+    def applied(
+        self, name: str, values: Sequence[Argument], node: Node, marks: Clauses | None = None
+    ) -> Value:
+        """Apply the first signature in the tables that fits the arguments."""
+        for signature in fn.TABLE.get(name, []):
+            patterns = [pattern.removesuffix("...") for pattern in signature.parameters]
+            if patterns and signature.parameters[-1].endswith("..."):
+                patterns += patterns[-1:] * (len(values) - len(patterns))
+            types: dict[str, Type] = {}
+            pairs = list(zip(patterns, values, strict=False))
+            fits = len(patterns) == len(values) and all(_fits(*pair, types) for pair in pairs)
+            bound = all(k != UNKNOWN and fn.FAMILIES[letter](k) for letter, k in types.items())
+            if not fits or not bound:
+                continue
+            texts = [self.argument(pattern, value, types) for pattern, value in pairs]
+            result = _result(signature.result, types, values)
+            if result is not None:
+                check_comparable(types.values() if marks and marks["%"] else [])
+                return _filled(name, signature.template, texts, result, marks or {})
+        kinds = [value.type for value in values if isinstance(value, Value)]
+        if len(kinds) == 2 and _is_sure_mismatch(name, *kinds):
+            message = f"Cannot apply operator: {kinds[0]} {name} {kinds[1]}"
+            self.fail("TYPE_MISMATCH", message, node)
+        raise refusal(f"{name}({', '.join(map(str, kinds))})")
 
-    def in_query(self, node: t.In, query: t.Query, scope: Scope) -> Typed:
-        values = node.value.items if isinstance(node.value, t.Row) else [node.value]
-        left = [self.expression(value, scope) for value in values]
-        sql, columns = self.query(query, scope)
-        if len(columns) != len(left):
-            raise Refusal(
-                "TYPE_MISMATCH", "Multiple columns returned by subquery are not allowed", node.at
-            )
-        kinds = [
-            common(value.type, column.type) for value, column in zip(left, columns, strict=False)
-        ]
-        if any(kind is None for kind in kinds):
-            message = (
-                f"value and result of subquery must be of the same type for IN: {left[0].type}"
-            )
-            raise Refusal("TYPE_MISMATCH", message, node.at)
-        listed = ", ".join(coerce(v, k) for v, k in zip(left, kinds, strict=False) if k)
-        found = self.recast(sql, columns, [k for k in kinds if k])
-        return Typed(f"({f'({listed})' if len(left) > 1 else listed} IN ({found}))", ty.BOOLEAN)
+    def argument(self, pattern: str, value: Argument, types: dict[str, Type]) -> str:
+        if isinstance(value, exp.Lambda):
+            return self.lambda_(pattern, value, types)
+        if pattern in fn.LITERALS:
+            return str(fn.LITERALS[pattern](value.literal or ""))
+        if pattern == "when":
+            return f"CAST({value.sql} AS TIMESTAMP)"
+        decimal = pattern == "decimal"
+        return coerce(value, ty.as_decimal(value.type) if decimal else _resolve(pattern, types))
 
-    def on_quantified(self, node: t.Quantified, scope: Scope) -> Typed:
-        value = self.expression(node.value, scope)
-        sql, columns = self.query(node.query, scope)
-        kind = common(value.type, columns[0].type) if len(columns) == 1 else None
-        if kind is None:
-            raise Refusal(
-                "TYPE_MISMATCH", "value and result of subquery must be of the same type", node.at
-            )
-        word = "ALL" if node.every else "ANY"
-        found = self.recast(sql, columns, [kind])
-        return Typed(f"({coerce(value, kind)} {node.operator} {word} ({found}))", ty.BOOLEAN)
+    def lambda_(self, pattern: str, node: exp.Lambda, types: dict[str, Type]) -> str:
+        head, result = pattern.rsplit("->", 1)
+        kinds = [_resolve(part, types) for part in fn.split_types(head[1:-1])]
+        allow(len(node.expressions) == len(kinds), "A lambda of so many parameters")
+        before = dict(self.parameters)
+        names = [f"p{len(before) + i}" for i in range(len(kinds))]
+        for parameter, name, kind in zip(node.expressions, names, kinds, strict=True):
+            self.parameters[parameter.name.lower()] = Value(name, kind)
+        body = self.value(node.this)
+        self.parameters = before
+        expected = types.setdefault(result, body.type) if result in fn.FAMILIES else Type(result)
+        allow(body.type == expected, f"A lambda that returns {body.type}")
+        return f"lambda {', '.join(names)}: {body.sql}"
 
-    def on_like(self, node: t.Like, scope: Scope) -> Typed:
-        parts = [self.expression(n, scope) for n in (node.value, node.pattern, node.escape) if n]
-        for part in parts:
-            if part.type.name not in ("varchar", "unknown"):
-                message = (
-                    f"Left side of LIKE expression must evaluate to a varchar (actual: {part.type})"
-                )
-                raise Refusal("TYPE_MISMATCH", message, node.at)
-        if node.escape and len(parts[2].text or "") != 1:
-            message = "Escape string must be a single character"
-            raise Refusal("INVALID_FUNCTION_ARGUMENT", message, node.at)
-        value, pattern, *escape = (coerce(part, ty.VARCHAR) for part in parts)
-        tail = f" ESCAPE {escape[0]}" if escape else ""
-        return Typed(f"({value} LIKE {pattern}{tail})", ty.BOOLEAN)
+    def sorting(self, order: Node) -> str:
+        """Translate the keys of an ORDER BY in an aggregate or a window."""
+        sorts = (order.expression if isinstance(order, exp.WithinGroup) else order).expressions
+        values = [self.value(sort.this) for sort in sorts]
+        check_comparable(value.type for value in values)
+        return ", ".join(v.sql + direction(sort) for v, sort in zip(values, sorts, strict=True))
 
-    def on_isnull(self, node: t.IsNull, scope: Scope) -> Typed:
-        return Typed(f"({self.expression(node.value, scope).sql} IS NULL)", ty.BOOLEAN)
-
-    def on_isdistinct(self, node: t.IsDistinct, scope: Scope) -> Typed:
-        sides = [self.expression(n, scope) for n in (node.left, node.right)]
-        kind = self.unify(sides, [node.at] * 2, "Operands of IS DISTINCT FROM")
-        left, right = (coerce(side, kind) for side in sides)
-        return Typed(f"({left} IS DISTINCT FROM {right})", ty.BOOLEAN)
-
-    # Conditionals and casts
-    def on_case(self, node: t.Case, scope: Scope) -> Typed:
-        results = [r for _, r in node.whens] + ([node.default] if node.default else [])
-        values = [self.expression(r, scope) for r in results]
-        kind = self.unify(values, [r.at for r in results], "All CASE results")
-        conditions = []
-        for condition, _ in node.whens:
-            if node.operand is None:
-                conditions.append(self.boolean(condition, scope, "CASE WHEN clause"))
-            else:
-                left, right = (
-                    self.expression(node.operand, scope),
-                    self.expression(condition, scope),
-                )
-                conditions.append(self.compared("=", left, right, condition.at))
-        whens = " ".join(
-            f"WHEN {c} THEN {coerce(v, kind)}" for c, v in zip(conditions, values, strict=False)
-        )
-        default = f" ELSE {coerce(values[-1], kind)}" if node.default else ""
-        return Typed(f"(CASE {whens}{default} END)", kind)
-
-    def on_cast(self, node: t.Cast, scope: Scope) -> Typed:
-        value, kind = self.expression(node.value, scope), parse_type(node.type_text, node.at)
-        if kind.name == "timestamp with time zone":
-            if value.text is not None:
-                kind = replace(kind, zone=zone_in_text(value.text) or "UTC")
-            elif value.type.name == "varchar":
-                raise not_here("A cast of a column's text to a time with its own zone", node.at)
-            else:
-                kind = replace(kind, zone=value.type.zone)
-        sql = cast(value, kind, node.at)
-        return Typed(f"TRY({sql})" if node.safe and sql != value.sql else sql, kind)
-
-    def on_atzone(self, node: t.AtZone, scope: Scope) -> Typed:
-        value, zone = self.expression(node.value, scope), self.expression(node.zone, scope)
-        return self.in_zone(value, zone, node.at)
-
-    def in_zone(self, value: Typed, zone: Typed, at: int) -> Typed:
-        if zone.text is None or value.type.name not in ("timestamp", "timestamp with time zone"):
-            raise not_here("AT TIME ZONE with a zone that is no literal, or of no timestamp", at)
-        try:
-            zone_of(zone.text)
-        except ValueError as error:
-            raise Refusal("INVALID_FUNCTION_ARGUMENT", str(error).partition(": ")[2], at) from None
-        return Typed(coerce(value, ty.zoned()), ty.zoned(value.type.precision, zone.text))
-
-    # Subqueries
-    def on_subquery(self, node: t.Subquery, scope: Scope) -> Typed:
-        sql, columns = self.query(node.query, scope)
-        if len(columns) != 1:
-            raise not_here("A subquery of several columns as a value", node.at)
-        return Typed(f"({sql})", columns[0].type)
-
-    def on_exists(self, node: t.Exists, scope: Scope) -> Typed:
-        return Typed(f"EXISTS ({self.query(node.query, scope)[0]})", ty.BOOLEAN)
-
-    def query(self, node: t.Query, scope: Scope) -> tuple[str, list[Any]]:
-        raise NotImplementedError
-
-    def recast(self, sql: str, columns: list[Any], kinds: list[Type]) -> str:
-        raise NotImplementedError
+    def over(self, window: exp.Window) -> str:
+        partition, order, spec = (window.args.get(p) for p in ("partition_by", "order", "spec"))
+        values = [self.value(part) for part in partition or []]
+        check_comparable(value.type for value in values)
+        texts = [f"PARTITION BY {', '.join(value.sql for value in values)}"] if values else []
+        texts += [f"ORDER BY {self.sorting(order)}"] if order else []
+        return f" OVER ({' '.join([*texts, *([_frame(spec)] if spec else [])])})"
 
 
-def dotted(node: t.Node) -> list[str] | None:
-    """a.b.c as its parts, None where it is more than names."""
-    if isinstance(node, t.Name):
-        return [node.name]
-    if isinstance(node, t.Dot) and (base := dotted(node.base)):
-        return [*base, node.name]
-    return None
+def _frame(spec: exp.WindowSpec) -> str:
+    """Translate a window frame: ROWS with numbers, or RANGE with whole frames."""
+    kind, bounds = spec.args["kind"].upper(), []
+    for part in ("start", "end"):
+        bound, side = spec.args.get(part) or "CURRENT ROW", spec.args.get(f"{part}_side") or ""
+        if isinstance(bound, exp.Literal) and kind == "ROWS" and bound.name.isdigit():
+            bounds.append(f"{bound.name} {side}")
+        else:
+            sure = bound in ("UNBOUNDED", "CURRENT ROW") and kind in ("ROWS", "RANGE")
+            allow(sure, "This frame of a window")
+            bounds.append(f"{bound} {side}".strip())
+    return f"{kind} BETWEEN {bounds[0]} AND {bounds[1]}"
+
+
+def _is_sure_mismatch(name: str, left: Type, right: Type) -> bool:
+    """Return whether Trino certainly has no such operator."""
+    if UNKNOWN in (left, right) or any(k in (ty.DAYS, ty.MONTHS) for k in (left, right)):
+        return False
+    if name in ("=", "<>", "<", "<=", ">", ">="):
+        return common(left, right) is None
+    texts = any(kind in (ty.VARCHAR, ty.BOOLEAN) for kind in (left, right))
+    return name in ("+", "-", "*", "/", "%") and (texts or left.is_number != right.is_number)
+
+
+# Matching of the patterns in functions.py
+def _fits(pattern: str, value: Argument, types: dict[str, Type]) -> bool:
+    """Return whether a value matches the pattern; bind the pattern's letters."""
+    if isinstance(value, exp.Lambda):
+        return "->" in pattern
+    if pattern in fn.LITERALS:
+        is_literal = value.literal is not None and (pattern != "'days'" or value.type == ty.DAYS)
+        return is_literal and fn.LITERALS[pattern](value.literal or "") is not None
+    if value.type == UNKNOWN and pattern not in (*fn.FAMILIES, "boolean", "unknown"):
+        return False
+    return _fits_type(pattern, value.type, types)
+
+
+def _fits_type(pattern: str, kind: Type, types: dict[str, Type]) -> bool:
+    if pattern in fn.FAMILIES:
+        both = common(types.get(pattern, UNKNOWN), kind)
+        if both is None or (pattern == "E" and types.get("E", both) != both):
+            return False
+        types[pattern] = both
+        return True
+    name, _, inner = pattern.partition("(")
+    if inner:
+        pairs = zip(fn.split_types(inner[:-1]), kind.parts, strict=False)
+        return kind.name == name and all(_fits_type(part, own, types) for part, own in pairs)
+    if kind.name == name or kind == UNKNOWN:
+        return True
+    taken = {"when": kind.is_time, "double": kind.is_number}
+    return taken.get(name, name in ("bigint", "decimal") and kind.is_integer)
+
+
+def _resolve(pattern: str, types: dict[str, Type]) -> Type:
+    """Return the type of a pattern with its letters bound."""
+    if pattern in fn.FAMILIES:
+        return types[pattern]
+    name, _, inner = pattern.partition("(")
+    parts = tuple(_resolve(part, types) for part in fn.split_types(inner[:-1]))
+    return ty.ZONED if name == "zoned" else Type(name, (), parts)
+
+
+def _result(pattern: str, types: dict[str, Type], values: Sequence[Argument]) -> Type | None:
+    if pattern not in fn.RESULTS:
+        return _resolve(pattern, types)
+    kinds = [v.type for v in values if isinstance(v, Value) and v.type.is_number]
+    if pattern == "longer":
+        kinds = kinds[:1]
+    numbers = fn.RESULTS[pattern](*(n for kind in kinds for n in ty.as_decimal(kind).numbers))
+    return Type("decimal", numbers) if numbers[0] <= 38 else None
+
+
+def _filled(name: str, template: str, texts: list[str], result: Type, marks: Clauses) -> Value:
+    """Fill the arguments and clauses into the template, in one pass."""
+    missing = [mark for mark in "%~" if marks.get(mark) and mark not in template]
+    allow(missing in ([], ["%"][: name in SAME_IF_DISTINCT]), f"{name} with these clauses")
+    places = {f"{{{i}}}": text for i, text in enumerate(texts)} | marks
+    places |= {"{list}": ", ".join(texts), "{rest}": ", ".join(texts[1:])}
+    places |= {"{result}": result.duckdb, "{scale}": str([0, *result.numbers][-1])}
+    template = fn.failing(template, f"This value in {name}", result)
+    sql = re.sub(r"\{\w+\}|[%~@]", lambda place: places.get(place[0], place[0]), template)
+    return Value(f"({sql})" if sql.startswith("CASE") else sql, result)
+
+
+def _type_named(text: str) -> Type:
+    """Return the target type of a cast."""
+    if match := re.fullmatch(r"decimal\((\d+), (\d+)\)", text):
+        return Type("decimal", (int(match[1]), int(match[2])))
+    if match := re.fullmatch(r"array\((.*)\)", text):
+        return Type("array", (), (_type_named(match[1]),))
+    if match := re.fullmatch(r"(timestamp)(?:\(3\))?( with time zone)?", text):
+        return Type(match[1] + (match[2] or ""), (3,))
+    plain = ("integer", "bigint", "double", "boolean", "varchar", "date", "json")
+    allow(text in plain, f"The type {text}")
+    return Type(text)
+
+
+def _typed_literal(text: str, kind: Type) -> Value:
+    """Translate DATE '…' or TIMESTAMP '…'."""
+    day, clock = r"[12]\d{3}-\d\d-\d\d", r" (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?( UTC)?"
+    if kind == ty.DATE and re.fullmatch(day, text):
+        return Value(f"DATE '{text}'", kind)
+    match = re.fullmatch(day + clock, text)
+    if match and kind.name == (ty.ZONED.name if match[2] else "timestamp"):
+        sql = f"CAST('{text.removesuffix(' UTC')}' AS {kind.duckdb})"
+        return Value(sql, Type(kind.name, (max(len(match[1] or "") - 1, 0),)))
+    raise refusal(f"The literal {kind} '{text}'")
+
+
+RULES: dict[type[Node], Callable[[Expressions, Any], Value]] = {
+    **dict.fromkeys((exp.Column, exp.Pseudocolumn, exp.Identifier), Expressions.name),
+    **dict.fromkeys((*CLAUSES, exp.Anonymous), Expressions.call),
+    **dict.fromkeys((exp.Exists, exp.Subquery), Expressions.query_value),
+    **dict.fromkeys((exp.Cast, exp.TryCast), Expressions.cast),
+    exp.Literal: Expressions.literal,
+    exp.Null: lambda self, node: Value("NULL", UNKNOWN),
+    exp.Boolean: lambda self, node: Value("true" if node.this else "false", ty.BOOLEAN),
+    exp.Paren: lambda self, node: self.value(node.this),
+    exp.Interval: Expressions.interval,
+    exp.In: Expressions.in_,
+    exp.Case: Expressions.case,
+    exp.Extract: Expressions.extract,
+}

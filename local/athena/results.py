@@ -1,24 +1,147 @@
-"""What a query returned, and how Athena writes it: as text, as a result file, as
-GetQueryResults."""
+"""Athena's types, and Athena's form of a result: as text and as a result file."""
 
 from __future__ import annotations
 
 import datetime as dt
 import decimal
 import io
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .types import DIGITS, Type
-from .values import java_double, zone_of
+import pyarrow as pa
+
+NOT_PART = "is not part of this local console; `make up ENGINE=trino` asks a real Trino"
+DIGITS = {"integer": 10, "bigint": 19}
+
+
+class AthenaError(Exception):
+    """A failed query: Athena's error code, its message and the place, counted from 1."""
+
+    def __init__(
+        self, code: str, message: str, line: int | None = None, column: int | None = None
+    ) -> None:
+        self.code, self.message, self.line, self.column = code, message, line, column
+        place = f"line {line}:{column}: " if line else ""
+        super().__init__(f"{code}: {place}{message}")
+
+
+def refusal(what: str) -> AthenaError:
+    """Return the error for valid Athena SQL that this console does not support."""
+    return AthenaError("NOT_SUPPORTED", f"{what} {NOT_PART}")
+
+
+def allow(condition: object, what: str) -> None:
+    """Raise that error unless the condition holds."""
+    if not condition:
+        raise refusal(what)
+
+
+@dataclass(frozen=True)
+class Type:
+    """One of Athena's types. `numbers` are a decimal's precision and scale or a timestamp's
+    precision, `parts` the element types of an array or map. All time zones are UTC."""
+
+    name: str
+    numbers: tuple[int, ...] = ()
+    parts: tuple[Type, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.numbers and not self.parts:
+            return self.name
+        head, _, tail = self.name.partition(" ")
+        inside = ",".join(map(str, self.numbers)) or ", ".join(map(str, self.parts))
+        return f"{head}({inside}) {tail}".rstrip()
+
+    @property
+    def duckdb(self) -> str:
+        """The type's name in DuckDB."""
+        parts = [part.duckdb for part in self.parts]
+        if parts:
+            return f"{parts[0]}[]" if self.name == "array" else f"MAP({', '.join(parts)})"
+        if self.name == "decimal":
+            return f"DECIMAL({self.numbers[0]}, {self.numbers[1]})"
+        return {"json": "VARCHAR", "unknown": "INTEGER"}.get(
+            self.name, "INTERVAL" if self.name.startswith("interval") else self.name.upper()
+        )
+
+    @property
+    def family(self) -> str:
+        """Return the type without its numbers; `integer` for all integers."""
+        return str(self) if self.parts else "integer" if self.is_integer else self.name
+
+    @property
+    def is_integer(self) -> bool:
+        return self.name in DIGITS
+
+    @property
+    def is_number(self) -> bool:
+        return self.is_integer or self.name in ("decimal", "double")
+
+    @property
+    def is_time(self) -> bool:
+        return self.name in ("date", "timestamp", "timestamp with time zone")
+
+
+BIGINT, INTEGER, DOUBLE, BOOLEAN = map(Type, ("bigint", "integer", "double", "boolean"))
+VARCHAR, UNKNOWN, DATE, JSON = map(Type, ("varchar", "unknown", "date", "json"))
+DAYS, MONTHS = Type("interval day to second"), Type("interval year to month")
+ZONED = Type("timestamp with time zone", (3,))
+ARROW = {
+    pa.int32(): INTEGER, pa.int64(): BIGINT, pa.float64(): DOUBLE, pa.bool_(): BOOLEAN,
+    pa.date32(): DATE, pa.string(): VARCHAR, pa.large_string(): VARCHAR, pa.string_view(): VARCHAR,
+}  # fmt: skip
+
+
+def common(left: Type, right: Type) -> Type | None:
+    """Return the type to which Trino coerces both, or None."""
+    if left == right or right == UNKNOWN:
+        return left
+    if left == UNKNOWN:
+        return right
+    if left.is_number and right.is_number:
+        return _common_number(left, right)
+    if left.is_time and right.is_time:
+        zoned = ZONED.name in (left.name, right.name)
+        return Type(ZONED.name if zoned else "timestamp", max(left.numbers, right.numbers))
+    if left.name == right.name and left.parts:
+        parts = [common(a, b) for a, b in zip(left.parts, right.parts, strict=True)]
+        coerced = tuple(part for part in parts if part)
+        return Type(left.name, (), coerced) if len(coerced) == len(parts) else None
+    return None
+
+
+def _common_number(left: Type, right: Type) -> Type:
+    if DOUBLE in (left, right):
+        return DOUBLE
+    if left.is_integer and right.is_integer:
+        return BIGINT
+    (p, s), (q, r) = (as_decimal(kind).numbers for kind in (left, right))
+    return Type("decimal", (min(38, max(p - s, q - r) + max(s, r)), max(s, r)))
+
+
+def as_decimal(kind: Type) -> Type:
+    """Return the decimal type that holds an integer type."""
+    return Type("decimal", (DIGITS[kind.name], 0)) if kind.is_integer else kind
+
+
+def from_arrow(kind: pa.DataType) -> Type:
+    """Return the type of a Delta column; raise AthenaError if it is not supported."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return Type("array", (), (from_arrow(kind.value_type),))
+    if pa.types.is_map(kind):
+        return Type("map", (), (from_arrow(kind.key_type), from_arrow(kind.item_type)))
+    if pa.types.is_decimal(kind):
+        return Type("decimal", (kind.precision, kind.scale))
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return ZONED
+    allow(kind in ARROW, f"A column of the type {kind}")
+    return ARROW[kind]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a query returned: names, Athena's type names, and rows of Python values (timestamps
-    carry UTC)."""
+    """The result of a query: names, Athena's type names, and rows of Python values."""
 
     names: list[str]
     types: list[str]
@@ -28,97 +151,38 @@ class Result:
     kinds: list[Type] = field(default_factory=list, repr=False, compare=False)
 
     def text_rows(self) -> list[list[str | None]]:
-        """The rows as Athena writes them; NULL stays None."""
+        """Return the rows as Athena's text; NULL is None."""
         kinds: Sequence[Type | None] = self.kinds or [None] * len(self.names)
-        return [
-            [as_text(value, kind) for value, kind in zip(row, kinds, strict=False)]
-            for row in self.rows
-        ]
+        return [[as_text(v, k) for v, k in zip(row, kinds, strict=True)] for row in self.rows]
 
     def csv(self) -> str:
-        """The text of the result file, with Athena's line ends."""
+        """Return the text of the result file, with Athena's line ends."""
         stream = io.StringIO(newline="")
         rows: list[list[str | None]] = [list(self.names), *self.text_rows()]
         for row in rows:
-            stream.write(
-                ",".join("" if v is None else '"' + v.replace('"', '""') + '"' for v in row) + "\n"
-            )
+            cells = ("" if v is None else '"' + v.replace('"', '""') + '"' for v in row)
+            stream.write(",".join(cells) + "\n")
         return stream.getvalue()
-
-    def table(self) -> str:
-        """The rows as a table for a terminal, numbers to the right, NULL as an empty cell."""
-        cells = [[(v or "").replace("\n", "⏎") for v in row] for row in self.text_rows()]
-        widths = [max(map(len, column)) for column in zip(self.names, *cells, strict=False)]
-        right = [
-            re.match("bigint|integer|double|decimal|real", kind) is not None for kind in self.types
-        ]
-
-        def line(row: Sequence[str]) -> str:
-            return "  ".join(
-                v.rjust(w) if r else v.ljust(w) for v, w, r in zip(row, widths, right, strict=False)
-            ).rstrip()
-
-        rule = "  ".join("-" * w for w in widths)
-        return "\n".join(
-            [
-                line(self.names),
-                rule,
-                *map(line, cells),
-                f"({len(cells)} rows, {self.seconds:.2f} s)",
-            ]
-        )
-
-    def result_set(self) -> dict[str, Any]:
-        """The `ResultSet` of GetQueryResults: all values as text, the first row holds the names."""
-
-        def row(values: Iterable[str | None]) -> dict[str, Any]:
-            return {"Data": [{} if v is None else {"VarCharValue": v} for v in values]}
-
-        info = [column_info(name, kind) for name, kind in zip(self.names, self.types, strict=False)]
-        return {
-            "Rows": [row(self.names), *map(row, self.text_rows())],
-            "ResultSetMetadata": {"ColumnInfo": info},
-        }
-
-
-PRECISIONS = {"double": 17, "real": 24, "varchar": 2147483647, **DIGITS}
-
-
-def column_info(name: str, kind: str) -> dict[str, Any]:
-    """One column in GetQueryResults: the type's name without what stands in parentheses, which come
-    apart."""
-    base = re.sub(r"\(.*\)", "", kind)
-    numbers = [int(n) for n in re.findall(r"\d+", kind)] if base != kind and "," not in base else []
-    nested = base in ("array", "map", "row")
-    precision = 0 if nested else numbers[0] if numbers else PRECISIONS.get(base, 0)
-    scale = numbers[1] if base == "decimal" else 0
-    shared = {"CatalogName": "hive", "SchemaName": "", "TableName": "", "Nullable": "UNKNOWN"}
-    own = {"Name": name, "Label": name, "Type": base, "Precision": precision, "Scale": scale}
-    return {**shared, **own, "CaseSensitive": base == "varchar"}
 
 
 def as_text(value: Any, kind: Type | None = None) -> str | None:
-    """One value in Athena's text: `2025-04-01 10:00:00.000 UTC`, `260.0`, `[a, b]`, `{k=v}`."""
+    """Return a value as Athena's text: `2025-04-01 10:00:00.000 UTC`, `260.0`, `[a, b]`."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return java_double(value, real=kind is not None and kind.name == "real")
+        return java_double(value)
     if isinstance(value, dt.datetime):
-        return _moment(value, kind)
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).hex(" ")
-    parts: Sequence[Type | None] = kind.parts if kind else ()
+        digits = kind.numbers[0] if kind else 3
+        fraction = f".{value.microsecond:06}"[: digits + 1] if digits else ""
+        whole = f"{value:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
+        return f"{whole}{fraction} UTC" if value.tzinfo else whole + fraction
+    part = kind.parts[-1] if kind and kind.parts else None
     if isinstance(value, dict):
-        kinds = parts if kind and kind.name == "row" else [parts[1] if parts else None] * len(value)
-        listed = (
-            f"{as_text(k)}={_inner(v, part)}"
-            for (k, v), part in zip(value.items(), kinds, strict=False)
-        )
-        return "{" + ", ".join(listed) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_inner(v, parts[0] if parts else None) for v in value) + "]"
+        return "{" + ", ".join(f"{as_text(k)}={_inner(v, part)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_inner(v, part) for v in value) + "]"
     return format(value, "f") if isinstance(value, decimal.Decimal) else str(value)
 
 
@@ -126,28 +190,19 @@ def _inner(value: Any, kind: Type | None) -> str:
     return "null" if value is None else str(as_text(value, kind))
 
 
-def _moment(value: dt.datetime, kind: Type | None) -> str:
-    digits = min(kind.precision, 6) if kind else 3
-    fraction = f".{value.microsecond:06}"[: digits + 1] if digits else ""
-    zone = (kind.zone if kind else "UTC") if value.tzinfo else ""
-    return f"{value:%Y-%m-%d %H:%M:%S}".rjust(19, "0") + fraction + (f" {zone}" if zone else "")
+def java_double(value: float) -> str:
+    """Return a double as Java prints it: 260.0, 1.0E7, NaN, Infinity."""
+    text = repr(value)
+    if text in ("nan", "inf", "-inf"):
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[text]
+    if value == 0 or 1e-3 <= abs(value) < 1e7:
+        plain = format(decimal.Decimal(text), "f")
+        return plain if "." in plain else plain + ".0"
+    return scientific(value)
 
 
-def present(value: Any, kind: Type) -> Any:
-    """A value as DuckDB hands it over, as this package gives it out: rows by their names, times in
-    their zones."""
-    if value is None:
-        return None
-    if kind.name == "array":
-        return [present(v, kind.parts[0]) for v in value]
-    if kind.name == "map":
-        return {k: present(v, kind.parts[1]) for k, v in value.items()}
-    if kind.name == "row":
-        names = (name or f"field{i}" for i, name in enumerate(kind.names))
-        values = value.values() if isinstance(value, dict) else value
-        return {n: present(v, k) for n, v, k in zip(names, values, kind.parts, strict=False)}
-    if kind.name == "timestamp with time zone":
-        return value.astimezone(zone_of(kind.zone or "UTC"))
-    if kind.name == "uuid":
-        return str(value)
-    return value
+def scientific(value: float) -> str:
+    """Return a finite double that is not 0 with an exponent: 2.6E2."""
+    sign, digits, exponent = decimal.Decimal(repr(value)).normalize().as_tuple()
+    head, tail = str(digits[0]), "".join(map(str, digits[1:])) or "0"
+    return f"{'-' * sign}{head}.{tail}E{int(exponent) + len(digits) - 1}"

@@ -8,7 +8,6 @@ words, the partition keys apart from them, the location (also as the SerDe param
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -27,38 +26,10 @@ HIVE_TYPES = {
 class GlueClient(Protocol):
     """The calls of boto3's Glue client that are needed here."""
 
-    def get_crawler(self, *, Name: str) -> dict[str, Any]: ...
     def get_paginator(self, operation_name: str) -> Any: ...
     def get_table(self, *, DatabaseName: str, Name: str) -> dict[str, Any]: ...
     def create_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...
     def update_table(self, *, DatabaseName: str, TableInput: dict[str, Any]) -> Any: ...
-
-
-def crawl(
-    glue: GlueClient, name: str, storage_options: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Crawl all Delta targets of the crawler `name` into its database. Returns Glue's `LastCrawl`.
-
-    A target that cannot be read makes the crawl FAILED, with its location in ErrorMessage; the
-    others are registered.
-    """
-    started = dt.datetime.now(dt.UTC)
-    crawler = glue.get_crawler(Name=name)["Crawler"]
-    prefix = crawler.get("TablePrefix") or ""
-    failures = crawl_tables(
-        glue,
-        crawler["DatabaseName"],
-        delta_locations(crawler["Targets"]),
-        storage_options,
-        prefix,
-        name,
-    )
-    outcome = (
-        {"Status": "FAILED", "ErrorMessage": "; ".join(failures)}
-        if failures
-        else {"Status": "SUCCEEDED"}
-    )
-    return {"StartTime": started, "LogGroup": "/aws-glue/crawlers", "LogStream": name, **outcome}
 
 
 def crawl_tables(
@@ -66,8 +37,6 @@ def crawl_tables(
     database: str,
     locations: Iterable[str],
     storage_options: Mapping[str, str] | None = None,
-    prefix: str = "",
-    crawler: str = "delta-crawler",
 ) -> list[str]:
     """Register the Delta tables at these locations.
 
@@ -76,7 +45,7 @@ def crawl_tables(
     failures = []
     for location in locations:
         try:
-            table = table_input(location, storage_options, prefix, crawler)
+            table = table_input(location, storage_options)
         except TableNotFoundError:
             failures.append(f"no Delta log at {location}: no run has written this table yet")
         except (DeltaError, OSError, ValueError) as error:
@@ -97,24 +66,7 @@ def catalog_tables(glue: GlueClient, database: str) -> dict[str, str]:
     }
 
 
-def delta_locations(targets: Mapping[str, Any]) -> list[str]:
-    """The folders of all Delta targets.
-
-    Symlink manifests are refused: Athena reads the Delta log itself.
-    """
-    found = []
-    for target in targets.get("DeltaTargets", []):
-        if target.get("WriteManifest") or not target.get("CreateNativeDeltaTable"):
-            raise ValueError(
-                "a Delta target needs CreateNativeDeltaTable: true and WriteManifest: false"
-            )
-        found += target["DeltaTables"]
-    return found
-
-
-def table_input(
-    location: str, storage_options: Mapping[str, str] | None, prefix: str, crawler: str
-) -> dict[str, Any]:
+def table_input(location: str, storage_options: Mapping[str, str] | None) -> dict[str, Any]:
     """Glue's TableInput of the Delta table at the location, as of its newest version."""
     table = DeltaTable(location, storage_options=dict(storage_options or {}))
     partitions = table.metadata().partition_columns
@@ -124,7 +76,7 @@ def table_input(
         "table_type": "DELTA",
         "spark.sql.sources.provider": "delta",
         "EXTERNAL": "TRUE",
-        "UPDATED_BY_CRAWLER": crawler,
+        "UPDATED_BY_CRAWLER": "delta-crawler",
         "CrawlerSchemaSerializerVersion": "1.0",
         "CrawlerSchemaDeserializerVersion": "1.0",
         # no commit time: DeltaTable.history() holds the GIL while it reads; a server in this
@@ -132,7 +84,7 @@ def table_input(
         "delta.lastUpdateVersion": str(table.version()),
     }
     return {
-        "Name": prefix + location.rstrip("/").rpartition("/")[2].lower(),
+        "Name": location.rstrip("/").rpartition("/")[2].lower(),
         "Owner": "owner",
         "TableType": "EXTERNAL_TABLE",
         "Parameters": properties,
@@ -173,11 +125,11 @@ def hive_type(kind: Any) -> str:
 def register(glue: GlueClient, database: str, table: dict[str, Any]) -> None:
     """Create the table in the catalog, or update it where it is there and differs."""
     try:
-        known = glue.get_table(DatabaseName=database, Name=table["Name"])["Table"]
+        registered = glue.get_table(DatabaseName=database, Name=table["Name"])["Table"]
     except Exception as error:
         if getattr(error, "response", {}).get("Error", {}).get("Code") != "EntityNotFoundException":
             raise
         glue.create_table(DatabaseName=database, TableInput=table)
         return
-    if any(known.get(key) != value for key, value in table.items()):
+    if any(registered.get(key) != value for key, value in table.items()):
         glue.update_table(DatabaseName=database, TableInput=table)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,16 @@ from local.runtime import (
     spark_environment,
 )
 
+WORKER = ["-m", "local.aws.worker"]
+ENDED = " and Java has ended"  # said behind the exit code of a run
+PATIENCE = 5  # seconds in which a Spark without work ends
+
 
 class JobProcess:
     """The job in a process of its own that keeps its Spark between runs; Spark's own words go to a
     log file."""
+
+    _running = False  # a run goes on
 
     def __init__(
         self,
@@ -57,7 +64,7 @@ class JobProcess:
             **(environment or {}),
             "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "-m", "local.aws.worker", *(["--warm"] if warm else [])]
+        command = [sys.executable, *WORKER, *(["--warm"] if warm else [])]
         self._process = subprocess.Popen(
             command,
             env=variables,
@@ -72,20 +79,27 @@ class JobProcess:
     def run(self, arguments: Sequence[str], show: Callable[[str], None] = lambda line: None) -> int:
         """Run the job once; `show` gets each line of progress. Returns its exit code."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(list(arguments)) + "\n")
-        self._process.stdin.flush()
-        for line in self._process.stdout:
-            if line.startswith("exit "):
-                return int(line.split()[1])
-            show(line.rstrip("\n"))
-        return self._process.wait() or 1
+        self._running = True
+        try:
+            self._process.stdin.write(json.dumps(list(arguments)) + "\n")
+            self._process.stdin.flush()
+            for line in self._process.stdout:
+                if line.startswith("exit "):
+                    if line.rstrip("\n").endswith(ENDED):
+                        self._process.wait()
+                    return int(line.split()[1])
+                show(line.rstrip("\n"))
+            return self._process.wait() or 1
+        finally:
+            self._running = False
 
     def alive(self) -> bool:
         return self._process.poll() is None
 
     def kill(self) -> None:
         """End the process and its Spark at once, without a chance to tidy up."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     @property
     def keeps_classes(self) -> bool:
@@ -93,13 +107,24 @@ class JobProcess:
         return self._classes is not None
 
     def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        if self._classes is not None:
-            self._process.stdout.read()  # to the end, which is that of Java: it holds it too
-            keep_classes(self._classes)
-        self._process.wait()
+        """End the process and its Spark. A run is not waited for: the next one finishes or takes
+        back what it has begun."""
+        if self._running:
+            self.kill()
+            self._process.wait()
+        else:
+            self._end()
         self._errors.close()
+
+    def _end(self) -> None:
+        """Wait until Python and its Java have ended; both hold stdout."""
+        try:
+            self._process.communicate(timeout=None if self._classes else PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        if self._classes is not None:
+            keep_classes(self._classes)
 
     def __enter__(self) -> JobProcess:
         return self

@@ -24,12 +24,12 @@ from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.backend.execution import Execution
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from tools.template import Template
+from client.template import Template
 
 FORMAT = 1  # of state.json
 QUERIES = 500  # so many of the newest are kept
 TABLE_INPUT = ("Name", "Description", "StorageDescriptor", "PartitionKeys", "TableType")
-ENDED = {one.value for one in ExecutionStatus} - {"RUNNING"}
+ENDED = {status.value for status in ExecutionStatus} - {"RUNNING"}
 
 
 class PastExecution(Execution):
@@ -52,7 +52,7 @@ class LocalEnvironment(Protocol):
     def name(self, logical_id: str) -> str: ...
 
 
-class Kept:
+class StateFolder:
     """The folder of one local AWS."""
 
     def __init__(self, aws: LocalEnvironment, folder: Path) -> None:
@@ -83,8 +83,8 @@ class Kept:
             raise ValueError(
                 f"{path}: of another version of this product; say --fresh (make up FRESH=1)"
             )
-        for one in state["objects"]:
-            self._restore_object(one)
+        for stored in state["objects"]:
+            self._restore_object(stored)
         for table in state["tables"]:
             self.aws.client("glue").create_table(
                 DatabaseName=self.aws.name("Database"), TableInput=table
@@ -102,7 +102,7 @@ class Kept:
 
     def _objects(self) -> list[dict[str, Any]]:
         """Where which bytes lie; new bytes are written."""
-        found = []
+        objects = []
         results = self.aws.name("AthenaResultsBucket")
         for bucket in list(s3_backends[self.aws.template.account]["aws"].buckets.values()):
             if bucket.name == results:
@@ -111,7 +111,7 @@ class Kept:
                 key = bucket.keys.get(name)
                 if key is None or isinstance(key, FakeDeleteMarker):
                     continue
-                found.append(
+                objects.append(
                     {
                         "bucket": bucket.name,
                         "key": name,
@@ -121,7 +121,7 @@ class Kept:
                         "bytes": self._hash(bucket.name, key),
                     }
                 )
-        return found
+        return objects
 
     def _hash(self, bucket: str, key: FakeKey) -> str:
         """The name of the file with the object's bytes, which exists from now on."""
@@ -137,22 +137,22 @@ class Kept:
             self._hashes[identity] = name
         return self._hashes[identity]
 
-    def _restore_object(self, one: dict[str, Any]) -> None:
+    def _restore_object(self, stored: dict[str, Any]) -> None:
         """Without an event: it was told of in its first life."""
         backend = s3_backends[self.aws.template.account]["aws"]
         key = backend.put_object(
-            one["bucket"],
-            one["key"],
-            (self.folder / "objects" / one["bytes"]).read_bytes(),
-            etag=one["etag"],
+            stored["bucket"],
+            stored["key"],
+            (self.folder / "objects" / stored["bytes"]).read_bytes(),
+            etag=stored["etag"],
             disable_notification=True,
         )
-        key.last_modified = dt.datetime.fromisoformat(one["modified"])
-        if one["type"]:
-            key.set_metadata({"Content-Type": one["type"]})
-        self._hashes[(one["bucket"], one["key"], f"{key.version_id} {one['modified']}")] = one[
-            "bytes"
-        ]
+        key.last_modified = dt.datetime.fromisoformat(stored["modified"])
+        if stored["type"]:
+            key.set_metadata({"Content-Type": stored["type"]})
+        self._hashes[
+            (stored["bucket"], stored["key"], f"{key.version_id} {stored['modified']}")
+        ] = stored["bytes"]
 
     # Catalog, executions, queries -----------------------------------------------------------------
 
@@ -191,28 +191,28 @@ class Kept:
         }
         self._write(f"executions/{path.name}", described)
 
-    def _restore_execution(self, told: dict[str, Any]) -> None:
+    def _restore_execution(self, stored: dict[str, Any]) -> None:
         machine = self._machine()
         execution = PastExecution(
-            name=told["name"],
+            name=stored["name"],
             sm_type=machine.sm_type,
             role_arn=machine.roleArn,
-            exec_arn=told["arn"],
+            exec_arn=stored["arn"],
             account_id=self.aws.template.account,
             region_name=self.aws.region,
             state_machine=machine,
-            start_date=dt.datetime.fromisoformat(told["startDate"]),
+            start_date=dt.datetime.fromisoformat(stored["startDate"]),
             cloud_watch_logging_session=None,
             activity_store={},
-            input_data=told["input"],
+            input_data=stored["input"],
         )
-        execution.exec_status = ExecutionStatus(told["status"])
-        execution.stop_date = dt.datetime.fromisoformat(told["stopDate"] or told["startDate"])
-        execution.output, execution.error = told["output"], told["error"]
-        execution.cause = told["cause"]
+        execution.exec_status = ExecutionStatus(stored["status"])
+        execution.stop_date = dt.datetime.fromisoformat(stored["stopDate"] or stored["startDate"])
+        execution.output, execution.error = stored["output"], stored["error"]
+        execution.cause = stored["cause"]
         execution.events = [
             {**event, "timestamp": dt.datetime.fromisoformat(event["timestamp"])}
-            for event in told["events"]
+            for event in stored["events"]
         ]
         machine.executions.append(execution)
 
@@ -232,15 +232,17 @@ class Kept:
             for query in list(backend.executions.values())[-QUERIES:]
         ]
 
-    def _restore_query(self, told: dict[str, Any]) -> None:
+    def _restore_query(self, stored: dict[str, Any]) -> None:
         backend = athena_backends[self.aws.template.account][self.aws.region]
-        group = backend.work_groups.get(told["workgroup"])
-        query: Any = Query(told["query"], told["context"], {}, group, None)
-        query.id, query.start_time, query.end_time = told["id"], told["start"], told["end"]
+        group = backend.work_groups.get(stored["workgroup"])
+        query: Any = Query(stored["query"], stored["context"], {}, group, None)
+        query.id, query.start_time, query.end_time = stored["id"], stored["start"], stored["end"]
         query._transitions = []
-        query._status = told["status"] if told["status"] in ENDED | {"CANCELLED"} else "CANCELLED"
-        if told["reason"]:
-            query.reason = told["reason"]
+        query._status = (
+            stored["status"] if stored["status"] in ENDED | {"CANCELLED"} else "CANCELLED"
+        )
+        if stored["reason"]:
+            query.reason = stored["reason"]
         backend.executions[query.id] = query
 
     def _write(self, name: str, value: Any) -> None:

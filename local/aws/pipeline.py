@@ -3,7 +3,7 @@
     with Pipeline() as pipeline:
         pipeline.aws.upload('orders/2025-04-01.csv', b'order_id,...')
         executions = pipeline.aws.wait_until_idle(300)
-        print(pipeline.query('SELECT count(*) FROM clean_orders').table())
+        print(pipeline.query('SELECT count(*) FROM clean_orders').csv())
 
 The job is the deployed script in a long-lived Spark that reaches the local S3 by `s3://`. Crawler
 and Athena work in processes of their own: `deltalake` may hold Python's lock while it waits for S3,
@@ -24,16 +24,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import boto3
 from botocore.exceptions import ClientError
 
+from client.aws import REGION, local_client
+from local import trino
 from local.athena import Result
 from local.aws import readers
 from local.aws.job import JobProcess
 from local.aws.server import CrawlFailed, JobFailed, LocalAws, QueryFailed, Runners
 from local.aws.stepfunctions import Pace
 from local.runtime import SetupError
-from tools.template import REGION
 
 QUICK = Pace(
     waits=0.05, retries=0.1, poll=0.2
@@ -52,6 +52,7 @@ class SparkJob:
         """`show` gets the job's lines of progress; `brief` as for JobProcess."""
         self.endpoint, self.show, self.brief = endpoint, show, brief
         self._lock = threading.Lock()
+        self._run_id = ""  # of the run that goes on
         self._process = self._start()
 
     def __call__(self, arguments: Mapping[str, str]) -> None:
@@ -60,10 +61,13 @@ class SparkJob:
             if not self._process.alive():
                 self._process.close()
                 self._process = self._start()
-            code = self._process.run(
-                [word for pair in arguments.items() for word in pair],
-                self._into_log(arguments.get("--JOB_RUN_ID", ""), arguments),
-            )
+            words = [word for pair in arguments.items() for word in pair]
+            show = self._into_log(arguments.get("--JOB_RUN_ID", ""), arguments)
+            self._run_id = arguments.get("--RUN_ID", "")
+            try:
+                code = self._process.run(words, show)
+            finally:
+                self._run_id = ""
         if code:
             raise JobFailed(
                 self._cause(arguments) or f"the job ended with exit code {code}; see {self.log}"
@@ -84,20 +88,27 @@ class SparkJob:
         """Ends Spark as a lost machine does."""
         self._process.kill()
 
+    def stop(self, run_id: str) -> None:
+        """End a run of an execution that was stopped, if it goes on; the next run gets a new
+        Spark."""
+        if run_id == self._run_id:
+            self._process.kill()
+
     def _into_log(self, stream: str, arguments: Mapping[str, str]) -> Callable[[str], None]:
-        """What shows a line and puts it where Glue puts it: into `<prefix>/output`, in a stream by
-        the id of the job's run."""
+        """Return what shows a line and puts it where Glue puts the driver's: into the log group
+        `<prefix>/output`, in the stream `<id of the job's run>-driver`."""
         prefix = arguments.get("--custom-logGroup-prefix")
         if not stream or not prefix:
             return self.show
-        logs, group = boto3.client("logs", endpoint_url=self.endpoint), f"{prefix}/output"
+        logs, group = local_client("logs", self.endpoint), f"{prefix}/output"
+        stream = f"{stream}-driver"
         with suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=group)
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
 
         def show(line: str) -> None:
             self.show(line)
-            event = {"timestamp": int(time.time() * 1000), "message": line}
+            event = {"timestamp": int(time.time() * 1000), "message": line or " "}
             logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=[event])
 
         return show
@@ -109,7 +120,7 @@ class SparkJob:
     def _cause(self, arguments: Mapping[str, str]) -> str | None:
         """The error in the run's summary; None where the job died before it could write one."""
         bucket, _, prefix = arguments["--RUNS_PATH"].removeprefix("s3://").partition("/")
-        s3 = boto3.client("s3", endpoint_url=self.endpoint)
+        s3 = local_client("s3", self.endpoint)
         try:
             body = s3.get_object(
                 Bucket=bucket, Key=f"{prefix}{arguments['--RUN_ID']}/summary.json"
@@ -161,6 +172,7 @@ class Pipeline:
         """`show` and `brief` as for SparkJob; `options` go to LocalAws."""
         port = free_port(port)
         self.endpoint = f"http://localhost:{port}"
+        self.trino = ""
         self.job = SparkJob(self.endpoint, show, brief)
         self.readers = ProcessPoolExecutor(
             2, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
@@ -188,12 +200,16 @@ class Pipeline:
 
     def runners(self) -> Runners:
         """What does the work, to be plugged into an AWS."""
-        return Runners(glue_job=self.job, crawl=self._crawl, query=self._answer)
+        return Runners(self.job, self.job.stop, self._crawl, self._answer)
+
+    def use_trino(self, address: str) -> None:
+        """Let a Trino answer all queries from now on."""
+        self.trino, self.aws.runners.engine = address, f"Trino {trino.VERSION}"
 
     def query(self, sql: str, database: str = "") -> Result:
         """One statement in Athena's SQL. Raises QueryFailed."""
         answer = self.readers.submit(
-            readers.query, self.endpoint, sql, database or self.aws.name("Database")
+            readers.query, self.endpoint, sql, database or self.aws.name("Database"), self.trino
         ).result()
         if isinstance(answer, str):
             raise QueryFailed(answer)
@@ -209,12 +225,12 @@ class Pipeline:
             raise CrawlFailed("; ".join(failures))
 
 
-def free_port(wanted: int = 0) -> int:
+def free_port(port: int = 0) -> int:
     """The wanted port, or any. Raises SetupError where it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            raise SetupError(f"Port {wanted} is taken: say another one with --port") from None
+            raise SetupError(f"Port {port} is taken: say another one with --port") from None
         return probe.getsockname()[1]

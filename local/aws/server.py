@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import threading
 import time
 import traceback
@@ -29,24 +30,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from moto import backends
 from moto.athena.models import AthenaBackend, QueryResults
 from moto.athena.responses import AthenaResponse
 from moto.awslambda_simple.models import LambdaSimpleBackend
 from moto.core.config import default_user_config
+from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.glue.models import FakeCrawler, FakeJob, FakeJobRun
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+from moto.stepfunctions.responses import StepFunctionResponse
 
-from local.athena.results import column_info
+from client import ROOT
+from client.aws import REGION, local_client
+from client.template import Template
+from local.athena.results import DIGITS
 from local.aws import etags, stepfunctions
-from local.aws.kept import Kept
+from local.aws.kept import StateFolder
 from local.aws.moto_server import MotoServer
 from local.aws.stepfunctions import Pace, replace
-from tools.template import REGION, ROOT, Template
 
 WORKER_DPUS = {"G.1X": 1.0, "G.2X": 2.0, "G.4X": 4.0}
 STOPPING = 5.0  # seconds that executions have to end before what is held is written
@@ -78,6 +81,22 @@ def _no_crawl(database: str, targets: Sequence[str]) -> None:
     """A crawl that finds nothing to do."""
 
 
+def _no_stop(run_id: str) -> None:
+    """A job that is never stopped."""
+
+
+def column_info(name: str, kind: str) -> dict[str, Any]:
+    """Return one column of GetQueryResults: the type's name without its numbers, which come
+    apart."""
+    base = re.sub(r"\(.*\)", "", kind)
+    numbers = [] if base in ("array", "map") else [int(n) for n in re.findall(r"\d+", kind)]
+    precisions = {"double": 17, "varchar": 2147483647, **DIGITS}
+    shared = {"CatalogName": "hive", "SchemaName": "", "TableName": "", "Nullable": "UNKNOWN"}
+    own = {"Name": name, "Label": name, "Type": base, "CaseSensitive": base == "varchar"}
+    scale = numbers[1] if base == "decimal" else 0
+    return shared | own | {"Precision": (numbers or [precisions.get(base, 0)])[0], "Scale": scale}
+
+
 def _no_query(sql: str, database: str) -> tuple[list[str], list[list[Any]]]:
     raise QueryFailed("no query engine is plugged in")
 
@@ -88,16 +107,20 @@ class Runners:
     work is done.
 
     glue_job   (arguments of the run, the job's defaults among them); raises JobFailed
+    stop_job   (the run's id) ends that run of the job, if it goes on
     crawl      (database, paths of the Delta tables); raises CrawlFailed
     query      (SQL, database) -> column names, rows as Athena writes them, Athena's types, or no
                types where all are texts; raises QueryFailed
+    engine     the name of what answers queries
     functions  function name -> handler(event, context); a function that is not here runs from its
                folder in `lambda/`
     """
 
     glue_job: Callable[[Mapping[str, str]], None] = _no_job
+    stop_job: Callable[[str], None] = _no_stop
     crawl: Callable[[str, Sequence[str]], None] = _no_crawl
     query: Callable[[str, str], tuple[Any, ...]] = _no_query
+    engine: str = "DuckDB, a part of Athena's SQL"
     functions: dict[str, Function] = field(default_factory=dict)
 
 
@@ -123,7 +146,7 @@ class LocalAws:
     ) -> None:
         """`keep`: a folder from which the state of the last time is taken, and into which `save`
         and the end write it."""
-        self.kept = Kept(self, keep) if keep else None
+        self.state_folder = StateFolder(self, keep) if keep else None
         self.runners = runners or Runners()
         self.pace = pace
         self.port = port
@@ -166,7 +189,7 @@ class LocalAws:
             parameters=self.parameters, region=self.region, endpoint=self.endpoint
         )
         Deployment(self).create()
-        restored = self.kept is not None and self.kept.restore()
+        restored = self.state_folder is not None and self.state_folder.restore()
         self.pipe = Pipe(self)
         self.pipe.start()
         if restored and self.keys("RawBucket"):  # files whose events went with the last time
@@ -175,8 +198,8 @@ class LocalAws:
 
     def save(self) -> None:
         """Writes what is held into the folder that keeps it, where there is one."""
-        if self.kept:
-            self.kept.save()
+        if self.state_folder:
+            self.state_folder.save()
 
     def stop(self) -> None:
         """Stops taking events, then the server; the process's environment is as before."""
@@ -188,7 +211,7 @@ class LocalAws:
                         executionArn=execution["executionArn"]
                     )
             end = time.monotonic() + STOPPING
-            while self.kept and self.executions("RUNNING") and time.monotonic() < end:
+            while self.state_folder and self.executions("RUNNING") and time.monotonic() < end:
                 time.sleep(0.05)
             self.save()
         if self._server is not None:
@@ -210,14 +233,7 @@ class LocalAws:
     def client(self, service: str) -> Any:
         """A boto3 client for this deployment."""
         if service not in self._clients:
-            self._clients[service] = boto3.client(
-                service,
-                endpoint_url=self.endpoint,
-                region_name=self.region,
-                aws_access_key_id="local",
-                aws_secret_access_key="local",
-                config=Config(max_pool_connections=32, s3={"addressing_style": "path"}),
-            )
+            self._clients[service] = local_client(service, self.endpoint)
         return self._clients[service]
 
     def name(self, logical_id: str) -> str:
@@ -246,8 +262,8 @@ class LocalAws:
             .get_paginator("list_executions")
             .paginate(stateMachineArn=self.name("StateMachine"), **options)
         )
-        found = [execution for page in pages for execution in page["executions"]]
-        return sorted(found, key=lambda execution: execution["startDate"])
+        executions = [execution for page in pages for execution in page["executions"]]
+        return sorted(executions, key=lambda execution: execution["startDate"])
 
     def describe(self, execution_arn: str) -> dict[str, Any]:
         return self.client("stepfunctions").describe_execution(executionArn=execution_arn)
@@ -287,7 +303,7 @@ class LocalAws:
 
     def messages(self) -> list[dict[str, str]]:
         """What the topic has sent to operators since the last call: subject and text."""
-        url, found = self.inbox, []
+        url, messages = self.inbox, []
         while (
             received := self.client("sqs")
             .receive_message(QueueUrl=url, MaxNumberOfMessages=10)
@@ -295,11 +311,11 @@ class LocalAws:
         ):
             for message in received:
                 body = json.loads(message["Body"])
-                found.append({"subject": body["Subject"], "message": body["Message"]})
+                messages.append({"subject": body["Subject"], "message": body["Message"]})
                 self.client("sqs").delete_message(
                     QueueUrl=url, ReceiptHandle=message["ReceiptHandle"]
                 )
-        return found
+        return messages
 
     def keys(self, logical_id: str, prefix: str = "") -> list[str]:
         """The keys in one of the template's buckets."""
@@ -319,9 +335,9 @@ class LocalAws:
         """The handler behind a Lambda function's name."""
         if name not in self.runners.functions:
             properties = next(
-                given
-                for _, given in self.template.of_type("AWS::Lambda::Function")
-                if given["FunctionName"] == name
+                function
+                for _, function in self.template.of_type("AWS::Lambda::Function")
+                if function["FunctionName"] == name
             )
             handler = load_handler(ROOT / properties["Code"], properties["Handler"])
             # What a function prints goes to its log, not onto this console.
@@ -409,10 +425,10 @@ class Deployment:
             )
 
     def queue(self, logical_id: str, properties: dict[str, Any]) -> None:
-        given = {name: value for name, value in properties.items() if name != "QueueName"}
+        settings = {name: value for name, value in properties.items() if name != "QueueName"}
         attributes = {
             name: json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
-            for name, value in given.items()
+            for name, value in settings.items()
         }
         self.aws.client("sqs").create_queue(
             QueueName=properties["QueueName"], Attributes=attributes
@@ -463,7 +479,7 @@ class Deployment:
         # One process plays all functions: their variables share its environment, and must not
         # contradict.
         self.aws.set_environment(properties.get("Environment", {}).get("Variables", {}))
-        kept = (
+        fields = (
             "FunctionName",
             "Description",
             "Role",
@@ -475,7 +491,7 @@ class Deployment:
         )
         self.aws.client("lambda").create_function(
             Code={"ZipFile": b"the handler is called in this process"},
-            **{name: properties[name] for name in kept},
+            **{name: properties[name] for name in fields},
         )
 
     def state_machine(self, logical_id: str, properties: dict[str, Any]) -> None:
@@ -583,6 +599,7 @@ class _StandIns:
         cls._glue_jobs()
         cls._crawlers()
         cls._athena()
+        cls._histories()
         cls._functions()
 
     @staticmethod
@@ -604,9 +621,9 @@ class _StandIns:
     def _glue_jobs(cls) -> None:
         start, as_dict = FakeJob.start_job_run, FakeJobRun.as_dict
 
-        def start_job_run(job: FakeJob, *given: Any, **named: Any) -> str:
+        def start_job_run(job: FakeJob, *positional: Any, **named: Any) -> str:
             with cls.lock:
-                run_id = start(job, *given, **named)
+                run_id = start(job, *positional, **named)
                 run = job.job_runs[-1]
                 run._transitions, run._status = [], "RUNNING"
             threading.Thread(target=work, args=(run,), daemon=True, name=run_id).start()
@@ -750,10 +767,58 @@ class _StandIns:
             ]
             if hasattr(execution, "reason"):
                 answer["QueryExecution"]["Status"]["StateChangeReason"] = execution.reason
+            engine = {"EffectiveEngineVersion": cls.aws.runners.engine}
+            answer["QueryExecution"]["EngineVersion"] = engine
             return json.dumps(answer)
 
+        def batch_get_query_execution(response: AthenaResponse) -> str:
+            """moto lacks the call."""
+            executions = response.athena_backend.executions
+            queries = [
+                {"QueryExecutionId": query_id, "Query": executions[query_id].query}
+                for query_id in response._get_param("QueryExecutionIds")
+            ]
+            return json.dumps({"QueryExecutions": queries, "UnprocessedQueryExecutionIds": []})
+
+        def list_query_executions(response: AthenaResponse) -> str:
+            """The newest first, as Athena lists them."""
+            ids = json.loads(list_all(response))["QueryExecutionIds"]
+            return json.dumps({"QueryExecutionIds": ids[::-1]})
+
+        list_all = AthenaResponse.list_query_executions
         replace(AthenaBackend, start_query_execution=start_query_execution)
-        replace(AthenaResponse, get_query_execution=get_query_execution)
+        replace(
+            AthenaResponse,
+            get_query_execution=get_query_execution,
+            list_query_executions=list_query_executions,
+            batch_get_query_execution=batch_get_query_execution,
+        )
+
+    @classmethod
+    def _histories(cls) -> None:
+        """moto gives a history in one order only, and stops an execution without its job."""
+        oldest_first = StepFunctionResponse.get_execution_history
+
+        def get_execution_history(response: StepFunctionResponse) -> ActionResult:
+            answer: Any = oldest_first(response).result
+            if response._get_bool_param("reverseOrder"):
+                answer = {"events": list(answer["events"])[::-1]}
+            return ActionResult(answer)
+
+        stop = StepFunctionResponse.stop_execution
+
+        def stop_execution(response: StepFunctionResponse) -> ActionResult:
+            """An execution that is stopped stops the job that it waits for."""
+            answer = stop(response)
+            run_id = str(response._get_param("executionArn")).rpartition(":")[2]
+            cls.aws.runners.stop_job(run_id)
+            return answer
+
+        replace(
+            StepFunctionResponse,
+            get_execution_history=get_execution_history,
+            stop_execution=stop_execution,
+        )
 
     @classmethod
     def _functions(cls) -> None:

@@ -27,8 +27,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
@@ -77,6 +75,8 @@ from moto.stepfunctions.parser.asl.utils import boto_client as boto_client_modul
 from moto.stepfunctions.parser.asl.utils.boto_client import boto_client_for
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 
+from client.aws import local_client
+
 
 @dataclass
 class Pace:
@@ -92,7 +92,7 @@ _CLIENT_LOCK = threading.Lock()
 _START = StepFunctionsParserBackend.start_execution
 _EXTRACT = expression_module.extract_json
 _PARSE = AmazonStateLanguageParser.parse
-_ONE_PLACE = re.compile(r"\$(\.[A-Za-z_]\w*|\[\d+\])*\Z")
+_SINGLE_PLACE = re.compile(r"\$(\.[A-Za-z_]\w*|\[\d+\])*\Z")
 
 
 def replace(owner: Any, **attributes: Any) -> None:
@@ -103,8 +103,8 @@ def replace(owner: Any, **attributes: Any) -> None:
 
 def install(pace: Pace | None = None) -> None:
     """Extends moto's interpreter; calling it again only changes the pace."""
-    given = pace or Pace()
-    PACE.waits, PACE.retries, PACE.poll = given.waits, given.retries, given.poll
+    chosen = pace or Pace()
+    PACE.waits, PACE.retries, PACE.poll = chosen.waits, chosen.retries, chosen.poll
     replace(state_task_factory, state_task_service_for=service_for)
     aws_sdk_module._SERVICE_ERROR_NAMES.update({"s3": "S3", "glue": "Glue"})
     replace(WaitFunction, _wait_interval=_wait)
@@ -121,9 +121,9 @@ def install(pace: Pace | None = None) -> None:
 
 def _extract(path: str, data: Any) -> Any:
     """What a JSONPath finds; moto's own way where it may find several things."""
-    found = _EXTRACT(path, data)
-    if not _ONE_PLACE.match(path):
-        return found
+    matches = _EXTRACT(path, data)
+    if not _SINGLE_PLACE.match(path):
+        return matches
     for step in re.findall(r"\w+", path):
         data = data[int(step) if isinstance(data, list) else step]
     return data
@@ -142,35 +142,28 @@ def _parse(definition: str) -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=64)
-def _cached_client(service: str, region: str, endpoint: str) -> Any:
-    config = Config(
-        parameter_validation=False, retries={"total_max_attempts": 1}, read_timeout=1000
-    )
-    return boto3.client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-        config=config,
+def _cached_client(service: str, endpoint: str) -> Any:
+    retries = {"total_max_attempts": 1}
+    return local_client(
+        service, endpoint, parameter_validation=False, retries=retries, read_timeout=1000
     )
 
 
-def _client(service_name: str, region_name: str, endpoint_url: str | None = None, **_: Any) -> Any:
+def _client(service_name: str, endpoint_url: str | None = None, **_: Any) -> Any:
     """moto makes a client for every task, which takes longer than the task."""
     with _CLIENT_LOCK:
-        return _cached_client(service_name, region_name, endpoint_url or "")
+        return _cached_client(service_name, endpoint_url or "")
 
 
 def _start_named(
     self: StepFunctionsParserBackend,
     state_machine_arn: str,
     name: str | None = None,
-    *given: Any,
+    *positional: Any,
     **named: Any,
 ) -> Any:
     """AWS names an execution that its caller has not named; moto calls it None."""
-    return _START(self, state_machine_arn, name or str(uuid.uuid4()), *given, **named)
+    return _START(self, state_machine_arn, name or str(uuid.uuid4()), *positional, **named)
 
 
 def service_for(service_name: str) -> Any:
@@ -246,14 +239,14 @@ class _Sync(callback_module.StateTaskServiceCallback):
             resource=self._get_sfn_resource(),
             resourceType=self._get_sfn_resource_type(),
         )
-        told: Any = {
+        event_details: Any = {
             "taskFailedEventDetails": details
         }  # moto's type asks for every event's details
         return FailureEvent(
             env=env,
             error_name=error,
             event_type=HistoryEventType.TaskFailed,
-            event_details=told,
+            event_details=event_details,
         )
 
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import glue_etl
-from tools import ROOT
+from client import ROOT
+from local.aws.job import ENDED
 
 
 class Script(Protocol):
@@ -53,11 +54,19 @@ def other_script(path: str) -> Script:
 
 def script_of(words: Sequence[str]) -> Script:
     """The script that a run's arguments ask for."""
-    given = dict(zip(words, words[1:], strict=False))
-    path = given.get("--scriptLocation")
+    arguments = dict(zip(words, words[1:], strict=False))
+    path = arguments.get("--scriptLocation")
     if path is None:
         return glue_etl
     return other_script(path)
+
+
+def java_has_ended() -> bool:
+    """Whether the Java of this process's Spark has ended: no run can do anything any more."""
+    from pyspark import SparkContext
+
+    java = getattr(SparkContext._gateway, "proc", None)
+    return java is not None and java.poll() is not None
 
 
 def main() -> None:
@@ -69,7 +78,10 @@ def main() -> None:
             code = script_of(words).main(words)
         except SystemExit as stop:
             code = int(stop.code or 0)
-        print(f"exit {code}", flush=True)
+        ended = code != 0 and java_has_ended()
+        print(f"exit {code}{ENDED if ended else ''}", flush=True)
+        if ended:
+            return  # the next run gets a new process, and with it a new Java
 
 
 if __name__ == "__main__":

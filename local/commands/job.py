@@ -11,18 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from client.declared import COUNTS
 from local.aws.job import JobProcess, job_arguments
-
-MEASURES = (
-    "rows_read",
-    "admitted",
-    "inserted",
-    "updated",
-    "unchanged",
-    "superseded",
-    "rejected",
-    "parked",
-)
 
 
 def new_run_id() -> str:
@@ -44,9 +34,9 @@ def format_summary(summary: dict[str, Any]) -> str:
     lines += [
         f"  set aside: {count} {reason}" for reason, count in files["set_aside_by_reason"].items()
     ]
-    lines.append(f"{'':12}" + "".join(f"{name.replace('_', ' '):>12}" for name in MEASURES))
+    lines.append(f"{'':12}" + "".join(f"{name.replace('_', ' '):>12}" for name in COUNTS))
     for dataset, numbers in summary["datasets"].items():
-        lines.append(f"{dataset:12}" + "".join(f"{numbers[name]:>12,}" for name in MEASURES))
+        lines.append(f"{dataset:12}" + "".join(f"{numbers[name]:>12,}" for name in COUNTS))
     reasons = [
         f"  {count:>6,} {dataset}: {reason}"
         for dataset, numbers in summary["datasets"].items()

@@ -1,4 +1,4 @@
-"""`python -m local sql|rollback|replay|optimize|vacuum`: operations on the lake.
+"""`python -m local sql|rollback|replay|rebuild|optimize|vacuum`: operations on the lake.
 
 By default on the AWS that `make up` keeps running; with --lake on the folders of `python -m local
 job`.
@@ -14,15 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.exceptions import EndpointConnectionError
-
+from client import SetupError, places
+from client.operations import Outcome, Request, Say, new_run_id, parser, request, show
 from local.aws.job import JobProcess, job_arguments
-from tools import SetupError
-from tools.operations import Lakehouse, Outcome, Request, Say, new_run_id, parser, request, show
-from tools.template import REGION, Template
 
-NOT_RUNNING = "Nothing listens at {}: start it with `make up`, or say --endpoint URL"
 ENDPOINT = os.environ.get("AWS_ENDPOINT_URL", "http://localhost:5000")
 
 
@@ -62,29 +57,9 @@ def run(asked: Request, options: argparse.Namespace) -> int:
         check_folder(options.lake)
         outcome = on_folders(asked, options.lake.resolve(), options.archive, say)
     else:
-        outcome = on_endpoint(asked, options.endpoint, say)
+        operations = places.on_endpoint(options.endpoint).operations()
+        outcome = operations.run(asked, say, poll=0.3)
     return show(outcome, options.json, print, complain)
-
-
-def on_endpoint(asked: Request, endpoint: str, say: Say) -> Outcome:
-    """As an execution of the local AWS."""
-    account = {
-        "endpoint_url": endpoint,
-        "region_name": REGION,
-        "aws_access_key_id": "local",
-        "aws_secret_access_key": "local",
-    }
-    template = Template.load()
-    place = Lakehouse(
-        boto3.client("stepfunctions", **account),
-        boto3.client("s3", **account),
-        template.ref("StateMachine"),
-        template.ref("LakeBucket"),
-    )
-    try:
-        return place.run(asked, say, poll=0.3)
-    except EndpointConnectionError:
-        raise SetupError(NOT_RUNNING.format(endpoint)) from None
 
 
 def on_folders(asked: Request, lake: Path, archive: Path | None, say: Say) -> Outcome:

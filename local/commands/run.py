@@ -15,9 +15,10 @@ from rich.console import Console
 
 from local.aws.pipeline import Pipeline
 from local.aws.server import LocalAws, QueryFailed
+from local.commands.sql import as_table
 from local.commands.watch import Watch
 from local.runtime import STATE, SetupError, jars
-from tools.sample import write_sample
+from samples.shop import write_sample
 
 FILES_PER_CALL = (
     12  # so few files has a call of the archiver in the sample run that its loop is seen
@@ -59,7 +60,8 @@ def uploads(data: Path | None, workplace: Path) -> list[Upload]:
     """The sample's two deliveries, or one of all files below the given folder."""
     if data is None:
         return [
-            Upload(one.folder, one.files, one.story) for one in write_sample(workplace / "sample")
+            Upload(delivery.folder, delivery.files, delivery.story)
+            for delivery in write_sample(workplace / "sample")
         ]
     files = sorted(
         path for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")
@@ -76,7 +78,7 @@ def deliver(aws: LocalAws, upload: Upload, watch: Watch) -> bool:
 
     Whether all of them succeeded.
     """
-    known = {execution["executionArn"] for execution in aws.executions()}
+    seen = {execution["executionArn"] for execution in aws.executions()}
     for path in upload.files:
         aws.upload(path.relative_to(upload.folder).as_posix(), path.read_bytes())
     watch.console.print(
@@ -91,12 +93,12 @@ def deliver(aws: LocalAws, upload: Upload, watch: Watch) -> bool:
         fresh = [
             execution["executionArn"]
             for execution in aws.executions()
-            if execution["executionArn"] not in known
+            if execution["executionArn"] not in seen
         ]
         for arn in fresh:
             results.append(watch.follow(aws, arn))
             show_messages(aws, watch.console)
-        known.update(fresh)
+        seen.update(fresh)
         if results and idle and not fresh:
             break
         if not results and time.monotonic() > end:
@@ -119,7 +121,7 @@ def show_messages(aws: LocalAws, console: Console) -> None:
 def show_answer(pipeline: Pipeline, sql: str, console: Console) -> None:
     console.print(f"\nathena> {sql}", style="cyan", highlight=False, markup=False, soft_wrap=True)
     try:
-        console.print(pipeline.query(sql).table(), highlight=False, markup=False, soft_wrap=True)
+        console.print(as_table(pipeline.query(sql)), highlight=False, markup=False, soft_wrap=True)
     except QueryFailed as error:  # a table that no delivery has filled yet
         console.print(str(error), style="yellow", highlight=False, markup=False, soft_wrap=True)
 

@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from client import ASL_FILE
+from client.mermaid import subtitle
+from facts import CAUGHT, FAILED, RUNNING, SUCCEEDED, runs_of
 from local.aws.server import FINISHED, LocalAws
-from tools.pictures import ASL_FILE, graph
 
-MARKS = {graph.SUCCEEDED: ("✓", "green"), graph.CAUGHT: ("!", "yellow"), graph.FAILED: ("✗", "red")}
+MARKS = {SUCCEEDED: ("✓", "green"), CAUGHT: ("!", "yellow"), FAILED: ("✗", "red")}
 
 
 def all_states(machine: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -61,14 +63,14 @@ class Watch:
         with Live(console=self.console, transient=True, refresh_per_second=4) as live:
             while True:
                 execution, history = aws.describe(execution_arn), aws.history(execution_arn)
-                runs = graph.runs_of(history)
+                runs = runs_of(history)
                 ended = list(visits(history))
                 for name, seconds in ended[shown:]:
                     self.console.print(self.line(name, seconds, runs[name]))
                 shown = len(ended)
                 if execution["status"] in FINISHED:
                     return execution
-                running = [name for name, run in runs.items() if run.status == graph.RUNNING]
+                running = [name for name, run in runs.items() if run.status == RUNNING]
                 live.update(
                     Text(f"  … {', '.join(running)} ({time.monotonic() - started:.0f} s)", "blue")
                 )
@@ -76,14 +78,14 @@ class Watch:
 
     def line(self, name: str, seconds: float, run: Any) -> Text:
         mark, colour = MARKS[
-            graph.SUCCEEDED if run.status == graph.RUNNING else run.status
+            SUCCEEDED if run.status == RUNNING else run.status
         ]  # running: once more by now
         text = Text(f"  {mark} ", colour)
         text.append(
             f"{name:28}", "bold" if self._states[name]["Type"] in ("Task", "Parallel") else ""
         )
         text.append(f"{seconds:7.1f} s" if seconds >= 0.05 else " " * 9)
-        text.append(f"  {graph.subtitle(self._states[name])}", "dim")
-        if run.error and run.status != graph.RUNNING:
+        text.append(f"  {subtitle(self._states[name])}", "dim")
+        if run.error and run.status != RUNNING:
             text.append(f"\n      {run.error[:300]}", colour)
         return text

@@ -1,9 +1,8 @@
-"""Each recorded query asked again of the local Athena: the same answer, a clear refusal, or a
-difference."""
+"""Each recorded query asked again of the local Athena: the same answer, refused alike, the clear
+word that it is not part, or a difference."""
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import decimal
 import json
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from local.athena import Athena, AthenaError, as_text
-from local.athena.types import Type
+from local.athena.results import NOT_PART, Type
 
 RECORDED = Path(__file__).with_name("recorded")
 DIFFERENCES: dict[str, str] = json.loads(
     Path(__file__).with_name("differences.json").read_text("utf-8")
 )
-NOT_HERE = "not part of this local console"
 
 
 @dataclass(frozen=True)
@@ -43,19 +41,52 @@ def questions() -> Iterator[Question]:
             yield Question(path.stem, number, answer)
 
 
+def items(question: Question) -> Iterator[Question]:
+    """Yield each item of a SELECT without FROM as a question of its own: what Trino answered to
+    several items at once, it answers to each."""
+    recorded = question.recorded
+    texts = split_items(question.sql)
+    if "error" in recorded or len(texts) < 2 or len(texts) != len(recorded["names"]):
+        return
+    for number, text in enumerate(texts):
+        name, kind = recorded["names"][number], recorded["types"][number]
+        name = "_col0" if name == f"_col{number}" else name
+        rows = [[row[number]] for row in recorded["rows"]]
+        answer = {"sql": f"SELECT {text}", "names": [name], "types": [kind], "rows": rows}
+        yield Question(question.kind, question.number * 100 + number, answer)
+
+
+def split_items(sql: str) -> list[str]:
+    """Split `SELECT a, f(b, c)` at its outer commas; nothing if there is a FROM."""
+    word, _, columns = sql.partition(" ")
+    outer, items, depth = "", [""], 0
+    for token in re.findall(r"'(?:''|[^'])*'|\"[^\"]*\"|.", columns, re.S):
+        depth += (token in ("(", "[")) - (token in (")", "]"))
+        outer += token if depth == 0 and len(token) == 1 else " "
+        if token == "," and depth == 0:
+            items.append("")
+        else:
+            items[-1] += token
+    plain = not re.search(r"(?i)\b(FROM|WHERE|UNION|ORDER|LIMIT|EXCEPT|INTERSECT)\b", outer)
+    return [text.strip() for text in items] if plain and word.upper() == "SELECT" else []
+
+
+SAME, ALIKE, NOT_HERE, OWN_FORM = "same answer", "refused alike", "not part", "Athena's own form"
+
+
 def verdict(athena: Athena, question: Question) -> str:
-    """`same`, `refused` where the console says that it has not got it, `known` where Athena itself
-    is known to differ from Trino, else what differs."""
+    """Return SAME, ALIKE if both refuse with one code, NOT_HERE if the console says that it has not
+    got it, OWN_FORM if Athena itself is known to differ from Trino, else what differs."""
     recorded = question.recorded
     if question.sql in DIFFERENCES:
-        return "known"
+        return OWN_FORM
     try:
         result = athena.query(question.sql)
     except AthenaError as error:
-        if NOT_HERE in str(error):
-            return "refused"
         if recorded.get("error") == error.code:
-            return "same"
+            return ALIKE
+        if NOT_PART in str(error):
+            return NOT_HERE
         return f"local error {error}, recorded {recorded.get('error', recorded.get('rows'))}"
     if "error" in recorded:
         return f"local answer {result.rows[:3]}, recorded error {recorded['error']}"
@@ -64,7 +95,7 @@ def verdict(athena: Athena, question: Question) -> str:
     types = [plain_type(kind) for kind in recorded["types"]]
     if [plain_type(kind) for kind in result.types] != types:
         return f"local types {result.types}, recorded {types}"
-    rows = [[wire(v, k) for v, k in zip(row, result.kinds, strict=False)] for row in result.rows]
+    rows = [[wire(v, k) for v, k in zip(row, result.kinds, strict=True)] for row in result.rows]
     return compare_rows(rows, recorded["rows"], in_order(question.sql))
 
 
@@ -72,7 +103,7 @@ def compare_rows(rows: list[Any], recorded: list[Any], ordered: bool) -> str:
     if not ordered:
         rows, recorded = sorted(rows, key=repr), sorted(recorded, key=repr)
     if len(rows) == len(recorded) and all(map(equal, rows, recorded)):
-        return "same"
+        return SAME
     pairs = [(a, b) for a, b in zip(rows, recorded, strict=False) if not equal(a, b)][:2]
     return f"local {len(rows)} rows, recorded {len(recorded)}; local, recorded: {pairs}"
 
@@ -110,12 +141,8 @@ def wire(value: Any, kind: Type) -> Any:
         return value
     if isinstance(value, float):
         return float(str(as_text(value, kind))) if math.isfinite(value) else as_text(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
     if kind.name == "array":
         return [wire(v, kind.parts[0]) for v in value]
-    if kind.name == "row":
-        return [wire(v, k) for v, k in zip(value.values(), kind.parts, strict=False)]
     if kind.name == "map":
         return {str(as_text(k)): wire(v, kind.parts[1]) for k, v in value.items()}
     assert isinstance(value, dt.date | dt.datetime | decimal.Decimal), value

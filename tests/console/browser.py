@@ -1,4 +1,4 @@
-"""A console in a process of its own, for tests that open it."""
+"""A console in its own process, for tests that open it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tools import ROOT
+from client import ROOT
 
 
 def free_port() -> int:
@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 class Server:
-    """`python -m console` on a port, which can be stopped and started again."""
+    """`python -m console` on a free port; it can be stopped and started again."""
 
     def __init__(self, endpoint: str, log: Path) -> None:
         self.endpoint, self.log, self.port = endpoint, log, free_port()
@@ -33,7 +33,7 @@ class Server:
 
     def start(self) -> Server:
         command = [sys.executable, "-m", "console", "--endpoint", self.endpoint]
-        # NiceGUI asks the environment whether it is tested from within, which it is not
+        # With PYTEST variables NiceGUI would start in its own test mode
         variables = {key: value for key, value in os.environ.items() if "PYTEST" not in key}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -1,6 +1,6 @@
-"""The console's pages in Chromium, as a person uses them.
+"""Helpers that use the console's pages in Chromium as a person does.
 
-Importing this skips the tests of the file where Playwright or Chromium is not there.
+Importing this module skips the tests of a file if Playwright or Chromium is not installed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.browser import browser
 from tests.console.browser import Server
-from tools.browser import browser
 
 pytest.importorskip("nicegui", reason="the console is not installed: make test-console installs it")
 playwright = pytest.importorskip(
@@ -21,7 +21,7 @@ playwright = pytest.importorskip(
 if browser() is None:
     pytest.skip("there is no Chromium here: apt-get install chromium", allow_module_level=True)
 expect = playwright.expect
-PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds; others may have the machine
+PATIENCE = int(os.environ.get("PATIENCE", 60_000))  # milliseconds; the machine may be busy
 expect.set_options(timeout=PATIENCE)
 
 DROP = """(zone, [kind, files]) => {
@@ -34,7 +34,7 @@ DROP = """(zone, [kind, files]) => {
 
 @contextmanager
 def started() -> Iterator[playwright.Browser]:
-    """Chromium without a window."""
+    """Start Chromium without a window."""
     with playwright.sync_playwright() as driver:
         program = driver.chromium.launch(
             executable_path=browser(), args=["--no-sandbox", "--disable-gpu"]
@@ -44,7 +44,7 @@ def started() -> Iterator[playwright.Browser]:
 
 
 def opened(program: playwright.Browser, server: Server, width: int = 1280) -> playwright.Page:
-    """An empty page of a fresh profile; its `alerts` are the texts of scripts' dialogs."""
+    """Return an empty page of a fresh profile; its `alerts` are the texts of scripts' dialogs."""
     context = program.new_context(
         base_url=server.url, viewport={"width": width, "height": 900}, accept_downloads=True
     )
@@ -58,21 +58,21 @@ def opened(program: playwright.Browser, server: Server, width: int = 1280) -> pl
 
 
 def go(page: playwright.Page, address: str) -> None:
-    """Opens a page and waits until all of it is there."""
+    """Open a page and wait until all of it is shown."""
     page.goto(address)
     expect(page.locator("#main h1").first).to_be_visible()
     expect(page.locator(".skeleton")).to_have_count(0)
 
 
 def drop(page: playwright.Page, files: list[list[str]]) -> None:
-    """Files, by name and text, are dragged over the page and let go."""
-    page.locator(".q-uploader").evaluate(DROP, ["dragover", files])
-    page.locator(".q-uploader__dnd").evaluate(DROP, ["drop", files])
+    """Drag files, as pairs of name and text, over the page and drop them."""
+    page.locator(".zone").evaluate(DROP, ["dragover", files])
+    page.locator(".zone").evaluate(DROP, ["drop", files])
 
 
 def write(page: playwright.Page, sql: str) -> None:
-    """Types a statement in the place of what stands in the editor."""
+    """Replace the statement in the editor."""
     page.locator(".cm-content").click()
     page.keyboard.press("Control+a")
     page.keyboard.insert_text(sql)
-    page.wait_for_timeout(300)  # the editor sends what was typed after a pause
+    page.wait_for_timeout(300)  # the editor sends its text after a pause

@@ -1,4 +1,4 @@
-"""One shop for all of the console's tests: two deliveries, one failed run, hostile names."""
+"""Fixtures: a shop with two deliveries, one failed run, and names and cells that hold HTML."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from client.places import on_endpoint
 from console.data import Lake
-from console.places import on_endpoint
 from tests.console.world import Shop, order, orders
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -17,11 +17,15 @@ HOSTILE_CELL = "<script>alert(2)</script>{{ 3 * 3 }}"
 
 
 def deliver(shop: Shop, files: dict[str, bytes]) -> str:
-    """Uploads the files; returns the id of the run that took them."""
-    before = {one["name"] for one in shop.aws.executions()}
+    """Upload files; return the id of the run that took them."""
+    before = {execution["name"] for execution in shop.aws.executions()}
     for path, body in files.items():
         shop.aws.upload(path, body)
-    new = [one["name"] for one in shop.aws.wait_until_idle(120) if one["name"] not in before]
+    new = [
+        execution["name"]
+        for execution in shop.aws.wait_until_idle(120)
+        if execution["name"] not in before
+    ]
     return new[-1]
 
 

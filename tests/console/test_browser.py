@@ -1,4 +1,4 @@
-"""The console in Chromium: from a file that is dropped to a table that is right."""
+"""The console in Chromium: uploads, operations, queries, hostile input, accessibility."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from console.data import Filters, Lake
+from client import ROOT
+from console.data import Lake
+from console.data.rejects import Filters
 from tests.console.browser import Server
 from tests.console.chromium import drop, expect, go, opened, playwright, started, write
 from tests.console.conftest import HOSTILE, HOSTILE_CELL, HOSTILE_FILE, deliver
 from tests.console.world import Shop, order, orders
-from tools import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def page(browser: playwright.Browser, server: Server) -> Iterator[playwright.Pag
 
 
 # --------------------------------------------------------------------------------------------------
-# The ways of a person
+# Tasks of a person
 # --------------------------------------------------------------------------------------------------
 def test_from_a_dropped_file_to_a_replayed_row(
     page: playwright.Page, shop: Shop, lake: Lake
@@ -52,6 +53,7 @@ def test_from_a_dropped_file_to_a_replayed_row(
     drop(page, [["orders_new.csv", orders(order(50), order(51, "abc")).decode()]])
     staged = page.locator(".staged")
     expect(staged.locator(".status")).to_have_text("orders")  # before anything is uploaded
+    expect(page.locator(".faults")).to_contain_text("2 rows, of which 1 would be rejected")
     name = page.get_by_label("Path of orders_new.csv in the raw zone")
     name.fill("prices.csv")
     expect(staged.locator(".status")).to_have_text("no dataset")
@@ -64,7 +66,7 @@ def test_from_a_dropped_file_to_a_replayed_row(
         running = page.locator("tr", has_text="running").get_by_role("link")
         running.first.click()
         expect(page.locator("#main .status.live")).to_be_visible()
-        expect(page.locator(".steps")).to_contain_text("RunGlueJob")
+        expect(page.locator(".six-steps .running")).to_contain_text("find")
     finally:
         shop.hold.set()
     expect(page.locator("#main h1 + .status")).to_have_text("succeeded")
@@ -77,13 +79,42 @@ def test_from_a_dropped_file_to_a_replayed_row(
     expect(reject).to_contain_text("the value cannot be read as the column's type")
     expect(reject.locator(".fields .broken")).to_have_text(re.compile("total_amount\\s*abc"))
     reject.get_by_role("checkbox").click()
-    page.get_by_role("button", name="Replay").click()
+    page.locator(".rejects").get_by_role("button", name="Replay").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("1 rejected rows would be admitted.")
-    assert lake.row_of("orders", "51") is None  # the plan has changed nothing
-    dialog.get_by_role("button", name="Replay").click()
+    assert lake.tables.row("orders", "51") is None  # the plan has changed nothing
+    expect(dialog.get_by_role("button", name="Replay 1 row")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(dialog).to_contain_text("1 rejected rows were admitted.")
-    assert lake.row_of("orders", "51") is not None
+    assert lake.tables.row("orders", "51") is not None
+    page.keyboard.press("Escape")
+    expect(reject).to_contain_text("admitted")  # the page shows it
+
+
+def test_a_folder_that_is_chosen_keeps_its_paths(page: playwright.Page, folder: Path) -> None:
+    for path in ("orders/2025-04-01.csv", "order_items/2025-04-01.csv"):
+        file = folder / "export" / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(orders(order(900)))
+    go(page, "/")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(folder / "export")
+    for path in ("orders/2025-04-01.csv", "order_items/2025-04-01.csv"):
+        name = f"Path of export/{path} in the raw zone"
+        expect(page.get_by_label(name)).to_have_value(path)
+
+
+def test_a_run_shows_its_path_and_all_states_on_a_click(page: playwright.Page, lake: Lake) -> None:
+    failed = next(run for run in lake.runs.recent() if run.failed)
+    go(page, f"/run?run={failed.run_id}")
+    page.get_by_text("The states of the execution").click()
+    drawings = page.locator(".graph svg")
+    expect(drawings.first.locator(".failed").first).to_contain_text("RunGlueJob")
+    expect(drawings).to_have_count(1)
+    page.get_by_text("All states").click()
+    expect(drawings.nth(1).locator(".done")).to_contain_text("HandleGlueJobFailure")
+    expect(drawings.nth(1).locator(".skipped")).to_contain_text("Done")
 
 
 def test_a_run_is_undone_after_its_plan_was_seen(
@@ -94,10 +125,10 @@ def test_a_run_is_undone_after_its_plan_was_seen(
     page.get_by_role("button", name="Undo this run").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("The tables would go back by one run.")
-    assert lake.row_of("orders", "60") is not None
-    dialog.get_by_role("button", name="Go back").click()
+    assert lake.tables.row("orders", "60") is not None
+    dialog.get_by_role("button", name="Undo this run").click()
     expect(dialog).to_contain_text("The tables went back by one run.")
-    assert lake.row_of("orders", "60") is None
+    assert lake.tables.row("orders", "60") is None
 
 
 def test_sql_shows_an_error_at_its_place_then_an_answer(page: playwright.Page) -> None:
@@ -109,10 +140,13 @@ def test_sql_shows_an_error_at_its_place_then_an_answer(page: playwright.Page) -
     write(page, "SELECT order_id, total_amount FROM clean_orders WHERE order_id = '1'")
     page.keyboard.press("Control+Enter")
     expect(page.locator(".ag-cell").first).to_have_text("1")
+    expect(page.locator(".ag-right-aligned-cell")).to_have_text("10.0")
+    expect(page.locator(".past", has_text="order_id = '1'")).to_be_visible()
     with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").click()
+        page.get_by_role("button", name="All rows as CSV").click()
     text = Path(download.value.path()).read_text()
-    assert text.splitlines() == ["order_id,total_amount", "1,10.0"]
+    assert text.splitlines() == ['"order_id","total_amount"', '"1","10.0"']
+    assert "query=SELECT+order_id" in page.url
 
 
 def test_sql_completes_the_names_of_tables(page: playwright.Page) -> None:
@@ -139,10 +173,12 @@ def test_a_statement_that_changes_data_shows_its_plan_and_may_be_refused(
 
 
 def test_a_failed_run_begins_with_its_cause(page: playwright.Page, shop: Shop, lake: Lake) -> None:
-    failed = next(run for run in lake.recent() if run.failed and "-" in run.run_id)
+    failed = next(run for run in lake.runs.recent() if run.failed and "-" in run.run_id)
     cause = "JobError: the double was told to fail"
-    failures = [one for one in lake.recent() if one.failed]
-    run = next(one for one in failures if cause in str(lake.record(one.run_id, "summary.json")))
+    failures = [run for run in lake.runs.recent() if run.failed]
+    run = next(
+        run for run in failures if cause in str(lake.runs.record(run.run_id, "summary.json"))
+    )
     go(page, f"/run?run={run.run_id}")
     expect(page.get_by_role("alert")).to_contain_text(cause)
     expect(page.locator("#main")).to_contain_text("Nothing was archived")
@@ -150,13 +186,13 @@ def test_a_failed_run_begins_with_its_cause(page: playwright.Page, shop: Shop, l
 
 
 def test_the_life_of_a_key_is_read_without_an_execution(page: playwright.Page, lake: Lake) -> None:
-    before = [one["name"] for one in lake.executions(50)]
+    before = [execution["name"] for execution in lake.executions(50)]
     go(page, "/key?dataset=orders&key=1")
     expect(page.locator("#main")).to_contain_text("when the order was placed, UTC")
     page.get_by_role("button", name="Show each version").click()
     expect(page.locator("#main")).to_contain_text("clean_orders 1: 1 version, 0 rejects.")
     expect(page.locator("#main")).to_contain_text("inserted")
-    assert [one["name"] for one in lake.executions(50)] == before
+    assert [execution["name"] for execution in lake.executions(50)] == before
 
 
 # --------------------------------------------------------------------------------------------------
@@ -167,7 +203,7 @@ def test_names_and_cells_that_hold_html_are_shown_as_text(
 ) -> None:
     for address in ("/", "/runs?view=all", "/rejects?status=any", "/files"):
         go(page, address)
-    (row,) = lake.rejects(Filters(file=HOSTILE_FILE, status="any"))
+    (row,) = lake.rejects.page(Filters(file=HOSTILE_FILE, status="any"))
     file = urllib.parse.quote(HOSTILE_FILE)
     for address in (f"/run?run={row['run_id']}", f"/rejects?file={file}&status=any"):
         go(page, address)
@@ -257,7 +293,7 @@ def test_a_page_goes_on_after_the_server_was_restarted(
 
 
 # --------------------------------------------------------------------------------------------------
-# For everybody
+# Accessibility and privacy
 # --------------------------------------------------------------------------------------------------
 PAGES = (
     "/",
@@ -275,7 +311,7 @@ def test_pages_are_readable_at_400_pixels(
     browser: playwright.Browser, server: Server, lake: Lake, address: str
 ) -> None:
     page = opened(browser, server, 400)
-    go(page, f"/run?run={lake.recorded(1)[0].run_id}" if address == "run" else address)
+    go(page, f"/run?run={lake.runs.recorded(1)[0].run_id}" if address == "run" else address)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.context.close()
 
@@ -295,13 +331,16 @@ def test_axe_finds_nothing_serious(
 ) -> None:
     page = opened(browser, server)
     page.emulate_media(color_scheme=scheme)
-    go(page, f"/run?run={lake.recorded(1)[0].run_id}" if address == "run" else address)
+    go(page, f"/run?run={lake.runs.recorded(1)[0].run_id}" if address == "run" else address)
     page.evaluate(AXE.read_text("utf-8"))
-    found = page.evaluate("async () => (await axe.run()).violations")
+    violations = page.evaluate("async () => (await axe.run()).violations")
     serious = [
-        (one["id"], [(node["target"], node["failureSummary"]) for node in one["nodes"]][:2])
-        for one in found
-        if one["impact"] in ("serious", "critical")
+        (
+            violation["id"],
+            [(node["target"], node["failureSummary"]) for node in violation["nodes"]][:2],
+        )
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
     ]
     assert serious == []
     page.context.close()
@@ -314,25 +353,46 @@ def test_a_reject_is_chosen_and_replayed_by_the_keyboard_alone(page: playwright.
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
     checkbox = page.get_by_role("checkbox").first
-    for _ in range(30):
+    for _ in range(40):
         page.keyboard.press("Tab")
-        if checkbox.evaluate("one => one === document.activeElement"):
+        if checkbox.evaluate("element => element === document.activeElement"):
             break
     page.keyboard.press("Space")
     expect(checkbox).to_be_checked()
-    replay = page.get_by_role("button", name="Replay")
+    replay = page.locator(".rejects").get_by_role("button", name="Replay")
     for _ in range(10):
         page.keyboard.press("Shift+Tab")
-        if replay.evaluate("one => one === document.activeElement"):
+        if replay.evaluate("element => element === document.activeElement"):
             break
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_contain_text("rejected rows would be admitted")
 
 
 def test_everything_comes_from_the_machine_itself(page: playwright.Page, server: Server) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     for address in PAGES:
         go(page, address)
-    outside = [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]
+    outside = [url for url in urls if not url.startswith((server.url, "data:", "blob:"))]
     assert outside == []
+
+
+def test_a_place_that_is_typed_opens_its_line(page: playwright.Page) -> None:
+    go(page, "/files")
+    page.get_by_label("part of the path, or path:line").fill("orders/2025-04-01.csv:4")
+    page.keyboard.press("Enter")
+    expect(page.locator(".asked")).to_contain_text("invalid_total_amount")
+
+
+# The last test: its runs hide those of the others
+def test_five_hundred_files_are_one_batch_and_all_arrive(page: playwright.Page, shop: Shop) -> None:
+    names = [f"orders_{n}.csv" for n in range(498)]
+    go(page, "/")
+    all_names = [*names, "orders.csv", "orders.csv"]
+    drop(page, [[name, orders(order(20_000 + n)).decode()] for n, name in enumerate(all_names)])
+    page.get_by_role("button", name="Upload 500 files").click()
+    expect(page.locator(".raw-zone")).to_contain_text("Your last upload: 500 files")
+    expect(page.locator(".staged")).to_have_count(0)
+    # A run may have read a part of them
+    paths = [*shop.aws.keys("RawBucket"), *shop.aws.keys("ArchiveBucket")]
+    assert {*names, "orders.csv", "orders-2.csv"} <= {path.split("/")[-1] for path in paths}

@@ -1,7 +1,10 @@
-"""The console over the whole product: Chromium, the deployed state machine, and the real job."""
+"""The console with the whole product: Chromium, the deployed state machine, and the real job."""
 
 from __future__ import annotations
 
+import csv
+import io
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,7 +16,19 @@ from tests.console.browser import Server
 from tests.console.chromium import drop, expect, go, opened, playwright, started, write
 from tests.console.world import order, orders
 
-RUN = 600_000  # milliseconds for Spark, on whatever machine
+ITEMS = "id,order_id,user_id,days_since_prior_order,product_id,add_to_cart_order,reordered,"
+ITEMS += "order_timestamp,date\n"
+FOLDER = {
+    "products.csv": b"product_id,department_id,department,product_name\nP1,1,Food,Tea\n",
+    "orders/2025-04-01.csv": orders(order(1), order(2, "abc"), order(3)),
+    "order_items/2025-04-01.csv": (
+        f"{ITEMS}i1,1,7,3,P1,1,0,2025-04-01T10:00:00,2025-04-01\n"
+        "i2,2,7,3,P1,1,0,2025-04-01T10:00:00,2025-04-01\n"
+        "i3,3,7,3,P1,1,perhaps,2025-04-01T10:00:00,2025-04-01\n"
+    ).encode(),
+}
+FIXES = {("total_amount", "abc"): "12.50", ("reordered", "perhaps"): "1"}
+RUN = 600_000  # milliseconds; Spark may be slow on a busy machine
 STRICT_JOB = """
 from dataclasses import replace
 import glue_etl as etl
@@ -31,7 +46,7 @@ def main(words):
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    """A deployment whose loads have a rule that is too strict; operations have it no more."""
+    """A deployment whose loads have a rule that is too strict; its operations do not have it."""
     script = tmp_path / "strict_job.py"
     script.write_text(STRICT_JOB)
     pace = Pace(waits=0.05, retries=0.01, poll=0.1)
@@ -66,8 +81,8 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
         return [tuple(row) for row in pipeline.query(sql).text_rows()]
 
     def act(button: str, plan: str, go_ahead: str, done: str) -> None:
-        """Asks for an operation, reads its plan, lets it run; `done` is what only its end says."""
-        page.get_by_role("button", name=button, exact=True).click()
+        """Open an operation, check its plan, run it; only its result contains the text `done`."""
+        page.get_by_role("button", name=button, exact=True).last.click()
         dialog = page.get_by_role("dialog")
         expect(dialog).to_contain_text(plan, timeout=RUN)
         assert amounts() == before, "the plan has changed something"
@@ -89,10 +104,10 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
     for box in page.get_by_role("article").get_by_role("checkbox").all():
         box.click()
     replayed = "2 rows {} replayed: 1 inserted and 1 rejected."
-    act("Replay", replayed.format("would be"), "Replay", replayed.format("were"))
+    act("Replay", replayed.format("would be"), "Replay 2 rows", replayed.format("were"))
     assert amounts() == [("1", "10.0"), ("2", "1.5")]
     go(page, "/rejects")
-    expect(page.get_by_role("article")).to_have_count(1)  # abc is no amount, now as before
+    expect(page.get_by_role("article")).to_have_count(1)  # `abc` is still not an amount
     expect(page.get_by_role("article")).to_contain_text("abc")
 
     before = amounts()
@@ -108,5 +123,73 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
     corrected = pipeline.aws.executions()[-1]["name"]
     go(page, f"/run?run={corrected}")
     back = "The tables {} back to the state after"
-    act("Undo this run", back.format("would go"), "Go back", back.format("went"))
+    act("Undo this run", back.format("would go"), "Undo this run", back.format("went"))
     assert amounts() == [("1", "10.0"), ("2", "1.5")]
+
+
+def fixed(content: bytes) -> str:
+    """Fix a file of rejected rows as a person does in a spreadsheet."""
+    rows = list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: FIXES.get((name, value), value) for name, value in row.items()})
+    return text.getvalue()
+
+
+@pytest.mark.slow
+def test_a_dirty_folder_is_checked_uploaded_and_fixed_until_no_reject_is_open(
+    page: playwright.Page, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    def rows(sql: str) -> list[tuple[str | None, ...]]:
+        return [tuple(row) for row in pipeline.query(sql).text_rows()]
+
+    main = page.locator("#main")
+    for path, content in FOLDER.items():
+        file = tmp_path / "export" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    go(page, "/")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(tmp_path / "export")
+    upload = page.get_by_role("button", name="Upload 3 files")
+    expect(upload).to_be_visible()
+    expect(main).to_contain_text("7 rows, 2 would be rejected")
+    assert pipeline.aws.executions() == []
+    upload.click()
+    expect(main).to_contain_text("Your last upload: 3 files: 3 loaded", timeout=RUN)
+
+    page.locator(".raw-zone").get_by_role("link").first.click()
+    expect(page.locator("#main h1 + .status")).to_have_text("succeeded", timeout=RUN)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download to fix").first.click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        files = [[name, fixed(archive.read(name))] for name in archive.namelist()]
+    assert len(files) == 2
+
+    go(page, "/")
+    drop(page, files)
+    expect(main).to_contain_text("2 rows, 0 would be rejected")
+    page.get_by_role("button", name="Upload 2 files").click()
+    expect(main).to_contain_text("Your last upload: 2 files: 2 loaded", timeout=RUN)
+    go(page, "/rejects")
+    expect(main).to_contain_text("No row is like this.", timeout=RUN)
+    assert rows("SELECT order_id, total_amount FROM clean_orders ORDER BY 1") == [
+        ("1", "10.0"),
+        ("2", "12.5"),
+        ("3", "10.0"),
+    ]
+    assert rows("SELECT id, reordered FROM clean_orders_items ORDER BY 1") == [
+        ("i1", "false"),
+        ("i2", "false"),
+        ("i3", "true"),
+    ]
+    open_rows = "SELECT count(*) FROM rejected_records WHERE status IN ('rejected', 'parked')"
+    assert rows(open_rows) == [("0",)]
+
+    go(page, "/key?dataset=orders&key=2")
+    page.get_by_role("button", name="Show each version").click()
+    for text in ("abc", "12.5", "superseded"):
+        expect(main).to_contain_text(text, timeout=RUN)

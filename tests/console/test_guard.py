@@ -13,8 +13,8 @@ PORT = 8080
 
 
 def request(*headers: tuple[str, str], upgrade: bool = False) -> str | None:
-    given = [(name.encode(), value.encode()) for name, value in headers]
-    return refusal(given, PORT, upgrade)
+    encoded = [(name.encode(), value.encode()) for name, value in headers]
+    return refusal(encoded, PORT, upgrade)
 
 
 OWN = ("host", "127.0.0.1:8080")
@@ -58,7 +58,7 @@ def test_another_sites_image_or_script_is_refused_but_a_link_is_followed() -> No
 
 
 def talk(kind: str, headers: list[tuple[bytes, bytes]]) -> list[dict[str, Any]]:
-    """What the guard sends; the application behind it answers with 200."""
+    """Return the messages that the guard sends; the application behind it answers with 200."""
     sent: list[dict[str, Any]] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -88,11 +88,11 @@ def item(
     product_id: str = "base-product",
     days: str = "3",
     cart: str = "1",
-    again: str = "0",
+    reordered: str = "0",
     at: str = "2025-04-01T10:00:00",
     day: str = "",
 ) -> str:
-    return f"{key},{order_id},u1,{days},{product_id},{cart},{again},{at},{day}"
+    return f"{key},{order_id},u1,{days},{product_id},{cart},{reordered},{at},{day}"
 
 
 def products(name: str, *lines: str, **expected: Any) -> Case:
@@ -457,7 +457,7 @@ VALUES = [
         "yes_and_no_in_all_spellings",
         "reordered",
         item,
-        "again",
+        "reordered",
         {
             "1": True,
             "true": True,
@@ -481,7 +481,7 @@ VALUES = [
         "neither_yes_nor_no",
         "invalid_reordered",
         item,
-        "again",
+        "reordered",
         ["2", "-1", "maybe", "on", "oui", "10", "1.5", "truee"],
     ),
     orders(
@@ -566,8 +566,8 @@ VALUES = [
     ),
     items(
         "a_word_for_nothing_is_no_number",
-        item("word-item-1", days="NULL", cart="nan", again="None"),
-        item("word-item-2", days="<NA>", cart="\\N", again="#N/A"),
+        item("word-item-1", days="NULL", cart="nan", reordered="None"),
+        item("word-item-2", days="<NA>", cart="\\N", reordered="#N/A"),
         stored={
             key: {"days_since_prior_order": None, "add_to_cart_order": None, "reordered": None}
             for key in ("word-item-1", "word-item-2")
@@ -770,7 +770,7 @@ ROWS = [
             order_id="",
             days="x",
             cart="y",
-            again="z",
+            reordered="z",
             at="01/04/2025 10:00",
             day="2025-04-31",
         ),
@@ -1665,7 +1665,7 @@ SHOPS = [
     ),
     items(
         "false_is_a_boolean",
-        item("false-item", again="False"),
+        item("false-item", reordered="False"),
         stored={"false-item": {"reordered": False}},
     ),
     products(
@@ -1752,6 +1752,13 @@ SHOPS = [
         rejected={2: "broken_line"},
         raw={2: "mysql-1,1,Groceries,green\\\ntea"},
     ),
+    Case(
+        "a_backslash_before_a_line_end_of_two_bytes",
+        "products/two_byte_ends.csv",
+        text(PRODUCTS, product("mysql-5", "D:\\"), product("mysql-6"), "few,1", end="\r\n"),
+        stored=names(mysql_5="D:\\", mysql_6="Tea"),
+        rejected={4: "too_few_fields"},
+    ),
     products(
         "a_lone_carriage_return_in_a_value",
         product("return-1", "green\rtea"),
@@ -1760,6 +1767,13 @@ SHOPS = [
         stored=names(return_2="Tea", return_3="Tea", return_4="Tea"),
         rejected={2: "broken_line"},
         raw={2: "return-1,1,Groceries,green\rtea"},
+    ),
+    products(
+        "a_lone_carriage_return_before_a_quote_that_is_never_closed",
+        'return-5\r,"',
+        product("return-6"),
+        stored=names(return_6="Tea"),
+        rejected={2: "too_few_fields", 3: "unclosed_quote"},
     ),
     products(
         "single_quotes_around_every_value",
@@ -1980,6 +1994,48 @@ FILE_NAMES += [
     ),
 ]
 
+# ---- files of rejected rows that were fixed: two columns in front, apostrophes before values
+IN_FRONT, QUOTE = "reasons,where,", "'"
+FIXED = [
+    Case(
+        "rejected_rows_that_were_fixed_in_a_spreadsheet",
+        "orders/rejects_fixed.csv",
+        text(
+            IN_FRONT + ORDERS,
+            f"order_id is blank,orders/x.csv:3 (0a1b2c3d),{order('fixed-1', amount=QUOTE + '-5')}",
+            f"'=1+1,,{order(QUOTE + '00081')}",
+            f",,{order('fixed-2', at=QUOTE + '2025-04-01T11:27:00', day=QUOTE + '2025-04-01')}",
+            f",,{order('fixed-3', amount=QUOTE + 'x')}",
+            f",,{order('')}",
+        ),
+        stored={
+            "fixed-1": {"total_amount": -5.0},
+            "00081": {},
+            "fixed-2": {
+                "order_timestamp": datetime(2025, 4, 1, 11, 27),
+                "date": date(2025, 4, 1),
+            },
+        },
+        rejected={5: "invalid_total_amount", 6: "missing_order_id"},
+    ),
+    Case(
+        "an_apostrophe_of_a_fixed_value_is_written_twice",
+        "products/rejects_fixed.csv",
+        text(IN_FRONT + PRODUCTS, ",,fixed-4,1,''s,'7up", ",,fixed-5,1,\"'a, b\",'=A1"),
+        stored={
+            "fixed-4": {"department": "'s", "product_name": "7up"},
+            "fixed-5": {"department": "a, b", "product_name": "=A1"},
+        },
+    ),
+    Case(
+        "one_of_the_two_columns_alone_makes_no_file_of_fixed_rows",
+        "products/where_alone.csv",
+        text(f"where,{PRODUCTS}", f"shelf 1,{product('where-1', QUOTE + 's')}"),
+        stored={"where-1": {"product_name": "'s"}},
+        ignored_columns=("where",),
+    ),
+]
+
 CASES: list[Case] = [
     *BASE,
     *VALUES,
@@ -1991,6 +2047,7 @@ CASES: list[Case] = [
     *WHOLE,
     *NO_DELIVERIES,
     *FILE_NAMES,
+    *FIXED,
 ]
 
 # ---- keys that only S3 can hold

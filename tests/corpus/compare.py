@@ -46,65 +46,65 @@ def differences(case: Case, results: Results) -> list[str]:
         "rows_read": case.rows_read,
         "ignored_columns": list(case.ignored_columns),
     }
-    found = {
+    actual = {
         "outcome": entry["outcome"],
         "reason": entry["reason"],
         "rows_read": entry["rows_read"] or 0,
         "ignored_columns": list(entry["ignored_columns"] or []),
     }
-    said = [
-        f"{name}: expected {expected[name]!r}, found {found[name]!r}"
+    sentences = [
+        f"{name}: expected {expected[name]!r}, found {actual[name]!r}"
         for name in expected
-        if found[name] != expected[name]
+        if actual[name] != expected[name]
     ]
-    return said + _rows_not_as_stored(case, results) + _rows_not_as_rejected(case, results)
+    return sentences + _rows_not_as_stored(case, results) + _rows_not_as_rejected(case, results)
 
 
 def _rows_not_as_stored(case: Case, results: Results) -> list[str]:
-    said = []
+    sentences = []
     for key, columns in case.stored.items():
         row = results.tables[case.dataset].get(key)
         if row is None:
-            said.append(f"{case.dataset} {key!r} is not stored")
+            sentences.append(f"{case.dataset} {key!r} is not stored")
             continue
-        said += [
+        sentences += [
             f"{case.dataset} {key!r}: {column} is {row[column]!r}, expected {value!r}"
             for column, value in columns.items()
             if repr(row[column]) != repr(value)
         ]
-    return said
+    return sentences
 
 
 def _rows_not_as_rejected(case: Case, results: Results) -> list[str]:
     mine = [row for row in results.rejected if row.path == case.path]
-    said = [
+    sentences = [
         f"line {row.line} appears more than once"
         for row in mine
-        if [one.line for one in mine].count(row.line) > 1
+        if [other.line for other in mine].count(row.line) > 1
     ]
-    for status, wanted in (("rejected", case.rejected), ("parked", case.parked)):
-        found = {row.line: row for row in mine if row.status == status}
-        for line in sorted(wanted.keys() | found.keys()):
-            codes = set(found[line].reasons) if line in found else None
-            expected = set(wanted[line].split()) if line in wanted else None
+    for status, reasons in (("rejected", case.rejected), ("parked", case.parked)):
+        rows = {row.line: row for row in mine if row.status == status}
+        for line in sorted(reasons.keys() | rows.keys()):
+            codes = set(rows[line].reasons) if line in rows else None
+            expected = set(reasons[line].split()) if line in reasons else None
             if codes != expected:
-                said.append(f"line {line}: expected {status} {expected}, found {codes}")
-    kept = {row.line: row.raw for row in mine}
-    return said + [
-        f"line {line}: kept {kept.get(line)!r}, expected {raw!r}"
+                sentences.append(f"line {line}: expected {status} {expected}, found {codes}")
+    raw_lines = {row.line: row.raw for row in mine}
+    return sentences + [
+        f"line {line}: kept {raw_lines.get(line)!r}, expected {raw!r}"
         for line, raw in case.raw.items()
-        if kept.get(line) != raw
+        if raw_lines.get(line) != raw
     ]
 
 
 def rows_of_no_case(results: Results, cases: Iterable[Case] = CASES) -> list[str]:
     """Rows in the tables, and lines of the manifest, that no case speaks of."""
     cases = list(cases)
-    said = [
+    sentences = [
         f"{path} is in the manifest"
         for path in sorted(results.manifest.keys() - {case.path for case in cases})
     ]
     for dataset, rows in results.tables.items():
-        known = {key for case in cases if case.dataset == dataset for key in case.stored}
-        said += [f"{dataset} {key!r} is stored" for key in sorted(rows.keys() - known)]
-    return said
+        expected_keys = {key for case in cases if case.dataset == dataset for key in case.stored}
+        sentences += [f"{dataset} {key!r} is stored" for key in sorted(rows.keys() - expected_keys)]
+    return sentences

@@ -113,18 +113,18 @@ class FakeJob:
         and whatever reads name no tables."""
         self.asked.append(arguments)
         time.sleep(self.seconds)
-        given = json.loads(arguments["--OPERATION"])
-        told = {
-            "name": given["operation"],
-            "author": given.get("author", "unknown"),
-            "dry_run": given.get("dry_run", False),
-            "text": f"The {given['operation']} is done.",
+        request = json.loads(arguments["--OPERATION"])
+        operation = {
+            "name": request["operation"],
+            "author": request.get("author", "unknown"),
+            "dry_run": request.get("dry_run", False),
+            "text": f"The {request['operation']} is done.",
             "plan": {"runs": 1},
             "effect": {"clean_orders": {"version": [3, 4], "files": 2}},
             **self.operation,
         }
-        summary = {**self.summary(arguments["--RUN_ID"], [], 0), "operation": told}
-        if given["operation"] != "replay":
+        summary = {**self.summary(arguments["--RUN_ID"], [], 0), "operation": operation}
+        if request["operation"] != "replay":
             zeros = dict.fromkeys(COUNTS, 0) | {"rejected_by_reason": {}}
             summary["datasets"]["orders"] = zeros
         if self.failures:
@@ -132,22 +132,23 @@ class FakeJob:
             failed = {**summary, "status": "FAILED", "error": cause, "tables": {}}
             self.write(arguments, "summary.json", json.dumps(failed))
             raise self.failures.pop(0)
-        reads = told["dry_run"] or "SELECT" in str(given)
+        reads = operation["dry_run"] or "SELECT" in str(request)
         summary["tables"] = {} if reads else summary["tables"]
-        result = {**told, "rows": [{"order_id": "1", "run": "run-1"}] if reads else []}
+        result = {**operation, "rows": [{"order_id": "1", "run": "run-1"}] if reads else []}
         self.write(arguments, "operation.json", json.dumps(result))
         self.write(arguments, "manifest.jsonl", "")
+        self.change_summary(summary)
         self.write(arguments, "summary.json", json.dumps(summary))
 
     def list_files(self, bucket: str, prefix: str) -> list[dict[str, Any]]:
         s3 = boto3.client("s3")
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        found = [item for page in pages for item in page.get("Contents", [])]
-        found.sort(key=lambda item: (item["LastModified"], item["Key"]))
-        digests = [digest_of(s3, bucket, item) for item in found]
+        items = [item for page in pages for item in page.get("Contents", [])]
+        items.sort(key=lambda item: (item["LastModified"], item["Key"]))
+        digests = [digest_of(s3, bucket, item) for item in items]
         return [
             self.line(bucket, prefix, item, digest)
-            for item, digest in zip(found, digests, strict=True)
+            for item, digest in zip(items, digests, strict=True)
             if digest is not None
         ]
 
@@ -174,6 +175,9 @@ class FakeJob:
             "dataset": "orders" if readable else None,
             "outcome": outcome,
             "reason": None if readable else "unknown_dataset",
+            "detail": None if readable else f"{path}: the path names no dataset: rename it",
+            "rows_read": 1 if outcome == "loaded" else 0,
+            "ignored_columns": [],
             "destination": "archive" if readable else "rejected",
         }
 
@@ -212,7 +216,6 @@ class FakeJob:
             "tables": tables,
             "datasets": {
                 "products": dict(zeros),
-                "order_items": dict(zeros),
                 "orders": {
                     **zeros,
                     "rows_read": rows + 2,
@@ -220,6 +223,7 @@ class FakeJob:
                     "rejected": 2,
                     "rejected_by_reason": {"missing_order_timestamp": 2},
                 },
+                "order_items": dict(zeros),
             },
         }
 
@@ -246,8 +250,10 @@ class FakeCrawler:
         if self.failures:
             raise self.failures.pop(0)
         glue = boto3.client("glue")
-        known = {table["Name"] for table in glue.get_tables(DatabaseName=database)["TableList"]}
-        for name in {target.rstrip("/").rpartition("/")[2] for target in targets} - known:
+        registered = {
+            table["Name"] for table in glue.get_tables(DatabaseName=database)["TableList"]
+        }
+        for name in {target.rstrip("/").rpartition("/")[2] for target in targets} - registered:
             glue.create_table(DatabaseName=database, TableInput={"Name": name})
 
 
@@ -265,5 +271,5 @@ class FakeQueries:
         for word, failure in self.failures.items():
             if word in sql:
                 raise failure
-        found = sum(count for word, count in self.violations.items() if word in sql)
-        return ["violations", "detail"], [[found, f"broken: {found}"]]
+        total = sum(count for word, count in self.violations.items() if word in sql)
+        return ["violations", "detail"], [[total, f"broken: {total}"]]

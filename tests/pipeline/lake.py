@@ -29,9 +29,16 @@ def _order(num: str, user: str, time: str, amount: float | None) -> tuple[object
 
 
 def _item(
-    n: int, order: str, user: str, days: int | None, product: str, cart: int, again: bool, time: str
+    n: int,
+    order: str,
+    user: str,
+    days: int | None,
+    product: str,
+    cart: int,
+    reordered: bool,
+    time: str,
 ) -> tuple[object, ...]:
-    return f"i{n}", order, user, days, product, cart, again, ts(time), ts(time).date()
+    return f"i{n}", order, user, days, product, cart, reordered, ts(time), ts(time).date()
 
 
 def _reject(
@@ -196,7 +203,7 @@ TABLES: dict[str, tuple[list[tuple[str, pa.DataType]], list[tuple[object, ...]],
         [],
     ),
     "corrections": (
-        [(one.name, one.type) for one in schema_of(etl.CORRECTIONS_DDL)],
+        [(field.name, field.type) for field in schema_of(etl.CORRECTIONS_DDL)],
         [],
         [],
     ),

@@ -10,6 +10,7 @@ recorded too, such as those of a Spark that runs the job.
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections import Counter
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote
+from xml.sax.saxutils import unescape
 
 from local.aws.moto_server import MotoServer
 from local.aws.server import LocalAws
@@ -33,6 +35,8 @@ class S3Request:
     query    the parameters, `list-type` and `prefix` of a listing among them
     status   of the answer
     objects  number of objects in the page that a listing answers
+    source   bucket and key that a copy reads
+    deleted  keys that a bulk deletion names
     """
 
     method: str
@@ -41,6 +45,8 @@ class S3Request:
     query: dict[str, str]
     status: int
     objects: int = 0
+    source: str = ""
+    deleted: tuple[str, ...] = ()
 
     @property
     def is_listing(self) -> bool:
@@ -138,8 +144,12 @@ class _Recorder:
 
         bucket, _, key = _path(environ).lstrip("/").partition("/")
         query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
+        deleted = _deleted(environ) if "delete" in query and not key else ()
         answer = self.application(environ, start)
-        request = S3Request(environ["REQUEST_METHOD"], bucket, key, query, status)
+        source = unquote(environ.get("HTTP_X_AMZ_COPY_SOURCE", "")).lstrip("/")
+        request = S3Request(
+            environ["REQUEST_METHOD"], bucket, key, query, status, 0, source, deleted
+        )
         if request.is_listing:
             body = b"".join(answer)
             if hasattr(answer, "close"):
@@ -156,6 +166,13 @@ def _is_s3(environ: dict[str, Any]) -> bool:
     signed = environ.get("HTTP_AUTHORIZATION", "")
     match = re.search(r"/([a-z0-9-]+)/aws4_request", signed)
     return match[1] == "s3" if match else not environ["PATH_INFO"].startswith("/moto-api")
+
+
+def _deleted(environ: dict[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a bulk deletion; the application reads the body again."""
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return tuple(unescape(key) for key in re.findall("<Key>(.*?)</Key>", body.decode()))
 
 
 def _path(environ: dict[str, Any]) -> str:

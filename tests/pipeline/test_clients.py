@@ -88,9 +88,9 @@ def test_sqlalchemy_counts(endpoint: str, tmp_path: Path) -> None:
         f"?s3_staging_dir=s3://results/&endpoint_url={endpoint}&poll_interval=0.01"
     )
     with engine.connect() as connection:
-        found = connection.execute(
+        result = connection.execute(
             text(
                 "SELECT user_id, sum(total_amount) AS spent FROM clean_orders GROUP BY 1 ORDER BY 1"
             )
         )
-        assert [tuple(row) for row in found] == [("u1", 360.0), ("u2", 50.5), ("u3", None)]
+        assert [tuple(row) for row in result] == [("u1", 360.0), ("u2", 50.5), ("u3", None)]

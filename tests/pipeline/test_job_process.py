@@ -15,13 +15,13 @@ PRODUCTS = "product_id,department_id,department,product_name\n1,4,Dairy,Milk\n"
 
 
 def processes_that_hold(file: Path) -> int:
-    found = 0
+    count = 0
     for maps in Path("/proc").glob("[0-9]*/maps"):
         try:
-            found += str(file) in maps.read_text("utf-8", "replace")
+            count += str(file) in maps.read_text("utf-8", "replace")
         except OSError:  # it has ended, or is another's
             continue
-    return found
+    return count
 
 
 @pytest.mark.long

@@ -52,13 +52,13 @@ def objects(aws: LocalAws, bucket: str) -> dict[str, tuple[Any, ...]]:
     s3, name = aws.client("s3"), aws.name(bucket)
     listed = s3.list_objects_v2(Bucket=name).get("Contents", [])
     return {
-        one["Key"]: (
-            one["ETag"],
-            one["Size"],
-            one["LastModified"],
-            s3.get_object(Bucket=name, Key=one["Key"])["Body"].read(),
+        entry["Key"]: (
+            entry["ETag"],
+            entry["Size"],
+            entry["LastModified"],
+            s3.get_object(Bucket=name, Key=entry["Key"])["Body"].read(),
         )
-        for one in listed
+        for entry in listed
     }
 
 
@@ -85,12 +85,12 @@ def test_objects_catalog_executions_and_queries_are_there_again(tmp_path: Path) 
         assert list(before["LakeBucket"]) == ["a//b", "runs/1/summary.json"]
         (table,) = aws.client("glue").get_tables(DatabaseName=aws.name("Database"))["TableList"]
         assert {name: table[name] for name in TABLE} == TABLE
-        again = aws.describe(arn)
+        restored = aws.describe(arn)
         for name in ("name", "status", "startDate", "stopDate", "input"):
-            assert again[name] == ended[name], name
+            assert restored[name] == ended[name], name
         assert aws.history(arn) == history
-        told = aws.client("athena").get_query_execution(QueryExecutionId=asked)["QueryExecution"]
-        assert told["Query"] == "SELECT 1"
+        query = aws.client("athena").get_query_execution(QueryExecutionId=asked)["QueryExecution"]
+        assert query["Query"] == "SELECT 1"
         assert (
             asked
             in aws.client("athena").list_query_executions(WorkGroup=aws.name("WorkGroup"))[
@@ -152,15 +152,15 @@ def test_a_save_that_was_cut_off_leaves_the_one_before(
         aws.save()
         before = objects(aws, "LakeBucket")
         aws.client("s3").put_object(Bucket=aws.name("LakeBucket"), Key="later", Body=b"x")
-        assert aws.kept
+        assert aws.state_folder
 
         def killed(name: str, value: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(aws.kept, "_write", killed)
+        monkeypatch.setattr(aws.state_folder, "_write", killed)
         with pytest.raises(KeyboardInterrupt):
             aws.save()
-        aws.kept = None
+        aws.state_folder = None
     with start(tmp_path) as aws:
         assert objects(aws, "LakeBucket") == before
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, IncompleteReadError
+from botocore.response import StreamingBody
 from moto import mock_aws
 from moto.s3.models import s3_backends
 
@@ -357,6 +358,23 @@ def test_a_missing_manifest_is_an_error_and_moves_nothing(zone: Zone) -> None:
     with pytest.raises(Exception, match="NoSuchKey"):
         archive()
     assert zone.keys(RAW) == [PREFIX + "orders.csv"]
+
+
+def test_a_manifest_whose_transfer_breaks_off_is_read_again(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zone.put("orders/1.csv")
+    zone.commit()
+    read, broken = StreamingBody.read, []
+
+    def read_half(body: StreamingBody, *size: Any, **named: Any) -> bytes:
+        if len(broken) < 2:
+            broken.append(body)
+            raise IncompleteReadError(actual_bytes=1, expected_bytes=2)
+        return read(body, *size, **named)
+
+    monkeypatch.setattr(StreamingBody, "read", read_half)
+    assert counted(archive()) == {"archived": 1} and len(broken) == 2
 
 
 def test_a_run_id_that_is_no_execution_name_is_refused(zone: Zone) -> None:

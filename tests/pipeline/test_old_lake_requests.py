@@ -85,7 +85,7 @@ def deliveries(
     """The requests of a small delivery, by the commits that each table has already."""
     for path, text in delivery(2).items():
         client(server).put_object(Bucket="lake", Key=f"raw/{path}", Body=text.encode())
-    found = {}
+    by_commits = {}
     for commits in COMMITS:
         folder = tmp_path_factory.mktemp("aged")
         shutil.copytree(first, folder, dirs_exist_ok=True)
@@ -93,8 +93,8 @@ def deliveries(
         upload(server, folder, str(commits))
         with record_s3(server) as requests:
             run(job, "s3://lake/raw", f"s3://lake/{commits}", "second")
-        found[commits] = requests
-    return found
+        by_commits[commits] = requests
+    return by_commits
 
 
 def age(lake: Path, commits: int) -> None:

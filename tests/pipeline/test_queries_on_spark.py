@@ -18,7 +18,7 @@ from tests.pipeline.test_athena import QUERIES, read_queries
 
 def in_sparks_words() -> list[str]:
     """The queries, each in Spark's dialect where queries.sql has one (`--spark` lines)."""
-    found = []
+    queries = []
     for block, (_, athena_sql, _) in zip(
         QUERIES.read_text("utf-8").split("\n\n")[1:], read_queries(), strict=True
     ):
@@ -27,8 +27,8 @@ def in_sparks_words() -> list[str]:
             for line in block.splitlines()
             if line.startswith("--spark ")
         ]
-        found.append((" ".join(own) or athena_sql).rstrip(";"))
-    return found
+        queries.append((" ".join(own) or athena_sql).rstrip(";"))
+    return queries
 
 
 def ask_spark(folder: Path, statements: list[str]) -> list[list[list[str | None]]]:

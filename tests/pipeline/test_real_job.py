@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,11 @@ def order(key: str, amount: str = "5", moment: str = "2025-04-01T10:00:00") -> s
 
 def item(key: str, order_id: str) -> str:
     return f"{key},{order_id},u1,3,p1,1,0,2025-04-01T10:00:00,\n"
+
+
+def kinds(messages: list[dict[str, str]]) -> list[str]:
+    """What stands before the colon of each subject."""
+    return [message["subject"].partition(":")[0] for message in messages]
 
 
 class Shop:
@@ -86,7 +92,7 @@ class Shop:
     def assert_succeeds(self) -> None:
         execution, messages = self.run()
         assert execution["status"] == "SUCCEEDED", execution
-        assert [message["subject"] for message in messages] == ["Delta Lake Run Succeed"]
+        assert kinds(messages) == ["Delta Lake Run Succeed"]
 
     def raw(self) -> list[str]:
         return [key.removeprefix("land-folder/Data/") for key in self.aws.keys("RawBucket")]
@@ -111,13 +117,18 @@ class Shop:
             for name, folder in folders.items()
         }
 
+    def query_count(self) -> int:
+        """Return the number of queries that Athena was asked in this environment."""
+        pages = self.aws.client("athena").get_paginator("list_query_executions")
+        queries = pages.paginate(WorkGroup=self.aws.name("WorkGroup"))
+        return sum(len(page["QueryExecutionIds"]) for page in queries)
+
     def column(self, sql: str) -> list[str | None]:
         return [row[0] for row in self.pipeline.query(sql).text_rows()]
 
-    def orders(self) -> list[str | None]:
-        return self.column(
-            "SELECT order_id || ' ' || format('%.1f', total_amount) FROM clean_orders ORDER BY 1"
-        )
+    def orders(self) -> list[str]:
+        result = self.pipeline.query("SELECT order_id, total_amount FROM clean_orders ORDER BY 1")
+        return [f"{order_id} {amount}" for order_id, amount in result.text_rows()]
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +170,19 @@ def shop(deploy: Callable[..., Shop]) -> Shop:
 def assert_metrics_are_those_that_the_alarms_watch(shop: Shop) -> None:
     """The run of an_upload_alone: of five rows one is rejected, one is parked."""
     environment = ("Environment", shop.aws.parameters["EnvironmentName"])
-    found = [metric for line in shop.aws.log for metric in emf.read(line)]
-    told = {(m.name, m.dimensions): m.value for m in found if environment in m.dimensions}
+    metrics = [metric for line in shop.aws.log for metric in emf.read(line)]
+    values = {(m.name, m.dimensions): m.value for m in metrics if environment in m.dimensions}
     items = frozenset({environment, ("Dataset", "order_items")})
-    assert told["RowsParked", items] == 1 and 0 <= told["OldestParkedHours", items] < 1
-    assert 0 <= told["HoursSinceGoodDelivery", items] < 1
-    assert told["RowsAccepted", frozenset({environment})] == 4
-    assert told["RejectedPercent", frozenset({environment})] == 20
+    assert values["RowsParked", items] == 1 and 0 <= values["OldestParkedHours", items] < 1
+    assert 0 <= values["HoursSinceGoodDelivery", items] < 1
+    assert values["RowsAccepted", frozenset({environment})] == 4
+    assert values["RejectedPercent", frozenset({environment})] == 20
     for _, alarm in shop.aws.template.of_type("AWS::CloudWatch::Alarm"):
         if alarm["Namespace"] == "DeltaLake":
-            dimensions = frozenset((one["Name"], one["Value"]) for one in alarm["Dimensions"])
-            assert (alarm["MetricName"], dimensions) in told
+            dimensions = frozenset(
+                (dimension["Name"], dimension["Value"]) for dimension in alarm["Dimensions"]
+            )
+            assert (alarm["MetricName"], dimensions) in values
 
 
 def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., Shop]) -> None:
@@ -186,8 +199,9 @@ def test_an_upload_alone_ends_in_tables_that_athena_reads(deploy: Callable[..., 
         assert started or not idle, "the events are gone and nothing was started"
     (execution,) = shop.aws.wait_until_idle(600)
     (message,) = shop.aws.messages()
-    assert execution["status"] == "SUCCEEDED" and message["subject"] == "Delta Lake Run Succeed"
-    assert "orders: 2 rows read" in message["message"] and "1 inserted" in message["message"]
+    assert execution["status"] == "SUCCEEDED"
+    assert message["subject"].startswith("Delta Lake Run Succeed: ")
+    assert re.search(r"^orders +2 +1 ", message["message"], re.M), message["message"]
     assert shop.orders() == ["o1 5.0"] and shop.column("SELECT id FROM clean_orders_items") == [
         "i1"
     ]
@@ -248,9 +262,7 @@ def test_a_job_that_is_killed_in_the_middle_is_started_again_by_the_next_run(
     )
     execution, messages = shop.run()
     machine.job.show = lambda line: None
-    assert execution["status"] == "FAILED" and [message["subject"] for message in messages] == [
-        "ETL Job Failure Alert"
-    ]
+    assert execution["status"] == "FAILED" and kinds(messages) == ["ETL Job Failure Alert"]
     assert "exit code" in messages[0]["message"] and len(shop.raw()) == 3 and shop.archived() == []
     shop.assert_succeeds()
     assert shop.raw() == [] and shop.orders() == ["o1 5.0", "o2 5.0"]
@@ -343,7 +355,7 @@ FAULTS = [
         "the archive stays incomplete",
         archiver_loses_a_bucket,
         "Archive Failure Alert",
-        "could not be moved",
+        "Files not moved",
     ),
     ("the crawler fails", crawler_fails, "Crawler Failure Alert", "no permission for the table"),
     ("a query fails", query_fails, "Validation Failure Alert", "slow down"),
@@ -367,9 +379,7 @@ def test_after_each_fault_one_message_names_the_cause_and_the_next_run_ends_with
         shop.upload(f"orders/fault-{number}.csv", ORDERS, order(f"x{number}", str(number + 1)))
         install(shop)
         execution, messages = shop.run()
-        assert execution["status"] == "FAILED" and [message["subject"] for message in messages] == [
-            subject
-        ], fault
+        assert execution["status"] == "FAILED" and kinds(messages) == [subject], fault
         assert words in messages[0]["message"]
         assert set(shop.raw()) | set(shop.archived()) >= {f"orders/fault-{number}.csv"}, (
             f"{fault}: the file is lost"
@@ -396,12 +406,12 @@ def test_operations_correct_undo_and_replay_through_the_state_machine(shop: Shop
     first = shop.aws.executions()[-1]["name"]
 
     status, message = shop.operate(operation="sql", sql=SET_AMOUNT)
-    assert (status, message["subject"]) == ("SUCCEEDED", "Delta Lake Operation Succeed")
+    assert (status, message["subject"]) == ("SUCCEEDED", "Delta Lake Operation Succeed: sql")
     assert "clean_orders: rows: 1 updated." in message["message"]
     assert shop.orders() == ["o1 7.0", "o2 5.0"]
 
     status, message = shop.operate(operation="sql", sql="DELETE FROM clean_orders")
-    assert (status, message["subject"]) == ("FAILED", "Operation Failure Alert")
+    assert (status, message["subject"]) == ("FAILED", "Operation Failure Alert: sql")
     assert "clean_orders_items refers to order_id 'o1'" in message["message"]
     assert shop.orders() == ["o1 7.0", "o2 5.0"]
 
@@ -417,6 +427,24 @@ def test_operations_correct_undo_and_replay_through_the_state_machine(shop: Shop
     assert runs == ["load", "sql", "rollback", "replay"]
     reports = [key for key in shop.aws.keys("LakeBucket", "runs/") if key.endswith("report.html")]
     assert len(reports) == 5, "a page for each, the refused one too"
+
+
+def test_a_dry_run_and_a_select_run_no_query_and_send_no_mail(shop: Shop) -> None:
+    shop.assert_succeeds()
+    versions, queries = shop.versions(), shop.query_count()
+    for asked in (
+        {"operation": "optimize", "dry_run": True},
+        {"operation": "sql", "sql": "SELECT * FROM clean_orders"},
+    ):
+        execution = shop.aws.wait_for(shop.start(**asked), 600)
+        assert execution["status"] == "SUCCEEDED" and shop.aws.messages() == []
+        states = shop.aws.states(execution["executionArn"])
+        assert states[states.index("CheckRunSummary") + 1] == "WriteRunReport"
+    assert (shop.versions(), shop.query_count()) == (versions, queries)
+    status, message = shop.operate(operation="sql", sql="DELETE FROM clean_orders")
+    subject = message["subject"].partition(":")[0]
+    assert (status, subject) == ("FAILED", "Operation Failure Alert"), message
+    assert shop.query_count() == queries
 
 
 @pytest.mark.slow
@@ -439,7 +467,7 @@ def test_the_same_bytes_uploaded_again_are_a_duplicate_and_a_correction_stays(sh
         upload(path, ORDERS, order("o1"), order("o2"), order("", "bad"))
         execution, messages = shop.run()
         assert execution["status"] == "SUCCEEDED"
-        assert "0 loaded, 1 delivered before" in messages[0]["message"] and len(messages) == 1
+        assert "1 file delivered before" in messages[0]["message"] and len(messages) == 1
         (copy,) = shop.manifest(execution["name"])
         assert (copy["path"], copy["outcome"]) == (path, "duplicate")
         assert f"{path}: the same bytes were loaded as orders/1.csv by {first} " in copy["detail"]
@@ -467,7 +495,7 @@ def test_a_load_a_correction_and_a_rollback_at_once_end_as_if_one_after_another(
         shop.start(operation="sql", sql=SET_AMOUNT),
         shop.start(operation="rollback", to=first),
     ]
-    assert {shop.aws.wait_for(one, 900)["status"] for one in together} == {"SUCCEEDED"}
+    assert {shop.aws.wait_for(arn, 900)["status"] for arn in together} == {"SUCCEEDED"}
     before = ["o1 5.0", "o2 5.0"]
     corrected = ["o1 7.0", "o2 5.0"]
     assert shop.orders() in (before, corrected, [*before, "o9 5.0"], [*corrected, "o9 5.0"])
@@ -507,9 +535,9 @@ def test_a_burst_of_files_is_loaded_by_a_few_runs_and_none_is_lost(
     windows = int((time.monotonic() - began) / window)  # a slow machine uploads for longer
     executions = shop.aws.wait_until_idle(1800)
     assert [
-        shop.aws.describe(one["executionArn"])["cause"]
-        for one in executions
-        if one["status"] != "SUCCEEDED"
+        shop.aws.describe(execution["executionArn"])["cause"]
+        for execution in executions
+        if execution["status"] != "SUCCEEDED"
     ] == []
     assert len(shop.glue_runs) <= max(5, windows + 3), (
         f"{len(shop.glue_runs)} Glue runs in {len(executions)} executions"

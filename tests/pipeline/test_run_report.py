@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 
+from facts import SUCCEEDED, runs_of
 from local.aws.server import LocalAws, Runners
 from local.aws.stepfunctions import Pace
 from tests import emf
 from tests.pipeline.fakes import FakeCrawler, FakeJob, FakeQueries
-from tools.pictures import graph
 
 
 class Queries(FakeQueries):
@@ -36,8 +36,8 @@ def test_an_execution_leaves_its_page_and_its_history_can_be_drawn() -> None:
         execution = aws.wait_for(aws.sweep(), 60)
         key = f"runs/{execution['name']}/report.html"
         assert execution["status"] == "SUCCEEDED" and key in aws.keys("LakeBucket")
-        found = aws.client("s3").get_object(Bucket=aws.name("LakeBucket"), Key=key)
-        page = found["Body"].read().decode()
+        response = aws.client("s3").get_object(Bucket=aws.name("LakeBucket"), Key=key)
+        page = response["Body"].read().decode()
         spent = json.load(
             aws.client("s3").get_object(
                 Bucket=aws.name("LakeBucket"), Key=f"runs/{execution['name']}/cost.json"
@@ -45,25 +45,36 @@ def test_an_execution_leaves_its_page_and_its_history_can_be_drawn() -> None:
         )
         (message,) = aws.messages()
         entered = aws.states(execution["executionArn"])
-        runs = graph.runs_of(aws.history(execution["executionArn"]))
+        runs = runs_of(aws.history(execution["executionArn"]))
+        arn = execution["executionArn"].replace(execution["name"], "nobody")
+        failure = {"failure": {"Error": "Lost", "Cause": "the disk is full"}}
+        event = {"run_id": "nobody", "execution_arn": arn, "mail": failure, "only": "mail"}
+        unknown = aws.function("RunReport")(event, None)
     finally:
         aws.stop()
-    assert found["ContentType"].startswith("text/html")
+    assert response["ContentType"].startswith("text/html")
     assert execution["name"] in page and "Where every row went" in page and "The execution" in page
-    assert 'class="succeeded"' in page
+    after = {"WriteRunReport", "CheckCrawlOwed", "CheckOutcome", "RunSucceeded"}
+    assert page.count('<td class="succeeded">succeeded</td>') == len(runs.keys() - after)
+    link = f"#/v2/executions/details/{execution['executionArn']}"
+    assert link in page and link in message["message"]
     assert spent["glue"]["dpu_seconds"] == 120, "two workers for a minute, the least that is billed"
     assert spent["step_functions"]["transitions"] == len(entered)
     assert (spent["athena"]["queries"], spent["crawler"]["crawls"]) == (4, 1)
     cost = f"${spent['usd']:.4f}"
     assert f"{cost} = Glue" in message["message"] and cost in page
-    told = {
+    assert unknown["subject"] == "ETL Job Failure Alert: nobody", "history and records are gone"
+    assert "the disk is full" in unknown["text"] and "Cost: not known" in unknown["text"]
+    values = {
         (dict(metric.dimensions).get("Dataset"), metric.name): metric.value
         for line in aws.log
         for metric in emf.read(line)
     }
-    assert told[None, "RowsAccepted"] == 1 and told["orders", "RowsRejected"] == 2
-    assert abs(told[None, "RunCost"] - spent["usd"]) < 1e-6
-    assert told["order_items", "OldestParkedHours"] == told["orders", "HoursSinceGoodDelivery"] + 1
-    assert {run.status for run in runs.values()} == {graph.SUCCEEDED}
+    assert values[None, "RowsAccepted"] == 1 and values["orders", "RowsRejected"] == 2
+    assert abs(values[None, "RunCost"] - spent["usd"]) < 1e-6
+    assert (
+        values["order_items", "OldestParkedHours"] == values["orders", "HoursSinceGoodDelivery"] + 1
+    )
+    assert {run.status for run in runs.values()} == {SUCCEEDED}
     assert "AnyNewFiles" in runs["FindNewFiles"].then and "QueryProducts" in runs
     assert runs["ArchiveProcessedFiles"].then == {"CheckArchiveCompletion"}

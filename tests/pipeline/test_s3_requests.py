@@ -11,8 +11,8 @@ import pytest
 from botocore.exceptions import ClientError
 from deltalake import DeltaTable, write_deltalake
 
-from local.athena import s3_options
 from local.aws.moto_server import MotoServer
+from local.aws.readers import s3_options
 from local.aws.server import LocalAws
 from tests.pipeline.s3_requests import record_s3
 
@@ -87,6 +87,19 @@ def test_keys_are_recorded_as_sent(server: MotoServer) -> None:
     (request,) = requests
     assert (request.method, request.bucket, request.key) == ("PUT", "lake", key)
     assert str(request) == f"PUT /lake/{key} 200"
+
+
+def test_a_copy_has_its_source_and_a_bulk_deletion_its_keys(server: MotoServer) -> None:
+    s3 = client(server)
+    s3.put_object(Bucket="lake", Key="a b&c", Body=b"x")
+    with record_s3(server) as requests:
+        s3.copy_object(Bucket="lake", Key="copy", CopySource={"Bucket": "lake", "Key": "a b&c"})
+        objects = [{"Key": "a b&c"}, {"Key": "copy"}]
+        s3.delete_objects(Bucket="lake", Delete={"Objects": objects})
+    copied, removed = requests
+    assert copied.source == "lake/a b&c" and copied.deleted == ()
+    assert removed.deleted == ("a b&c", "copy") and removed.status == 200
+    assert s3.list_objects_v2(Bucket="lake", Prefix="a b").get("Contents", []) == []
 
 
 def test_only_requests_on_s3_within_the_block_are_recorded(server: MotoServer) -> None:

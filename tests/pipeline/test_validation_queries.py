@@ -63,11 +63,14 @@ class Lake:
             "clean_orders": columns_of(("order_id", "date"), self.orders),
             "clean_orders_items": columns_of(("id", "order_id", "product_id", "date"), self.items),
         }
-        for name, given in columns.items():
+        for name, by_column in columns.items():
             table = pa.table(
-                {column: pa.array(list(values), pa.string()) for column, values in given.items()}
+                {
+                    column: pa.array(list(values), pa.string())
+                    for column, values in by_column.items()
+                }
             )
-            if "date" in given:
+            if "date" in by_column:
                 table = table.set_column(
                     table.schema.get_field_index("date"), "date", table["date"].cast(pa.date32())
                 )
@@ -75,7 +78,7 @@ class Lake:
                 str(self.folder / name),
                 table,
                 mode="overwrite",
-                partition_by=["date"] if "date" in given else None,
+                partition_by=["date"] if "date" in by_column else None,
             )
         return {name: str(self.folder / name) for name in columns}
 

@@ -92,13 +92,13 @@ class Lake:
 
     def tables(self) -> dict[str, dict[str, tuple]]:
         """dataset -> key -> row, in the shape of the model's."""
-        found = {}
+        tables = {}
         for table in etl.TABLES:
             at = table.column_names.index(table.key)
             rows = self.rows(table.name)
-            found[table.dataset] = {row[at]: row for row in rows}
-            assert len(found[table.dataset]) == len(rows), f"{table.name} holds a key twice"
-        return found
+            tables[table.dataset] = {row[at]: row for row in rows}
+            assert len(tables[table.dataset]) == len(rows), f"{table.name} holds a key twice"
+        return tables
 
     def records(self) -> list[Any]:
         return self.rows("rejected_records")

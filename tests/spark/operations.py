@@ -11,10 +11,10 @@ from jsonschema import validate
 
 import glue_etl as etl
 import glue_operations
+from client import ROOT
 from local.aws.job import job_arguments
 from tests.model import RawFile
 from tests.spark.conftest import Lake
-from tools import ROOT
 
 SCHEMA = json.loads((ROOT / "stepfunctions" / "summary.schema.json").read_text("utf-8"))
 
@@ -84,11 +84,11 @@ class OperatedLake(Lake):
     def state(self) -> dict[str, list[str]]:
         """Every table that a rollback restores, row by row, without what a repetition changes."""
         changing = {"run_id", "resolved_run_id", "ingested_at"}
-        found = {}
+        state = {}
         for name in RESTORED:
             rows = [row._asdict().items() for row in self.rows(name)]
-            found[name] = sorted(
+            state[name] = sorted(
                 ", ".join(f"{column}={value!r}" for column, value in row if column not in changing)
                 for row in rows
             )
-        return found
+        return state

@@ -171,7 +171,7 @@ def test_what_the_fast_path_takes_the_parser_reads_alike(spark: Any, table: Any)
     fast = {row["_mid"]: row for row in fast_rows}
     parsed = {row["_mid"]: row for row in parsed_rows}
     assert len(fast) == len(parsed) == len(texts)
-    taken = {number for number, row in fast.items() if row["_kind"] < etl.LEFT}
+    taken = {number for number, row in fast.items() if row["_kind"] < etl.UNPARSED}
     for number in taken:
         if fast[number]["_kind"] == etl.RECORD:
             assert fast[number] == parsed[number], texts[number]
@@ -197,8 +197,8 @@ def test_a_file_with_columns_in_another_order_and_more_of_them_takes_the_fast_pa
         (etl.read_header(",".join(names), ",", etl.PRODUCTS), "what ever,Pen,Books,1,7"),
     ):
         lines = lines_frame(spark, [layout.line, line])
-        known = {"x", layout.line}
-        header, row = etl.fast_path(lines, etl.PRODUCTS, layout, known, latest()).collect()
+        headers = {"x", layout.line}
+        header, row = etl.fast_path(lines, etl.PRODUCTS, layout, headers, latest()).collect()
         assert (header["_kind"], row["_kind"]) == (etl.HEADER, etl.RECORD)
         assert [row[name] for name in etl.PRODUCTS.column_names] == ["7", "1", "Books", "Pen"]
 
@@ -214,8 +214,8 @@ def test_only_a_plain_integer_is_a_number_among_keys(spark: Any) -> None:
     keys = "0 5 05 +5 -5 5.0 5. 10 010 999999999999999999 1234567890123456789 x 5x 00 5e3".split()
     frame = etl.local_frame(spark, [{"key": key} for key in [*keys, " 5"]], "key STRING")
     rows = frame.select("key", etl.integer_key(etl.F.col("key")).alias("number")).collect()
-    found = {row["key"]: row["number"] for row in rows if row["number"] is not None}
-    assert found == {"0": 0, "5": 5, "10": 10, "999999999999999999": 999999999999999999}
+    numbers = {row["key"]: row["number"] for row in rows if row["number"] is not None}
+    assert numbers == {"0": 0, "5": 5, "10": 10, "999999999999999999": 999999999999999999}
 
 
 def test_a_span_of_keys_prunes_by_text_and_never_loses_one(spark: Any, tmp_path: Any) -> None:
@@ -224,8 +224,8 @@ def test_a_span_of_keys_prunes_by_text_and_never_loses_one(spark: Any, tmp_path:
     )
     spans = etl.key_spans(keys_frame(spark, "A-2 A-17 10"), ["key"])
     assert spans == {"key": ("10", "A-2")}
-    found = [row["key"] for row in table.rows_between("key", *spans["key"]).collect()]
-    assert found == ["A-17", "A-2", "9", "10"]
+    pruned = [row["key"] for row in table.rows_between("key", *spans["key"]).collect()]
+    assert pruned == ["A-17", "A-2", "9", "10"]
     assert etl.key_spans(keys_frame(spark, ""), ["key"]) == {"key": ("", "")}
     assert table.rows_between("key", "", "").count() == 0
 

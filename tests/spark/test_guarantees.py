@@ -131,7 +131,7 @@ def test_a_header_in_another_order_does_not_load_into_wrong_columns(lake: Lake) 
 def test_every_table_stays_at_delta_reader_1_and_writer_2(lake: Lake) -> None:
     lake.run(first_delivery())
     lake.run(second_delivery())
-    for table in [declared.name for declared in etl.TABLES] + list(etl.RECORD_TABLES):
+    for table in [declared.name for declared in etl.TABLES] + list(etl.JOB_TABLES):
         protocol = DeltaTable(lake.path(table)).protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2), table
         properties = DeltaTable(lake.path(table)).metadata().configuration
@@ -159,7 +159,7 @@ def test_a_table_that_another_engine_has_raised_fails_the_run_before_it_writes(l
 def test_a_table_is_pinned_to_the_version_that_the_run_has_found(lake: Lake, spark: Any) -> None:
     lake.run(first_delivery())
     arguments = etl.JobArguments.from_argv(job_arguments(lake.folder, lake.folder, "look"))
-    table = etl.open_table(spark, arguments, "clean_products")
+    table = etl.open_lake(spark, arguments)["clean_products"]
     rows = table.frame.count()
     table.append(table.frame.limit(1), etl.stamp(arguments))
     assert table.frame.count() == rows == table.rows_at(table.before)
@@ -169,12 +169,12 @@ def test_a_table_is_pinned_to_the_version_that_the_run_has_found(lake: Lake, spa
 def test_the_same_bytes_under_another_name_are_a_duplicate_with_the_first_name(lake: Lake) -> None:
     text = ORDERS + order("o1") + order("bad", amount="x")
     lake.run([csv_file("orders/x.csv", text, 1)])
-    again = [
+    second = [
         csv_file("orders/x (1).csv", text, 2),
         csv_file("orders/y.csv", ORDERS + order("o2"), 3),
     ]
     twins = [csv_file(f"orders/y ({n}).csv", ORDERS + order("o2"), 3 + n) for n in (1, 2)]
-    summary = lake.run(again + twins)
+    summary = lake.run(second + twins)
     assert summary["files"]["duplicate"] == 3 and summary["files"]["loaded"] == 1
     manifest = lake.manifest("run-2")
     assert "were loaded as orders/x.csv by run-1" in manifest["orders/x (1).csv"]["detail"]
@@ -189,8 +189,8 @@ def test_a_column_that_is_declared_later_is_added_by_the_next_load_and_by_no_loo
     lake: Lake, spark: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake.run(first_delivery())
-    wide = {**etl.RECORD_TABLES, "corrections": etl.CORRECTIONS_DDL + ", note STRING"}
-    monkeypatch.setattr(etl, "RECORD_TABLES", wide)
+    wide = {**etl.JOB_TABLES, "corrections": etl.CORRECTIONS_DDL + ", note STRING"}
+    monkeypatch.setattr(etl, "JOB_TABLES", wide)
     arguments = etl.JobArguments.from_argv(job_arguments(lake.folder, lake.folder, "look"))
     table = etl.open_lake(spark, arguments)["corrections"]
     assert table.missing == (("note", "string"),) and "note" in table.frame.columns
@@ -231,7 +231,7 @@ def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(
     lake.run([csv_file("products.csv", PRODUCTS + "1,2,Food,Tea\n3,2,Food,Rice\n", 0)])
     wider = replace(
         etl.PRODUCTS,
-        columns=(*etl.PRODUCTS.columns, etl.Column("brand", "STRING", "who makes it")),
+        columns=(*etl.PRODUCTS.columns, etl.ColumnSpec("brand", "STRING", "who makes it")),
     )
     monkeypatch.setattr(etl, "TABLES", (wider, etl.ORDERS, etl.ORDER_ITEMS))
     summary = lake.run(
@@ -258,7 +258,7 @@ def test_a_column_declared_later_is_added_to_the_table_and_asks_for_a_crawl(
 def test_a_column_that_is_not_declared_any_more_stays_in_the_table(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    brand = etl.Column("brand", "STRING", "who makes it")
+    brand = etl.ColumnSpec("brand", "STRING", "who makes it")
     wider = replace(etl.PRODUCTS, columns=(*etl.PRODUCTS.columns, brand))
     narrow = etl.TABLES
     monkeypatch.setattr(etl, "TABLES", (wider, *narrow[1:]))
@@ -279,8 +279,8 @@ def test_a_new_dataset_with_another_parent_waits_for_it_and_for_the_parents_of_t
         name="clean_returns",
         key="return_id",
         columns=(
-            etl.Column("return_id", "STRING", "the return", required=True, identifier=True),
-            etl.Column("item", "STRING", "the item sent back", required=True, identifier=True),
+            etl.ColumnSpec("return_id", "STRING", "the return", required=True, identifier=True),
+            etl.ColumnSpec("item", "STRING", "the item sent back", required=True, identifier=True),
         ),
         parents=(etl.Parent("item", "order_items", "orphan_item"),),
     )
@@ -319,10 +319,10 @@ def test_what_the_driver_knows_reaches_spark_character_by_character(spark: Any) 
         }
         for text in ('a "quoted" \\ path/ü/\u2028\t😀', "", None)
     ]
-    found = etl.local_frame(
+    frame = etl.local_frame(
         spark, rows, "text STRING, number BIGINT, seen TIMESTAMP, versions MAP<STRING, BIGINT>"
     )
-    shown = found.select("text", "number", etl.F.col("seen").cast("string"), "versions").collect()
+    shown = frame.select("text", "number", etl.F.col("seen").cast("string"), "versions").collect()
     assert [tuple(row) for row in shown] == [
         (row["text"], -(2**63), "2025-04-01 08:00:00.123456", {"a": 1}) for row in rows
     ]
@@ -359,11 +359,11 @@ def test_a_file_that_changes_while_it_is_read_stays_for_the_next_run(
     raw = lake.write(first_delivery(), lake.folder / "raw")
     real, done = etl.profile, []
 
-    def overwrite_once(*given: object) -> object:
+    def overwrite_once(*arguments: object) -> object:
         if not done:
             done.append(True)
             (raw / "orders/1.csv").write_text(ORDERS + order("o1", amount="100") + order("o3"))
-        return real(*given)
+        return real(*arguments)
 
     monkeypatch.setattr(etl, "profile", overwrite_once)
     summary = lake.run_on(raw, "a")
@@ -387,11 +387,11 @@ def test_what_was_staged_is_loaded_whatever_becomes_of_the_raw_zone(
     raw = lake.write(first_delivery(), lake.folder / "raw")
     real, done = etl.resolve, []
 
-    def overwrite_and_delete(*given: Any) -> Any:
+    def overwrite_and_delete(*arguments: Any) -> Any:
         done.append(True)
         (raw / "orders/1.csv").write_text(ORDERS + order("o7") + order("", "bad") * 2)
         (raw / "order_items/1.csv").unlink()
-        return real(*given)
+        return real(*arguments)
 
     monkeypatch.setattr(etl, "resolve", overwrite_and_delete)
     summary = lake.run_on(raw, "a")
@@ -424,7 +424,7 @@ def test_scratch_files_keep_every_moment_whatever_the_time_zone_of_the_machine(
     before = zones.getDefault()
     zones.setDefault(zones.getTimeZone("Europe/Berlin"))
     try:
-        given = spark.createDataFrame(
+        frame = spark.createDataFrame(
             [
                 (moment, moment[:10], ["a", "b"], {"x": "1", "y": None}, 1.5, True)
                 for moment in (
@@ -440,17 +440,17 @@ def test_scratch_files_keep_every_moment_whatever_the_time_zone_of_the_machine(
             "moment string, day string, reasons array<string>, fields map<string, string>, "
             "amount double, flag boolean",
         )
-        given = given.withColumns(
+        frame = frame.withColumns(
             {
-                name: given[name].cast(kind)
+                name: frame[name].cast(kind)
                 for name, kind in (("moment", "timestamp"), ("day", "date"))
             }
         )
-        kept = etl.Scratch(spark, f"{tmp_path}/", on_disk=True).materialize(given, "rows")
-        assert kept.dtypes == given.dtypes
-        as_texts = [f"cast({name} AS string)" for name in given.columns]
-        texts = [tuple(row) for row in kept.selectExpr(*as_texts).collect()]
-        assert sorted(texts) == sorted(tuple(row) for row in given.selectExpr(*as_texts).collect())
+        scratch = etl.Scratch(spark, f"{tmp_path}/", on_disk=True).materialize(frame, "rows")
+        assert scratch.dtypes == frame.dtypes
+        as_texts = [f"cast({name} AS string)" for name in frame.columns]
+        texts = [tuple(row) for row in scratch.selectExpr(*as_texts).collect()]
+        assert sorted(texts) == sorted(tuple(row) for row in frame.selectExpr(*as_texts).collect())
         assert len({text[0] for text in texts}) == 7
     finally:
         zones.setDefault(before)
@@ -473,15 +473,15 @@ def test_a_large_batch_need_not_hold_every_dataset(
 def test_a_lost_row_fails_the_run_before_the_ledger(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = etl.mark_beaten
-    monkeypatch.setattr(etl, "mark_beaten", lambda *given: real(*given).limit(1))
+    real = etl.mark_superseded
+    monkeypatch.setattr(etl, "mark_superseded", lambda *arguments: real(*arguments).limit(1))
     summary = lake.run(first_delivery(), expect=1)
     assert (
         summary["status"] == "FAILED"
         and "ConservationError" in summary["error"]
         and "products.csv: 2 rows" in summary["error"]
     )
-    monkeypatch.setattr(etl, "mark_beaten", real)
+    monkeypatch.setattr(etl, "mark_superseded", real)
     assert not Path(lake.path("ingested_files")).exists()
     assert lake.run(first_delivery())["datasets"]["orders"]["inserted"] == 2
 
@@ -537,7 +537,7 @@ def test_a_large_batch_is_resolved_with_the_same_result(
             (row.record_key, row.line, row.status, tuple(row.reasons), row.raw)
             for row in lake.records()
         )
-        results.append((lake.tables(), [one["datasets"] for one in summaries], parked))
+        results.append((lake.tables(), [summary["datasets"] for summary in summaries], parked))
     assert results[0][0] == results[1][0]
     assert results[0][1] == results[1][1]
     assert results[0][2] == results[1][2]
@@ -568,13 +568,13 @@ def test_a_large_first_delivery_is_taken_whole_only_where_every_key_is_new_and_e
     parked: int,
 ) -> None:
     monkeypatch.setattr(etl, "LARGE_BYTES", 0)
-    real, looked = etl.mark_beaten, []
+    real, looked = etl.mark_superseded, []
 
-    def mark_beaten(rows: Any, staged: Any) -> Any:
+    def mark_superseded(rows: Any, staged: Any) -> Any:
         looked.extend([staged.table.name] * (not rows.isEmpty()))
         return real(rows, staged)
 
-    monkeypatch.setattr(etl, "mark_beaten", mark_beaten)
+    monkeypatch.setattr(etl, "mark_superseded", mark_superseded)
     first_file = "".join(item(key, "1") for key in ("3", "1", "64", "65"))
     summary = lake.run(
         [
@@ -623,6 +623,19 @@ def loaded_once(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("step", COMMITS)
 def test_a_killed_run_is_healed_by_the_next_one(lake: Lake, loaded_once: Path, step: str) -> None:
     check_healed(lake, loaded_once, step, kill_in_process)
+
+
+def test_a_killed_run_that_closes_a_reject_of_its_own_is_healed(lake: Lake) -> None:
+    files = [
+        csv_file("orders/1.csv", ORDERS + order("o1", amount="abc"), 1),
+        csv_file("orders/2.csv", ORDERS + order("o1"), 2),
+    ]
+    raw = lake.write(files, lake.folder / "raw")
+    arguments = job_arguments(raw, lake.folder, "killed")
+    kill_in_process(etl.main, "committed rejected_records", arguments)
+    lake.run_on(raw, "after")
+    assert [(row.line, row.status) for row in lake.records()] == [(2, "superseded")]
+    assert list(lake.tables()["orders"]) == ["o1"]
 
 
 @pytest.mark.long
@@ -677,7 +690,7 @@ def test_a_rejected_row_of_300_kb_is_kept_whole_and_cut_in_the_summary(lake: Lak
     long = ORDERS + order("o1", amount="x" * 300_000)
     summary = lake.run([csv_file("orders/1.csv", long, 1)])
     check_equation(summary)
-    (kept,) = [row.raw for row in lake.records() if row.status == "rejected"]
-    assert kept == long.splitlines()[1]
+    (raw,) = [row.raw for row in lake.records() if row.status == "rejected"]
+    assert raw == long.splitlines()[1]
     (shown,) = summary["reject_examples"]
-    assert kept.startswith(shown["raw"]) and len(shown["raw"]) == etl.TEXT_LIMIT
+    assert raw.startswith(shown["raw"]) and len(shown["raw"]) == etl.TEXT_LIMIT

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from client import history
+from client.lake import Lake
 from tests.spark.conftest import csv_file
 from tests.spark.operations import OperatedLake
 from tests.spark.test_guarantees import ORDERS, order
 from tests.spark.test_operations import deliveries
-from tools import history
-from tools.lake import Lake
 
 
 def test_the_history_shows_runs_files_and_each_version_of_a_key(spark: Any, tmp_path: Path) -> None:

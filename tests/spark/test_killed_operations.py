@@ -173,8 +173,8 @@ def check_killed(folder: Path, templates: Templates, name: str, step: str, hard:
     assert other.state() == (expected.done_and_load if stands else expected.load_alone)
     rows = [row.run_id for row in other.rows("etl_runs")]
     assert rows.count("killed") == int(stands)
-    kept = [row.run_id for row in other.rows("corrections")]
-    assert kept.count("killed") == int(stands and operation == "sql")
+    corrections = [row.run_id for row in other.rows("corrections")]
+    assert corrections.count("killed") == int(stands and operation == "sql")
 
 
 @pytest.mark.long

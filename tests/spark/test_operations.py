@@ -73,8 +73,8 @@ def test_a_rollback_to_each_earlier_run_is_the_state_of_that_time_and_replay_bri
     assert without_outcomes(lake.state()) == without_outcomes(states[-1])
     check_equation(summary)
     assert summary["operation"]["plan"]["files"] == 9
-    again = lake.operate("replay", archived={"paths": ["orders/*"]})
-    assert again["operation"]["plan"]["files"] == 0
+    second = lake.operate("replay", archived={"paths": ["orders/*"]})
+    assert second["operation"]["plan"]["files"] == 0
 
 
 def test_a_dry_run_says_what_a_rollback_would_do_and_writes_nothing(lake: OperatedLake) -> None:
@@ -83,15 +83,31 @@ def test_a_dry_run_says_what_a_rollback_would_do_and_writes_nothing(lake: Operat
     before = lake.versions()
     summary = lake.operate("rollback", to="run-1", dry_run=True, author="ann")
     assert lake.versions() == before
-    told = summary["operation"]
-    assert told["plan"]["tables"]["clean_orders"] == {
+    operation = summary["operation"]
+    assert operation["plan"]["tables"]["clean_orders"] == {
         "from": 1, "to": 0, "rows": 2, "rows_then": 1,
     }  # fmt: skip
-    assert told["text"] == (
+    assert operation["text"] == (
         "The tables would go back to the state after run-1: 1 run taken back. "
         "1 file can be replayed from the archive."
     )
-    assert (told["author"], told["dry_run"], told["effect"]) == ("ann", True, {})
+    assert (operation["author"], operation["dry_run"], operation["effect"]) == ("ann", True, {})
+
+
+def test_a_rollback_acts_on_the_versions_that_its_plan_saw_or_is_refused(
+    lake: OperatedLake,
+) -> None:
+    def planned() -> dict[str, int]:
+        plan = lake.operate("rollback", to="run-1", dry_run=True)["operation"]["plan"]
+        return {name: table["from"] for name, table in plan["tables"].items()}
+
+    for files in deliveries()[:2]:
+        lake.load(files)
+    seen = planned()
+    lake.load(deliveries()[2])
+    assert "changed since the plan was made" in lake.refusal("rollback", to="run-1", expected=seen)
+    lake.operate("rollback", to="run-1", expected=planned())
+    assert lake.state()["clean_orders"]
 
 
 def first_load(lake: OperatedLake) -> None:
@@ -114,40 +130,40 @@ def test_the_customers_insert_where_not_exists_inserts_three_orders_once(
 ) -> None:
     first_load(lake)
     summary = lake.operate("sql", sql=CUSTOMERS_INSERT, author="ann")
-    told = summary["operation"]
-    assert told["text"] == "clean_orders: rows: 3 inserted."
-    assert told["effect"]["tables"]["clean_orders"]["inserted"] == 3
+    operation = summary["operation"]
+    assert operation["text"] == "clean_orders: rows: 3 inserted."
+    assert operation["effect"]["tables"]["clean_orders"]["inserted"] == 3
     rows = {row[1]: row[4] for row in lake.rows("clean_orders")}
     assert rows == {"o1": 5.0, "n1": 10.5, "n2": 20.0, "n3": 30.25}
     before = lake.versions()
-    again = lake.operate("sql", sql=CUSTOMERS_INSERT, author="ann")
-    assert again["operation"]["text"] == "clean_orders: no row changes."
+    repeated = lake.operate("sql", sql=CUSTOMERS_INSERT, author="ann")
+    assert repeated["operation"]["text"] == "clean_orders: no row changes."
     after = lake.versions()
     assert after == before | {"etl_runs": before["etl_runs"] + 1}
-    kept = sorted(lake.rows("corrections"), key=lambda row: row.record_key)
-    assert [(row.record_key, row.operation, row.author) for row in kept] == [
+    corrections = sorted(lake.rows("corrections"), key=lambda row: row.record_key)
+    assert [(row.record_key, row.operation, row.author) for row in corrections] == [
         ("n1", "insert", "ann"),
         ("n2", "insert", "ann"),
         ("n3", "insert", "ann"),
     ]
-    assert kept[0].before is None and kept[0].after["total_amount"] == "10.5"
-    assert kept[0].statement == CUSTOMERS_INSERT
+    assert corrections[0].before is None and corrections[0].after["total_amount"] == "10.5"
+    assert corrections[0].statement == CUSTOMERS_INSERT
     runs = {row.run_id: row.operation for row in lake.rows("etl_runs")}
     assert runs == {"run-1": "load", "op-1": "sql", "op-2": "sql"}
 
 
 REFUSED = {
     "INSERT INTO clean_products VALUES ('p1', '1', 'Books', 'Twin')": (
-        "product_id 'p1' would stand twice in clean_products"
+        "product_id 'p1' would occur twice in clean_products"
     ),
     "UPDATE clean_products SET product_id = 'p1' WHERE product_id = 'p2'": (
-        "product_id 'p1' would stand twice in clean_products"
+        "product_id 'p1' would occur twice in clean_products"
     ),
     "UPDATE clean_orders_items SET order_id = 'o9' WHERE id = 'i1'": (
         "clean_orders_items.order_id 'o9' is not in clean_orders"
     ),
     "DELETE FROM clean_orders WHERE order_id = 'o1'": (
-        "clean_orders_items refers to order_id 'o1', which would go from clean_orders"
+        "clean_orders_items refers to order_id 'o1', which would be deleted from clean_orders"
     ),
     "UPDATE clean_orders SET total_amount = 'abc'": "'abc'",
     "UPDATE clean_orders_items SET add_to_cart_order = 3.7": (
@@ -190,8 +206,10 @@ def test_corrections_are_read_again_and_undone(lake: OperatedLake) -> None:
     }  # fmt: skip
     assert lake.state() == state
     lake.operate("sql", sql=merge)
-    found = lake.operate("sql", sql="SELECT product_name FROM clean_products ORDER BY product_id")
-    assert found["tables"]["clean_products"]["files_added"] == 0
+    selected = lake.operate(
+        "sql", sql="SELECT product_name FROM clean_products ORDER BY product_id"
+    )
+    assert [dry["tables"], selected["tables"], selected["crawl_needed"]] == [{}, {}, False]
     names = [row["product_name"] for row in lake.result("op-3")["rows"]]
     assert names == ["Nib", "Ink", "Glue"]
     then = "SELECT product_name FROM clean_products FOR VERSION AS OF 0 ORDER BY product_id"
@@ -259,9 +277,9 @@ def test_a_relaxed_rule_admits_exactly_its_rows_and_a_second_replay_none(
     assert (records[2].status, records[2].resolved_run_id) == ("admitted", "op-2")
     assert (records[4].status, records[4].reasons) == ("rejected", ["invalid_order_timestamp"])
     before = lake.versions()
-    again = lake.operate("replay")
-    check_equation(again)
-    assert again["datasets"]["orders"]["rejected"] == 2  # one of them needs its file's header
+    second = lake.operate("replay")
+    check_equation(second)
+    assert second["datasets"]["orders"]["rejected"] == 2  # one of them needs its file's header
     assert lake.versions() == before | {"etl_runs": before["etl_runs"] + 1}
 
 
@@ -350,9 +368,9 @@ def test_after_many_small_deliveries_optimize_leaves_two_files_a_partition_at_mo
     assert max(partitions_of(lake, "clean_orders")) > 2
     summary = lake.operate("optimize", tables=["clean_orders", "ingested_files"], min_files=3)
     assert max(partitions_of(lake, "clean_orders")) <= 2
-    told = summary["operation"]
-    assert told["effect"]["tables"]["clean_orders"]["files"] == 1
-    assert told["plan"]["tables"]["clean_orders"]["files"] == 7
+    operation = summary["operation"]
+    assert operation["effect"]["tables"]["clean_orders"]["files"] == 1
+    assert operation["plan"]["tables"]["clean_orders"]["files"] == 7
     assert lake.state() == state
     assert lake.run_on(lake.folder / "raw-1", "again")["status"] == "NOTHING_NEW"
     lake.operate("rollback", to="run-3")
@@ -373,16 +391,16 @@ def test_vacuum_removes_old_files_but_none_that_an_offered_rollback_needs(
     lake.load(deliveries()[1])
     state = lake.state()
     lake.load([csv_file("orders/3.csv", ORDERS + order("o1", amount="11"), 31)])
-    assert "there is no field 'days'" in lake.refusal("vacuum", days=6)
+    assert "unknown field 'days'" in lake.refusal("vacuum", days=6)
     day = next(Path(lake.path("clean_orders")).glob("date=*"))
     shutil.copy(next(day.glob("*.parquet")), day / "left-by-a-crash.parquet")
     age(lake, 40)
     dry = lake.operate("vacuum", dry_run=True)["operation"]
-    assert dry["plan"]["tables"]["clean_orders"]["removable"] == 1
-    told = lake.operate("vacuum")["operation"]
-    assert told["plan"]["tables"]["corrections"]["removable"] == 1  # made without a row
-    assert told["text"].startswith("2 files of ")
-    assert told["text"].endswith("a rollback reaches back to run-1.")
+    assert dry["plan"]["tables"]["clean_orders"]["removable"] == 1 and dry["effect"] == {}
+    operation = lake.operate("vacuum")["operation"]
+    assert operation["plan"]["tables"]["corrections"]["removable"] == 1  # made without a row
+    assert operation["text"].startswith("2 files of ")
+    assert operation["text"].endswith("a rollback reaches back to run-1.")
     assert not (day / "left-by-a-crash.parquet").exists()
     lake.operate("rollback", to="run-2")
     assert lake.state() == state
@@ -410,8 +428,8 @@ def test_a_dry_run_reports_a_killed_operation_and_leaves_its_intent(lake: Operat
     killed = lake.arguments("sql", "killed", **statement)
     kill_in_process(glue_operations.main, "committed clean_orders", killed)
     intent = lake.folder / "runs" / etl.INTENT
-    told = lake.operate("vacuum", dry_run=True)["operation"]
-    assert "The next run first finishes killed, which was killed" in told["text"]
+    operation = lake.operate("vacuum", dry_run=True)["operation"]
+    assert "The next run first completes or reverts killed, which was killed" in operation["text"]
     assert intent.exists()
     lake.operate("vacuum")
     assert not intent.exists()

@@ -160,13 +160,13 @@ def test_a_public_case_ends_as_is_right(lake: Lake, case: str) -> None:
         } == expected["datasets"]
     assert lake.tables() == model.tables
     manifest = lake.manifest(f"run-{lake.runs}")
-    for path, told in right.files.items():
-        assert (manifest[path]["outcome"], manifest[path]["reason"]) == told
+    for path, outcome_and_reason in right.files.items():
+        assert (manifest[path]["outcome"], manifest[path]["reason"]) == outcome_and_reason
     if right.files:
         assert manifest.keys() == right.files.keys()
     for dataset, numbers in right.counts.items():
-        found = summary["datasets"][dataset]
-        assert {name: found[name] for name in numbers} == numbers
+        counts = summary["datasets"][dataset]
+        assert {name: counts[name] for name in numbers} == numbers
     check_rows(lake, right)
 
 
@@ -174,15 +174,15 @@ def check_rows(lake: Lake, right: Right) -> None:
     """The stored keys are these and no others, and so are the rows of rejected_records."""
     tables = lake.tables()
     for table in etl.TABLES:
-        wanted = right.stored.get(table.dataset)
-        if wanted is None:
+        stored = right.stored.get(table.dataset)
+        if stored is None:
             continue
-        assert tables[table.dataset].keys() == wanted.keys()
-        for key, columns in wanted.items():
+        assert tables[table.dataset].keys() == stored.keys()
+        for key, columns in stored.items():
             row = dict(zip(table.column_names, tables[table.dataset][key], strict=True))
             assert {name: row[name] for name in columns} == columns
     keys = {key for key, _, _ in right.open}
-    found = Counter(
+    rejects = Counter(
         (
             row.record_key if row.record_key in keys else None,
             " ".join(sorted(row.reasons)),
@@ -190,7 +190,7 @@ def check_rows(lake: Lake, right: Right) -> None:
         )
         for row in lake.records()
     )
-    assert found == Counter(right.open)
+    assert rejects == Counter(right.open)
 
 
 def test_the_bytes_of_a_record_in_two_encodings_are_kept(lake: Lake) -> None:

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import glue_etl as etl
-from tests.model import KEY, MORE_RULES, Lakehouse, RawFile
+from rules.tables import CUSTOM_RULES, KEY
+from tests.model import Lakehouse, RawFile
 from tests.spark.conftest import check_equation
 from tests.spark.operations import OperatedLake
-from tests.spark.test_random_schedules import HEADERS, csv_text, one_file
+from tests.spark.test_random_schedules import HEADERS, csv_text, drawn_file
 
 SEQUENCES, SCHEDULES, LOADS = 4, 30, 4
 CORRECTIONS = {
@@ -44,9 +45,9 @@ def corrected(dataset: str, values: dict[str, Any]) -> dict[str, Any] | None:
 
 def drawn() -> list[tuple[list[str], list[list[list[tuple]]]]]:
     """Sequences of steps, each with its schedules: for each load the files of each schedule."""
-    found: list[Any] = []
+    sequences: list[Any] = []
     steps = st.permutations(STEPS)
-    files = st.lists(one_file(), max_size=2)
+    files = st.lists(drawn_file(), max_size=2)
     schedules = st.lists(
         st.lists(files, min_size=LOADS, max_size=LOADS), min_size=SCHEDULES, max_size=SCHEDULES
     )
@@ -61,10 +62,10 @@ def drawn() -> list[tuple[list[str], list[list[list[tuple]]]]]:
     )
     @given(steps, schedules)
     def collect(steps: list[str], schedules: list[Any]) -> None:
-        found.append((["load", "load", *steps], schedules))
+        sequences.append((["load", "load", *steps], schedules))
 
     collect()
-    return found[1:]
+    return sequences[1:]
 
 
 @dataclass
@@ -146,7 +147,7 @@ class Play:
 
     def relax(self, number: int) -> None:
         """From here on the strict rule holds no more."""
-        MORE_RULES["orders"].clear()
+        CUSTOM_RULES["orders"].clear()
         etl.TABLES = (
             etl.PRODUCTS,
             etl.ORDERS,
@@ -162,16 +163,16 @@ class Play:
         for dataset, numbers in summary["datasets"].items():
             for measure, value in numbers.items():
                 if measure != "rejected_by_reason":
-                    wanted = sum(one["datasets"][dataset][measure] for one in expected)
-                    assert value == wanted, (dataset, measure)
+                    total = sum(counts["datasets"][dataset][measure] for counts in expected)
+                    assert value == total, (dataset, measure)
 
     def check(self, step: str) -> None:
-        found = self.lake.tables()
+        tables = self.lake.tables()
         for dataset in HEADERS:
-            wanted = {
+            expected = {
                 key: row for model in self.models for key, row in model.tables[dataset].items()
             }
-            assert found[dataset] == wanted, (step, dataset)
+            assert tables[dataset] == expected, (step, dataset)
         statuses = {(row.file_path, row.line): row.status for row in self.lake.records()}
         records = [record for model in self.models for record in model.records.values()]
         assert statuses == {
@@ -189,7 +190,7 @@ def test_random_operations_end_in_the_tables_of_the_model(
     strict = replace(etl.ORDERS, rules=(*etl.ORDERS.rules, rule))
     monkeypatch.setattr(etl, "TABLES", (etl.PRODUCTS, strict, etl.ORDER_ITEMS))
     monkeypatch.setitem(
-        MORE_RULES, "orders", {STRICT: lambda values: values["total_amount"] == 1.5}
+        CUSTOM_RULES, "orders", {STRICT: lambda values: values["total_amount"] == 1.5}
     )
     play = Play(OperatedLake(tmp_path), schedules, [Lakehouse() for _ in schedules])
     for number, step in enumerate(steps):

@@ -38,7 +38,7 @@ few = st.integers(1, 3)
 
 
 @st.composite
-def one_file(draw: Callable) -> tuple[str, list[tuple]]:
+def drawn_file(draw: Callable) -> tuple[str, list[tuple]]:
     """A dataset and abstract rows: small numbers for keys, parents and values, so that versions and
     ties are common."""
     dataset = draw(
@@ -61,7 +61,7 @@ def schedule(draw: Callable) -> list[tuple[int, int | None, tuple[str, list[tupl
     """Files as (run of first delivery, run of a repetition or None, content)."""
     files = draw(
         st.lists(
-            st.tuples(st.integers(0, RUNS - 1), st.none() | st.integers(0, RUNS - 1), one_file()),
+            st.tuples(st.integers(0, RUNS - 1), st.none() | st.integers(0, RUNS - 1), drawn_file()),
             min_size=1,
             max_size=6,
         )
@@ -108,13 +108,13 @@ def as_runs(number: int, files: list[Any], numeric: bool) -> list[list[RawFile]]
     """The files of each run: first deliveries in the order of the runs, and repetitions."""
     prefix = str(1000 + number) if numeric else f"s{number}-"
     runs: list[list[RawFile]] = [[] for _ in range(RUNS)]
-    for place, (first, again, (dataset, rows)) in enumerate(files):
+    for place, (first, repeated, (dataset, rows)) in enumerate(files):
         path = f"{dataset}/{prefix}-{place}.csv"
         moment = datetime(2025, 5, 1 + first, 8) + timedelta(seconds=place * 7 % 5)
         file = RawFile(path, csv_text(prefix, dataset, rows).encode(), moment)
         runs[first].append(file)
-        if again is not None and again > first:
-            runs[again].append(file)
+        if repeated is not None and repeated > first:
+            runs[repeated].append(file)
     return runs
 
 
@@ -138,12 +138,14 @@ def test_random_schedules_end_in_the_tables_of_the_model(lake: Lake) -> None:
                 for measure, value in numbers.items():
                     if measure != "rejected_by_reason":
                         assert value == sum(
-                            one["datasets"][dataset][measure] for one in expected
+                            counts["datasets"][dataset][measure] for counts in expected
                         ), (run, dataset, measure)
-        found = lake.tables()
+        tables = lake.tables()
         for dataset in HEADERS:
-            wanted = {key: row for model in models for key, row in model.tables[dataset].items()}
-            assert found[dataset] == wanted, f"{dataset} after run {run + 1}"
+            expected_rows = {
+                key: row for model in models for key, row in model.tables[dataset].items()
+            }
+            assert tables[dataset] == expected_rows, f"{dataset} after run {run + 1}"
         records = lake.records()
         waiting = {(row.file_path, row.line) for row in records if row.status == "parked"}
         assert waiting == {
@@ -177,7 +179,7 @@ def test_the_tables_do_not_depend_on_how_deliveries_fell_into_runs(
     for model, plan in zip(batched, plans, strict=False):
         for run in plan:
             model.run(run)
-    for dataset, found in lake.tables().items():
-        assert found == {
+    for dataset, rows in lake.tables().items():
+        assert rows == {
             key: row for model in batched for key, row in model.tables[dataset].items()
         }, dataset

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -26,14 +27,19 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, step: str, other: Callable[[], An
     done: list[Any] = []
     say = etl.progress
 
-    def progress(said: str) -> None:
-        say(said)
-        if said == step and not done:
+    def progress(text: str) -> None:
+        say(text)
+        if text == step and not done:
             done.append(None)
             done.append(other())
 
     monkeypatch.setattr(etl, "progress", progress)
     return done
+
+
+@pytest.fixture(autouse=True)
+def past_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etl.FolderStorage, "lease", lambda self, run_id: nullcontext())
 
 
 def state(lake: Lake) -> tuple[Any, ...]:
@@ -116,3 +122,63 @@ def test_a_load_beside_a_correction_says_who_was_quicker(
     tables, _, files = state(lake)
     assert tables["order_items"] == loaded["state"][0]["order_items"]
     assert files == loaded["state"][2]
+
+
+OPERATIONS: dict[str, dict[str, Any]] = {
+    "sql": {"sql": "UPDATE clean_orders SET user_id = 'corrected' WHERE order_id = 'o1'"},
+    "rollback": {"undo": "run-1"},
+    "replay": {"discard": True, "why": "a test", "statuses": ["rejected"]},
+    "optimize": {"min_files": 1},
+    "vacuum": {},
+}
+
+
+class Beside:
+    """A lake after its first load, with a second delivery in its raw zone."""
+
+    def __init__(self, lake: Lake, loaded: dict[str, Any], operation: str) -> None:
+        shutil.copytree(loaded["folder"], lake.folder, dirs_exist_ok=True)
+        self.lake, self.raw = lake, lake.write(second_delivery(), lake.folder / "raw")
+        self.request = {"operation": operation, "author": "ann", **OPERATIONS[operation]}
+
+    def load(self, run_id: str = "load") -> int:
+        return etl.main(job_arguments(self.raw, self.lake.folder, run_id))
+
+    def operate(self) -> int:
+        arguments = job_arguments(self.raw, self.lake.folder, "operation")
+        return glue_operations.main([*arguments, "--OPERATION", json.dumps(self.request)])
+
+    def end(self) -> tuple[Any, ...]:
+        """What is there after one more load, which takes what a failed one has left."""
+        assert self.load("after") == 0
+        tables, records, files = state(self.lake)
+        return tables, [record for record in records if record[2] != "superseded"], files
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_load_beside_an_operation_ends_as_one_after_the_other(
+    lake: Lake,
+    loaded: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    new_lake: Callable[[str], Lake],
+    operation: str,
+) -> None:
+    right = []
+    for number, actions in enumerate((("operate", "load"), ("load", "operate"), ("load",))):
+        beside = Beside(new_lake(f"right-{number}"), loaded, operation)
+        for action in actions:
+            getattr(beside, action)()
+        right.append(beside.end())
+    steps = {
+        "load": ["ledger asked", "committed rejected_records", "committed clean_orders_items"],
+        "operate": ["tables opened", "intent written", "committed clean_orders"],
+    }
+    for slow, quick in (("load", "operate"), ("operate", "load")):
+        for step in steps[slow]:
+            beside = Beside(new_lake(f"{slow}-{step}"), loaded, operation)
+            with monkeypatch.context() as patch:
+                meanwhile(patch, step, getattr(beside, quick))
+                getattr(beside, slow)()
+            assert beside.end() in right, (operation, slow, step)

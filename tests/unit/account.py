@@ -10,7 +10,9 @@ from typing import Any
 from unittest.mock import patch
 
 from moto.cloudformation.models import CloudFormationBackend
+from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.config import default_user_config
+from moto.core.responses import ActionResult
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from local.aws.moto_server import MotoServer
@@ -19,16 +21,17 @@ REGION = "us-east-1"
 
 
 def _execute(original: Any) -> Any:
-    """moto leaves out the outputs of a stack that a change set has made, and would create what is
-    to be imported."""
+    """moto leaves out the outputs of a stack that a change set has made, would create what is to be
+    imported, keeps the tags of the deployment before, and takes each parameter that keeps its value
+    for a changed one."""
 
     def execute(
         backend: CloudFormationBackend, change_set_name: str, stack_name: str | None = None
     ) -> None:
         change_set = next(
-            found
-            for found in backend.change_sets.values()
-            if change_set_name in (found.change_set_name, found.change_set_id)
+            candidate
+            for candidate in backend.change_sets.values()
+            if change_set_name in (candidate.change_set_name, candidate.change_set_id)
         )
         stack = backend.stacks[change_set.stack_id]
         if change_set.change_set_type == "IMPORT":
@@ -36,6 +39,13 @@ def _execute(original: Any) -> Any:
         original(backend, change_set_name, stack_name)
         stack._parse_template()
         stack.output_map = stack._create_output_map()
+        stack.tags = change_set.tags
+        resources = stack.resource_map
+        resources.resolved_parameters = {
+            name: ",".join(value) if isinstance(value, list) else value
+            for name, value in resources.resolved_parameters.items()
+        }
+        resources.input_parameters = dict(resources.resolved_parameters)
 
     return execute
 
@@ -46,6 +56,13 @@ def _validate(response: StepFunctionResponse) -> str:
         return json.dumps({"result": "OK", "diagnostics": []})
     problem = {"code": "SCHEMA_VALIDATION_FAILED", "message": "no StartAt", "severity": "ERROR"}
     return json.dumps({"result": "FAIL", "diagnostics": [problem]})
+
+
+def _protect(response: CloudFormationResponse) -> ActionResult:
+    """moto lacks the call; DescribeStacks tells what it has set."""
+    stack = response.cloudformation_backend.get_stack(response._get_param("StackName"))
+    stack.enable_termination_protection = response._get_bool_param("EnableTerminationProtection")
+    return ActionResult({"StackId": stack.stack_id})
 
 
 @contextmanager
@@ -71,6 +88,9 @@ def account(**environment: str) -> Iterator[Mapping[str, str]]:
         ),
         patch.object(
             StepFunctionResponse, "validate_state_machine_definition", _validate, create=True
+        ),
+        patch.object(
+            CloudFormationResponse, "update_termination_protection", _protect, create=True
         ),
     ):
         warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
 SCRIPT = (ROOT / "src" / "glue_etl.py").read_text("utf-8")
-STEPS = ["discover", "stage", "resolve", "publish", "record"]
+STEPS = ["discover", "stage", "resolve", "publish", "finalize"]
 
 
 def section(title: str) -> str:
@@ -46,7 +46,7 @@ def test_every_column_of_the_glossary_is_used_by_the_job() -> None:
 
 
 def test_the_drawing_has_the_steps_in_the_order_in_which_the_job_calls_them() -> None:
-    drawn = re.findall(r'[\["](\d) (\w+)', section("The data's way"))
+    drawn = re.findall(r'[\["](\d) (\w+)', section("Data flow"))
     assert drawn == [(str(number), step) for number, step in enumerate(STEPS, 1)]
     run = SCRIPT.partition("\ndef run(")[2].partition("\ndef ")[0]
     assert re.findall(rf"\b({'|'.join(STEPS)})\(", run) == STEPS
@@ -56,7 +56,7 @@ def test_the_commits_are_drawn_and_explained_in_the_order_in_which_they_are_made
     names = re.findall(r'^    name="(\w+)"', SCRIPT, re.MULTILINE)
     commits = ["rejected_records", *names, "rejected_records", "ingested_files", "etl_runs"]
     assert first_cells("The commit points") == commits
-    drawing = section("The data's way")
+    drawing = section("Data flow")
     assert re.findall(r"commit \d: (\w+)", drawing) == commits
     arrows = [re.findall(r"c\d", line) for line in drawing.splitlines() if "c1 -->" in line]
     assert arrows == [[f"c{number}" for number in range(1, len(names) + 3)]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tools.asl_check import CONTRACT, check, main, problems
+from tests.asl_check import CONTRACT, check, main, problems
 
 FILE = Path(__file__).resolve().parents[2] / "stepfunctions" / "delta-lake.json"
 NAMED_STATES = [
@@ -31,15 +31,21 @@ NAMED_STATES = [
     "HandleCrawlerFailure",
     "HandleValidationFailure",
 ]
-SUBJECTS = {
-    "HandleOperationFailure": "Operation Failure Alert",
-    "HandleOperationSuccess": "Delta Lake Operation Succeed",
-    "HandleValidationSuccess": "Delta Lake Run Succeed",
-    "HandleGlueJobFailure": "ETL Job Failure Alert",
-    "HandleArchiveFailure": "Archive Failure Alert",
-    "HandleCrawlerFailure": "Crawler Failure Alert",
-    "HandleValidationFailure": "Validation Failure Alert",
-}
+
+
+def test_what_stands_below_a_path_that_is_taken_over_whole_is_there() -> None:
+    machine = {
+        "TimeoutSeconds": 60,
+        "StartAt": "Begin",
+        "States": {
+            "Begin": {"Type": "Pass", "Result": {"count": {"so_far": 0}}, "Next": "Take"},
+            "Take": {"Type": "Pass", "Parameters": {"counted.$": "$.count"}, "Next": "Read"},
+            "Read": {"Type": "Pass", "Parameters": {"n.$": "$.counted.so_far"}, "End": True},
+        },
+    }
+    assert problems(machine) == []
+    machine["States"]["Read"]["Parameters"] = {"n.$": "$.counted.other"}
+    assert problems(machine) == ["Read: $.counted.other may be missing"]
 
 
 @pytest.fixture
@@ -89,8 +95,17 @@ def test_operators_find_every_state_under_its_name(machine: dict[str, Any]) -> N
     assert [name for name in NAMED_STATES if name not in machine["States"]] == []
 
 
-def test_operators_find_every_message_under_its_subject(machine: dict[str, Any]) -> None:
-    assert {name: machine["States"][name]["Parameters"]["Subject"] for name in SUBJECTS} == SUBJECTS
+def test_the_machine_stays_small(machine: dict[str, Any]) -> None:
+    states = list(machine["States"].values())
+    inner = [branch["States"] for state in states for branch in state.get("Branches", [])]
+    assert len(states) + sum(map(len, inner)) <= 82
+
+
+def test_each_handler_sends_the_message_that_was_composed(machine: dict[str, Any]) -> None:
+    for name in NAMED_STATES:
+        if name.startswith("Handle"):
+            sent = machine["States"][name]["Parameters"]
+            assert (sent["Subject.$"], sent["Message.$"]) == ("$.mail.subject", "$.mail.text")
 
 
 def test_a_dangling_next_is_found() -> None:
@@ -190,8 +205,8 @@ def test_a_choice_without_default_is_found(machine: dict[str, Any]) -> None:
     assert "CheckGlueJobStatus: no Default" in problems(machine)
 
 
-def findings_about(path: str, found: list[str]) -> list[str]:
-    return [finding for finding in found if path in finding]
+def findings_about(path: str, findings: list[str]) -> list[str]:
+    return [finding for finding in findings if path in finding]
 
 
 def test_a_path_of_the_summary_is_sure_only_behind_its_schema_version(
@@ -199,18 +214,18 @@ def test_a_path_of_the_summary_is_sure_only_behind_its_schema_version(
 ) -> None:
     for rule in machine["States"]["CheckRunSummary"]["Choices"]:
         rule["And"] = [part for part in rule["And"] if "NumericEquals" not in part]
-    found = problems(machine, contract)
-    assert "CheckRunSummary: $.job.summary.status may be missing" in found
-    assert "ComposeMessage: $.job.summary.datasets.products.parked may be missing" in found
+    findings = problems(machine, contract)
+    assert "CheckRunSummary: $.job.summary.status may be missing" in findings
+    assert "CheckCrawlNeeded: $.job.summary.crawl_needed may be missing" in findings
 
 
 def test_a_path_that_the_schema_of_the_summary_does_not_promise_is_found(
     machine: dict[str, Any], contract: dict[str, Any]
 ) -> None:
-    contract["$defs"]["dataset"]["required"].remove("parked")
+    contract["$defs"]["table"]["required"].remove("rows")
     assert problems(machine, contract) == [
-        f"ComposeMessage: $.job.summary.datasets.{dataset}.parked may be missing"
-        for dataset in ("order_items", "orders", "products")
+        f"QueryRowCounts: $.job.summary.tables.{table}.rows may be missing"
+        for table in ("clean_orders", "clean_orders_items", "clean_products")
     ]
 
 
@@ -218,7 +233,7 @@ def test_another_version_of_the_summary_promises_nothing(
     machine: dict[str, Any], contract: dict[str, Any]
 ) -> None:
     contract["properties"]["schema_version"]["const"] = 2
-    assert findings_about("$.job.summary.files.listed", problems(machine, contract))
+    assert findings_about("$.job.summary.files.duplicate", problems(machine, contract))
 
 
 def test_tables_are_promised_only_of_a_run_that_loaded(
@@ -237,7 +252,7 @@ def test_a_version_that_was_replaced_since_promises_nothing(
     machine: dict[str, Any], contract: dict[str, Any]
 ) -> None:
     machine["States"]["InitiateArchiveProcess"]["ResultPath"] = "$.job"
-    assert findings_about("$.job.summary.files.listed", problems(machine, contract))
+    assert findings_about("$.job.summary.crawl_needed", problems(machine, contract))
 
 
 def test_a_path_that_an_earlier_result_replaced_is_found(machine: dict[str, Any]) -> None:

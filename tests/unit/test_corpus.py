@@ -75,7 +75,7 @@ def results() -> Results:
         RejectedRow(source.path, source.line, record.status, tuple(record.reasons), record.raw)
         for source, record in lakehouse.records.items()
     ]
-    return Results({one.path: vars(one) for one in summary["manifest"]}, tables, rejected)
+    return Results({entry.path: vars(entry) for entry in summary["manifest"]}, tables, rejected)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -98,8 +98,8 @@ def test_every_reason_has_a_case() -> None:
     codes = {
         code
         for case in CASES
-        for said in (*case.rejected.values(), *case.parked.values())
-        for code in said.split()
+        for reasons in (*case.rejected.values(), *case.parked.values())
+        for code in reasons.split()
     }
     assert codes == ROW_REASONS
     assert {case.reason for case in CASES if case.reason} == FILE_REASONS
@@ -108,12 +108,12 @@ def test_every_reason_has_a_case() -> None:
 @pytest.mark.parametrize("path", UNFINISHED_PATHS)
 def test_an_unfinished_upload_is_spoken_of_after_a_day(path: str) -> None:
     file = RawFile(path, b"", DELIVERED)
-    for age, told in ((timedelta(0), 0), (timedelta(hours=23), 0), (timedelta(hours=25), 1)):
-        assert Lakehouse().run([file], now=DELIVERED + age)["files"]["listed"] == told
+    for age, listed in ((timedelta(0), 0), (timedelta(hours=23), 0), (timedelta(hours=25), 1)):
+        assert Lakehouse().run([file], now=DELIVERED + age)["files"]["listed"] == listed
 
 
 def test_a_file_that_was_mostly_rejected_can_be_taken_after_all() -> None:
-    case = next(one for one in CASES if one.name == "more_than_half_of_twenty_rows_are_bad")
+    case = next(case for case in CASES if case.name == "more_than_half_of_twenty_rows_are_bad")
     file, lakehouse = RawFile(case.path, case.content, DELIVERED), Lakehouse()
     for _ in range(2):
         summary = lakehouse.run([file])

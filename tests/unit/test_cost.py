@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+import cost
+import page
+from client.template import ROOT, Template
 from local.commands.run import cost_on_aws
-from tests.unit.test_report import ASL, GOOD, SUMMARY, history, report
-from tools.template import ROOT, Template
-
-cost = report.cost
+from tests.unit.test_report import ASL, GOOD, a_run, history
 
 
 def answer(service: str, call: str, body: Any, failed: bool = False) -> dict[str, Any]:
@@ -103,6 +103,14 @@ def test_each_state_and_each_repetition_is_a_transition_and_those_to_come_are_co
     )
 
 
+def test_states_of_a_loop_are_counted_once_to_come() -> None:
+    """The archive is a loop; an execution whose history ends within it is counted all the same."""
+    states = [*GOOD[:-1], "ArchiveProcessedFiles"]
+    loop = ["CheckArchiveCompletion", "ContinueArchiveOperation", "ArchiveProcessedFiles"]
+    inside = cost.of_run(history(states), ASL)["step_functions"]["transitions"]
+    assert inside == len(states) + len(loop)
+
+
 def test_a_crawl_is_an_estimate_and_said_to_be_one() -> None:
     spent = of(glue_run(), answer("aws-sdk:glue", "startCrawler", {}))
     assert spent["crawler"]["estimated"] and spent["crawler"]["usd"] == pytest.approx(
@@ -119,11 +127,12 @@ def test_the_line_of_the_message_adds_up() -> None:
     assert total == pytest.approx(sum(parts), abs=0.0002) and "300 DPU-seconds" in line
 
 
-def test_the_page_shows_what_the_run_cost() -> None:
+def test_the_page_shows_what_the_run_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKE_BUCKET", "lake")
     spent = of(glue_run(DPUSeconds=300.0), query(123))
-    page = report.render(SUMMARY, [], None, None, None, spent)
-    assert "What it cost" in page and "300 DPU-seconds" in page
-    assert cost.dollars(spent["usd"]) in page and cost.PRICES["read_on"] in page
+    shown = page.render(a_run(spent=spent))
+    assert "What it cost" in shown and "300 DPU-seconds" in shown
+    assert f"${spent['usd']:,.4f}" in shown and cost.PRICES["read_on"] in shown
 
 
 def test_the_sample_run_tells_what_its_runs_would_cost_on_aws(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from client.template import Template
 from local.aws.server import LocalAws
-from tools.template import Template
 
 # What `local/` leaves out: nobody can tell the difference by looking at the data, or AWS alone can
 # do it.
@@ -19,6 +19,8 @@ NOT_PLAYED = {
     "AWS::S3::BucketPolicy": "there is no TLS on one machine",
     "AWS::SQS::QueuePolicy": "policies are not enforced",
     "AWS::SNS::TopicPolicy": "policies are not enforced",
+    "AWS::IAM::ManagedPolicy": "policies are not enforced",
+    "AWS::Budgets::Budget": "nothing costs anything",
     "AWS::SNS::Subscription": "a queue plays the mailbox",
     "AWS::Logs::LogGroup": "logs are on the terminal",
     "AWS::CloudWatch::Alarm": "there are no metrics",
@@ -34,27 +36,27 @@ def aws() -> Iterator[LocalAws]:
         yield deployed
 
 
-def differences(wanted: Any, found: Any, path: str = "") -> list[str]:
+def differences(declared: Any, actual: Any, path: str = "") -> list[str]:
     """Where something of the template is missing or other than it says; what the service adds does
     not count."""
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+    if isinstance(declared, Mapping) and isinstance(actual, Mapping):
         return [
             line
-            for name, value in wanted.items()
-            for line in differences(value, found.get(name), f"{path}.{name}")
+            for name, value in declared.items()
+            for line in differences(value, actual.get(name), f"{path}.{name}")
         ]
-    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+    if isinstance(declared, list) and isinstance(actual, list) and len(declared) == len(actual):
         return [
             line
-            for place, pair in enumerate(zip(wanted, found, strict=True))
+            for place, pair in enumerate(zip(declared, actual, strict=True))
             for line in differences(*pair, f"{path}[{place}]")
         ]
     same = (
-        str(wanted).lower() == str(found).lower()
-        if isinstance(wanted, (bool, int))
-        else wanted == found
+        str(declared).lower() == str(actual).lower()
+        if isinstance(declared, (bool, int))
+        else declared == actual
     )
-    return [] if same else [f"{path}: the template says {wanted!r}, the local AWS {found!r}"]
+    return [] if same else [f"{path}: the template says {declared!r}, the local AWS {actual!r}"]
 
 
 Properties = Mapping[str, Any]
@@ -67,14 +69,14 @@ def bucket(aws: LocalAws, name: str, properties: Properties) -> Seen:
     # of the pipeline.
     s3 = aws.client("s3")
     answer = {"VersioningConfiguration": s3.get_bucket_versioning(Bucket=name)}
-    wanted = {key: properties[key] for key in answer}
+    declared = {key: properties[key] for key in answer}
     (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     encryption = s3.get_bucket_encryption(Bucket=name)["ServerSideEncryptionConfiguration"]
-    wanted["BucketEncryption"] = {
+    declared["BucketEncryption"] = {
         "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
         "BucketKeyEnabled": rule["BucketKeyEnabled"],
     }
-    return wanted, answer | {"BucketEncryption": encryption["Rules"][0]}
+    return declared, answer | {"BucketEncryption": encryption["Rules"][0]}
 
 
 def queue(aws: LocalAws, name: str, properties: Properties) -> Seen:
@@ -101,13 +103,13 @@ def rule(aws: LocalAws, name: str, properties: Properties) -> Seen:
 
 def state_machine(aws: LocalAws, name: str, properties: Properties) -> Seen:
     answer = aws.client("stepfunctions").describe_state_machine(stateMachineArn=name)
-    wanted = {
+    declared = {
         "name": properties["StateMachineName"],
         "type": properties["StateMachineType"],
         "roleArn": properties["RoleArn"],
         "definition": json.loads(aws.template.definition()),
     }
-    return wanted, answer | {"definition": json.loads(answer["definition"])}
+    return declared, answer | {"definition": json.loads(answer["definition"])}
 
 
 def function(aws: LocalAws, name: str, properties: Properties) -> Seen:
@@ -153,8 +155,8 @@ def role(aws: LocalAws, name: str, properties: Properties) -> Seen:
         }
         for policy in properties["Policies"]
     ]
-    wanted = {key: properties[key] for key in ("AssumeRolePolicyDocument", "Policies")}
-    return wanted, iam.get_role(RoleName=name)["Role"] | {"Policies": inline}
+    declared = {key: properties[key] for key in ("AssumeRolePolicyDocument", "Policies")}
+    return declared, iam.get_role(RoleName=name)["Role"] | {"Policies": inline}
 
 
 def key(aws: LocalAws, name: str, properties: Properties) -> Seen:
@@ -197,13 +199,13 @@ RESOURCES = [
 def test_the_local_aws_has_what_the_template_says(
     aws: LocalAws, kind: str, logical_id: str
 ) -> None:
-    wanted, found = deployed(aws, kind, logical_id)
-    assert differences(wanted, found) == []
+    declared, actual = deployed(aws, kind, logical_id)
+    assert differences(declared, actual) == []
 
 
 def test_the_local_aws_has_nothing_that_the_template_does_not_say(aws: LocalAws) -> None:
     machines = aws.client("stepfunctions").list_state_machines()["stateMachines"]
-    found = {
+    names_by_type = {
         "AWS::S3::Bucket": [
             bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]
         ],
@@ -224,9 +226,9 @@ def test_the_local_aws_has_nothing_that_the_template_does_not_say(aws: LocalAws)
         "AWS::StepFunctions::StateMachine": [machine["stateMachineArn"] for machine in machines],
         "AWS::IAM::Role": [role["RoleName"] for role in aws.client("iam").list_roles()["Roles"]],
     }
-    assert {kind: sorted(names) for kind, names in found.items()} == {
+    assert {kind: sorted(names) for kind, names in names_by_type.items()} == {
         kind: sorted(aws.name(logical_id) for logical_id, _ in aws.template.of_type(kind))
-        for kind in found
+        for kind in names_by_type
     }
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+import metrics
+import run_report.handler as handler
+from client.template import ROOT, Template
 from tests import emf
-from tests.unit.test_report import SUMMARY, report
-from tools.template import ROOT, Template
+from tests.unit.test_report import SUMMARY, a_run
 
-metrics = report.metrics
 NOW = dt.datetime(2025, 4, 16, 12, tzinfo=dt.UTC)
+SPENT = {"RunCost": 0.05, "DpuSeconds": 360, "JobSeconds": 42.5}
 MOMENTS = {
     "products": NOW - dt.timedelta(days=3),
     "orders": NOW,
@@ -24,62 +26,68 @@ MOMENTS = {
 }
 
 
-def told(summary: dict[str, Any] = SUMMARY, usd: float | None = 0.05) -> list[emf.Metric]:
-    lines = metrics.lines("prod", summary, MOMENTS, usd, NOW)
+def emitted_metrics(summary: dict[str, Any] = SUMMARY, usd: float = 0.05) -> list[emf.Metric]:
+    spent = {**SPENT, "RunCost": usd}
+    lines = metrics.lines("prod", summary, MOMENTS, spent, NOW)
     return [metric for line in lines for metric in emf.read(line)]
 
 
-def values(found: list[emf.Metric]) -> dict[tuple[str, str], float]:
+def values(emitted: list[emf.Metric]) -> dict[tuple[str, str], float]:
     """(dataset or '', metric) -> value."""
-    return {(dict(m.dimensions).get("Dataset", ""), m.name): m.value for m in found}
+    return {(dict(m.dimensions).get("Dataset", ""), m.name): m.value for m in emitted}
 
 
 def test_each_dataset_tells_what_became_of_its_rows() -> None:
-    found = values(told())
-    assert {name: found["order_items", name] for name in metrics.COUNTS} == {
+    measured = values(emitted_metrics())
+    assert {name: measured["order_items", name] for name in metrics.COUNTS} == {
         "RowsRead": 5000,
         "RowsInserted": 4900,
         "RowsUpdated": 82,
         "RowsRejected": 3,
         "RowsParked": 40,
     }
-    assert found["", "RowsAccepted"] == 60 + 1200 + 5000 - 8 - 3
-    assert found["", "RejectedPercent"] == pytest.approx(100 * 11 / 6260, abs=0.001)
-    assert found["", "RunCost"] == 0.05
+    assert measured["", "RowsAccepted"] == 60 + 1200 + 5000 - 8 - 3
+    assert measured["", "RejectedPercent"] == pytest.approx(100 * 11 / 6260, abs=0.001)
+    assert measured["", "RunCost"] == 0.05
 
 
 def test_each_dataset_tells_how_long_ago_its_last_good_delivery_was() -> None:
-    found = values(told())
-    assert found["products", "HoursSinceGoodDelivery"] == 72
-    assert found["orders", "HoursSinceGoodDelivery"] == 0
-    assert found["order_items", "OldestParkedHours"] == 30
-    assert ("orders", "OldestParkedHours") not in found
+    measured = values(emitted_metrics())
+    assert measured["products", "HoursSinceGoodDelivery"] == 72
+    assert measured["orders", "HoursSinceGoodDelivery"] == 0
+    assert measured["order_items", "OldestParkedHours"] == 30
+    assert ("orders", "OldestParkedHours") not in measured
 
 
 def test_a_failed_job_tells_its_cost_and_no_rows() -> None:
-    found = values(told(SUMMARY | {"status": "FAILED"}))
-    assert ("", "RunCost") in found and ("", "RowsAccepted") not in found
-    assert not [name for dataset, name in found if name in metrics.COUNTS]
+    measured = values(emitted_metrics(SUMMARY | {"status": "FAILED"}))
+    assert ("", "RunCost") in measured and ("", "RowsAccepted") not in measured
+    assert not [name for dataset, name in measured if name in metrics.COUNTS]
 
 
 def test_a_dataset_that_the_run_did_not_touch_is_not_billed_for_its_counts() -> None:
     untouched = dict.fromkeys(SUMMARY["datasets"]["products"], 0)
     datasets = {**SUMMARY["datasets"], "products": untouched}
-    found = values(told(SUMMARY | {"datasets": datasets}))
-    assert [name for dataset, name in found if dataset == "products"] == ["HoursSinceGoodDelivery"]
+    measured = values(emitted_metrics(SUMMARY | {"datasets": datasets}))
+    assert [name for dataset, name in measured if dataset == "products"] == [
+        "HoursSinceGoodDelivery"
+    ]
 
 
 def test_a_redriven_run_counts_its_rows_once_and_adds_only_what_it_cost_more() -> None:
 
     def measured(before: dict[str, Any]) -> dict[tuple[str, str], float]:
-        lines = report.measures(SUMMARY, [], {"usd": 0.08}, before)
+        spent = {"usd": 0.08, "glue": {"dpu_seconds": 360}}
+        lines = handler.measures(a_run(spent=spent), [], before)
         return values([metric for line in lines for metric in emf.read(line)])
 
     first = measured({})
     assert first["", "RowsAccepted"] == 6249 and first["", "RunCost"] == 0.08
-    assert measured({"usd": 0.05, "rows_told": True}) == {("", "RunCost"): 0.03}
-    after_a_failed_job = measured({"usd": 0.05, "rows_told": False})
-    assert after_a_failed_job == first | {("", "RunCost"): 0.03}
+    old = {"usd": 0.05, "glue": {"dpu_seconds": 300}}
+    spent_since = {("", "RunCost"): 0.03, ("", "DpuSeconds"): 60, ("", "JobSeconds"): 42.5}
+    assert measured({**old, "rows_told": True}) == spent_since
+    after_a_failed_job = measured({**old, "rows_told": False})
+    assert after_a_failed_job == first | spent_since
 
 
 def test_the_moments_are_read_from_the_answer_of_the_query_in_the_history() -> None:
@@ -101,11 +109,11 @@ def watched(template: Template) -> set[tuple[str, str, frozenset[tuple[str, str]
     """What the template's alarms and dashboard look at in the run's namespace: namespace, metric,
     dimensions.
     """
-    found = {
+    looked_at = {
         (
             alarm["Namespace"],
             alarm["MetricName"],
-            frozenset((one["Name"], one["Value"]) for one in alarm["Dimensions"]),
+            frozenset((dimension["Name"], dimension["Value"]) for dimension in alarm["Dimensions"]),
         )
         for _, alarm in template.of_type("AWS::CloudWatch::Alarm")
     }
@@ -117,8 +125,8 @@ def watched(template: Template) -> set[tuple[str, str, frozenset[tuple[str, str]
             before = words
             if len(words) > 1:
                 pairs = zip(words[2::2], words[3::2], strict=True)
-                found.add((words[0], words[1], frozenset(pairs)))
-    return {one for one in found if one[0] == metrics.NAMESPACE}
+                looked_at.add((words[0], words[1], frozenset(pairs)))
+    return {metric for metric in looked_at if metric[0] == metrics.NAMESPACE}
 
 
 def written_out(words: list[str], before: list[str]) -> list[str]:
@@ -134,16 +142,16 @@ def written_out(words: list[str], before: list[str]) -> list[str]:
 def test_alarms_and_dashboard_look_at_metrics_that_a_run_tells(environment: str) -> None:
     """A wrong name or dimension is no error to CloudWatch: the alarm would never ring, or
     always."""
-    lines = metrics.lines(environment, SUMMARY, MOMENTS, 0.05, NOW)
-    told = {(m.namespace, m.name, m.dimensions) for line in lines for m in emf.read(line)}
+    lines = metrics.lines(environment, SUMMARY, MOMENTS, SPENT, NOW)
+    emitted = {(m.namespace, m.name, m.dimensions) for line in lines for m in emf.read(line)}
     looked = watched(Template.load(parameters={"EnvironmentName": environment}))
     assert {name for _, name, _ in looked} >= {"RejectedPercent", "RowsAccepted", "RunCost"}
-    assert looked - told == set()
+    assert looked - emitted == set()
 
 
 def test_the_alarms_follow_their_parameters() -> None:
-    given = {"RejectedPercentLimit": 12, "FreshnessHours": 24}
-    template = Template.load(parameters=given)
+    parameters = {"RejectedPercentLimit": 12, "FreshnessHours": 24}
+    template = Template.load(parameters=parameters)
     alarms = dict(template.of_type("AWS::CloudWatch::Alarm"))
     assert alarms["RejectedShareAlarm"]["Threshold"] == 12
     fresh = alarms["FreshnessAlarm"]
@@ -171,12 +179,12 @@ def test_the_docs_name_every_metric_and_ask_for_the_months_sum_by_its_name() -> 
     ],
 )
 def test_the_reader_refuses_what_cloudwatch_would_drop(change: dict[str, Any]) -> None:
-    line = next(iter(metrics.lines("prod", SUMMARY, {}, None, NOW)))
+    line = next(iter(metrics.lines("prod", SUMMARY, {}, {}, NOW)))
     with pytest.raises(ValueError):
         emf.read(json.dumps(json.loads(line) | change))
 
 
 def test_rows_that_are_replayed_were_counted_when_they_came() -> None:
     replay = {**SUMMARY, "operation": {"name": "replay"}}
-    told = list(metrics.lines("prod", replay, {}, 0.5, NOW))
-    assert len(told) == 1 and "RunCost" in told[0] and "RowsAccepted" not in told[0]
+    lines = list(metrics.lines("prod", replay, {}, {"RunCost": 0.5}, NOW))
+    assert len(lines) == 1 and "RunCost" in lines[0] and "RowsAccepted" not in lines[0]

@@ -8,19 +8,17 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from tests.model import (
-    Lakehouse,
-    RawFile,
-    Shape,
-    dataset_of,
+from rules.paths import dataset_of
+from rules.records import Shape, split_records
+from rules.values import (
     parse_boolean,
     parse_date,
     parse_double,
     parse_int,
     parse_name,
     parse_timestamp,
-    split_records,
 )
+from tests.model import Lakehouse, RawFile
 
 START = datetime(2025, 5, 1)
 PRODUCTS = "product_id,department_id,department,product_name\n"
@@ -217,28 +215,30 @@ def test_tables_depend_on_the_deliveries_and_not_on_how_they_fell_into_runs(seed
     files = random_deliveries(dice)
     at_once, in_runs = Lakehouse(), Lakehouse()
     at_once.run(files)
-    rest, delivered = list(files), []
-    while rest:
+    undelivered, delivered = list(files), []
+    while undelivered:
         size = dice.randint(1, 4)
-        batch, rest = rest[:size], rest[size:]
-        again = dice.sample(delivered, min(2, len(delivered)))
-        replayed = [RawFile(file.path, file.content, batch[-1].modified) for file in again]
+        batch, undelivered = undelivered[:size], undelivered[size:]
+        repeated = dice.sample(delivered, min(2, len(delivered)))
+        replayed = [RawFile(file.path, file.content, batch[-1].modified) for file in repeated]
         summary = in_runs.run(batch + replayed, force=dice.random() < 0.5)
         delivered += batch
         for counts in summary["datasets"].values():
             assert counts["rows_read"] + counts["admitted"] == total(counts)
     assert in_runs.tables == at_once.tables
     assert {row.source for row in in_runs.parked} == {row.source for row in at_once.parked}
-    found = {key: (row[1], row[4], row[3]) for key, row in at_once.tables["order_items"].items()}
-    assert found == best_rows_by_definition(files)
+    best_rows = {
+        key: (row[1], row[4], row[3]) for key, row in at_once.tables["order_items"].items()
+    }
+    assert best_rows == best_rows_by_definition(files)
 
 
 def test_the_same_bytes_under_another_name_are_a_duplicate() -> None:
     lakehouse = Lakehouse()
     lakehouse.run([raw("orders/x.csv", ORDERS, at=1)])
     twins = [raw("orders/x (1).csv", ORDERS, at=2), raw("products/x.csv", ORDERS, at=3)]
-    outcomes = [one.outcome for one in lakehouse.run(twins)["manifest"]]
+    outcomes = [entry.outcome for entry in lakehouse.run(twins)["manifest"]]
     assert outcomes == ["duplicate", "set_aside"]
     both = [raw("orders/y.csv", ORDERS + "\n", at=4), raw("orders/z.csv", ORDERS + "\n", at=5)]
-    outcomes = [one.outcome for one in lakehouse.run(both, force=True)["manifest"]]
+    outcomes = [entry.outcome for entry in lakehouse.run(both, force=True)["manifest"]]
     assert outcomes == ["loaded", "duplicate"]

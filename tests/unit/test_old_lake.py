@@ -48,7 +48,7 @@ def declared_schemas(job: Any) -> dict[str, pa.Schema]:
         table.name: pa.schema([(column.name, TYPES[column.type]) for column in table.columns])
         for table in job.TABLES
     }
-    return tables | {name: schema_of(ddl) for name, ddl in job.RECORD_TABLES.items()}
+    return tables | {name: schema_of(ddl) for name, ddl in job.JOB_TABLES.items()}
 
 
 def first_delivery(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from botocore.exceptions import ClientError
 import deploy.__main__ as deployer
 import glue_etl as etl
 import glue_operations
+from client import SetupError, operations
+from client.operations import Operations, Outcome
 from local.aws import worker
 from local.commands import operate, sql
-from tools import operations
-from tools.operations import Lakehouse, Outcome
 
 LIKE_ME = {"author": "me", "dry_run": False}
 
@@ -27,7 +28,7 @@ def asked(name: str, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("words", "given"),
+    ("words", "options"),
     [
         (["sql", " UPDATE t SET x = 1\n"], {"sql": "UPDATE t SET x = 1"}),
         (["rollback", "--to", "run-1"], {"to": "run-1"}),
@@ -63,8 +64,8 @@ def asked(name: str, *words: str) -> dict[str, Any]:
         (["vacuum"], {}),
     ],
 )
-def test_words_become_the_input_of_an_execution(words: list[str], given: dict[str, Any]) -> None:
-    assert asked(*words) == {"operation": words[0], **LIKE_ME, **given}
+def test_words_become_the_input_of_an_execution(words: list[str], options: dict[str, Any]) -> None:
+    assert asked(*words) == {"operation": words[0], **LIKE_ME, **options}
 
 
 def test_what_does_not_go_together_is_left_to_the_job_to_refuse() -> None:
@@ -83,10 +84,11 @@ def test_a_rollback_says_where_to(words: list[str]) -> None:
         asked(*words)
 
 
-def test_every_declared_field_has_an_option_except_the_places_of_rows() -> None:
+def test_every_declared_field_has_an_option_except_what_only_the_console_knows() -> None:
+    unnamed = {"replay": {"rows"}, "rollback": {"expected"}}
     for name, spec in glue_operations.SPECS.items():
         options = {action.dest for action in operations.parser(name, "test")._actions}
-        assert spec.fields.keys() - options == ({"rows"} if name == "replay" else set())
+        assert spec.fields.keys() - options == unnamed.get(name, set())
 
 
 def test_a_statement_may_come_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,14 +119,18 @@ def test_what_athena_cannot_do_is_an_operation(statement: str, operation: bool) 
     assert sql.is_operation(statement) is operation
 
 
-def test_a_query_goes_to_the_console_with_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_goes_to_the_console_with_its_options(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("local.athena.main", lambda argv: seen.append(list(argv)) or 0)
+    monkeypatch.setattr(sql, "answer", lambda athena, options: seen.append(options.sql) or 0)
+    monkeypatch.setattr(sql, "show_past", lambda athena: seen.append(athena.history) or 0)
     monkeypatch.setattr(operate, "run", lambda asked, options: seen.append(asked["sql"]) or 0)
     monkeypatch.setattr("sys.stdin", io.StringIO("SELECT 2"))
-    for argv in (["SELECT 1", "--csv"], ["--past"], ["--lake", "x"], ["DELETE FROM t"]):
-        assert sql.main(argv) == 0
-    assert seen == [["SELECT 1", "--csv"], ["--past"], ["--lake", "x", "SELECT 2"], "DELETE FROM t"]
+    place = ["--lake", str(tmp_path)]
+    for argv in (["SELECT 1"], ["--past", "--history", "x"], [], ["DELETE FROM t"]):
+        assert sql.main([*argv, *place]) == 0
+    assert seen == ["SELECT 1", Path("x"), "SELECT 2", "DELETE FROM t"]
 
 
 # ---- an execution
@@ -134,8 +140,8 @@ class FakeStates:
     def __init__(self, **ended: str) -> None:
         self.ended, self.started, self.looks = {"status": "SUCCEEDED", **ended}, [{}], 0
 
-    def start_execution(self, **given: Any) -> dict[str, str]:
-        self.started = [given]
+    def start_execution(self, **request: Any) -> dict[str, str]:
+        self.started = [request]
         return {"executionArn": "arn"}
 
     def describe_execution(self, executionArn: str) -> dict[str, str]:
@@ -155,16 +161,16 @@ class FakeS3:
 
 
 def test_an_operation_is_waited_for_and_its_result_is_read() -> None:
-    states, s3, said = FakeStates(), FakeS3(), list[str]()
-    outcome = Lakehouse(states, s3, "machine", "lake").run(
-        {"operation": "vacuum"}, said.append, poll=0
+    states, s3, lines = FakeStates(), FakeS3(), list[str]()
+    outcome = Operations(states, s3, "machine", "lake").run(
+        {"operation": "vacuum"}, lines.append, poll=0
     )
-    (given,) = states.started
-    assert given["name"].startswith("vacuum-") and given["name"] == outcome.run_id
-    assert json.loads(given["input"]) == {"operation": "vacuum"}
+    (request,) = states.started
+    assert request["name"].startswith("vacuum-") and request["name"] == outcome.run_id
+    assert json.loads(request["input"]) == {"operation": "vacuum"}
     assert s3.keys == [f"runs/{outcome.run_id}/operation.json"]
     assert outcome.cause is None and outcome.result == {"text": "done"}
-    assert said == [f"Execution {outcome.run_id} started"]
+    assert lines == [f"Execution {outcome.run_id} started"]
 
 
 @pytest.mark.parametrize(
@@ -177,13 +183,30 @@ def test_an_operation_is_waited_for_and_its_result_is_read() -> None:
     ],
 )
 def test_a_failure_has_the_words_of_the_job(ended: dict[str, str], cause: str) -> None:
-    place = Lakehouse(FakeStates(status="FAILED", **ended), FakeS3("NoSuchKey"), "m", "lake")
+    place = Operations(FakeStates(status="FAILED", **ended), FakeS3("NoSuchKey"), "m", "lake")
     outcome = place.run({"operation": "sql"}, lambda line: None, poll=0)
     assert outcome.cause == cause and outcome.result == {}
 
 
+def test_a_refused_operation_tells_why_though_its_result_may_not_be_listed() -> None:
+    """S3 answers 403 for a missing key to a caller without ListBucket."""
+    states = FakeStates(status="FAILED", cause="twin key 7")
+    outcome = Operations(states, FakeS3("AccessDenied"), "m", "lake").run(
+        {"operation": "sql"}, lambda line: None, poll=0
+    )
+    assert (outcome.cause, outcome.result) == ("twin key 7", {})
+
+
+def test_an_operation_that_is_too_long_for_the_job_is_not_started() -> None:
+    states = FakeStates()
+    asked = {"operation": "sql", "sql": "é" * 50_000}
+    with pytest.raises(SetupError, match="100,031 bytes, and at most 100,000"):
+        Operations(states, FakeS3(), "m", "lake").run(asked, lambda line: None, poll=0)
+    assert states.started == [{}]
+
+
 def test_a_result_that_may_not_be_read_is_an_error() -> None:
-    place = Lakehouse(FakeStates(), FakeS3("AccessDenied"), "m", "lake")
+    place = Operations(FakeStates(), FakeS3("AccessDenied"), "m", "lake")
     with pytest.raises(ClientError):
         place.run({"operation": "sql"}, lambda line: None, poll=0)
 
@@ -198,15 +221,19 @@ RESULT = {
 
 
 def test_an_answer_is_text_and_tables() -> None:
-    assert operations.told(Outcome("r", None, RESULT)).splitlines() == [
+    assert operations.answer_text(Outcome("r", None, RESULT)).splitlines() == [
         "The tables would go back.",
         "",
         "plan",
-        "  runs: 2",
         "                from  to",
         "--------------  ----  --",
         "clean_orders    7     5",
         "clean_products  3",
+        "",
+        "plan",
+        "name  value",
+        "----  -----",
+        "runs  2",
         "",
         "run    text",
         "-----  " + "-" * 60,
@@ -217,12 +244,16 @@ def test_an_answer_is_text_and_tables() -> None:
 
 def test_tables_by_name_are_rows_of_a_table() -> None:
     plan = {"files": 3, "tables": {"clean_orders": {"from": 7, "to": 5}}}
-    assert operations.told(Outcome("r", None, {"plan": plan})).splitlines() == [
+    assert operations.answer_text(Outcome("r", None, {"plan": plan})).splitlines() == [
         "plan",
-        "  files: 3",
         "tables        from  to",
         "------------  ----  --",
         "clean_orders  7     5",
+        "",
+        "plan",
+        "name   value",
+        "-----  -----",
+        "files  3",
     ]
 
 
@@ -253,8 +284,8 @@ class FakeProcess:
 
     def run(self, arguments: list[str], show: Any) -> int:
         self.arguments = arguments
-        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
-        folder = Path(given["--RUNS_PATH"]) / given["--RUN_ID"]
+        options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        folder = Path(options["--RUNS_PATH"]) / options["--RUN_ID"]
         folder.mkdir(parents=True)
         show("12:00:00 tables opened")
         if not self.code:
@@ -269,24 +300,50 @@ def test_an_operation_on_folders_needs_no_aws(
 ) -> None:
     process = FakeProcess(code)
     monkeypatch.setattr(operate, "JobProcess", lambda: process)
-    said: list[str] = []
-    outcome = operate.on_folders({"operation": "optimize"}, tmp_path, None, said.append)
-    assert outcome.cause == cause and said == ["  12:00:00 tables opened"]
+    lines: list[str] = []
+    outcome = operate.on_folders({"operation": "optimize"}, tmp_path, None, lines.append)
+    assert outcome.cause == cause and lines == ["  12:00:00 tables opened"]
     assert outcome.result == ({} if code else {"text": "done"})
-    given = dict(zip(process.arguments[::2], process.arguments[1::2], strict=True))
-    assert given["--scriptLocation"] == "src/glue_operations.py"
-    assert given["--ARCHIVE_PATH"] == str(tmp_path / "archived")
-    assert json.loads(given["--OPERATION"]) == {"operation": "optimize"}
+    options = dict(zip(process.arguments[::2], process.arguments[1::2], strict=True))
+    assert options["--scriptLocation"] == "src/glue_operations.py"
+    assert options["--ARCHIVE_PATH"] == str(tmp_path / "archived")
+    assert json.loads(options["--OPERATION"]) == {"operation": "optimize"}
 
 
 # ---- on AWS
+class FakeStacks:
+    """The stacks of an account in which the caller may describe the environment's alone."""
+
+    meta = SimpleNamespace(region_name="us-east-1")
+
+    def describe_stacks(self, StackName: str) -> dict[str, Any]:
+        if StackName != "delta-lake-test":
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "DescribeStacks")
+        outputs = {"StateMachineArn": "machine-test", "Lake": "s3://lake/"}
+        pairs = [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()]
+        return {"Stacks": [{"StackStatus": "CREATE_COMPLETE", "Outputs": pairs}]}
+
+
+class FakeIdentity:
+    def __init__(self, arn: str) -> None:
+        self.arn = arn
+
+    def get_caller_identity(self) -> dict[str, str]:
+        return {"Arn": self.arn}
+
+
 class FakeAccount:
     """Stands for boto3's session in a deployed account."""
 
     region_name = "us-east-1"
 
     def __init__(self) -> None:
-        self.clients = {"stepfunctions": FakeStates(), "s3": FakeS3()}
+        self.clients = {
+            "stepfunctions": FakeStates(),
+            "s3": FakeS3(),
+            "cloudformation": FakeStacks(),
+            "sts": FakeIdentity("arn:aws:sts::123456789012:assumed-role/Operator/ann"),
+        }
 
     def client(self, service: str) -> Any:
         return self.clients[service]
@@ -295,22 +352,37 @@ class FakeAccount:
 def test_the_same_words_run_on_aws(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The caller may not describe the bootstrap stack, which operations need not."""
     account = FakeAccount()
-
-    class Deployed:
-        def __init__(self, session: Any, name: str) -> None:
-            outputs = {"StateMachineArn": f"machine-{name}", "Lake": "s3://lake/"}
-            self.stack = type("Stack", (), {"outputs": lambda _: outputs})()
-
     monkeypatch.setattr(deployer, "_session", lambda options: account)
-    monkeypatch.setattr(deployer, "Environment", Deployed)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    words = ["operate", "--environment", "test", "rollback", "--undo", "run-9", "--author", "me"]
-    assert deployer.main(words) == 0
-    (given,) = account.clients["stepfunctions"].started
-    assert given["stateMachineArn"] == "machine-test"
-    assert json.loads(given["input"]) == {"operation": "rollback", **LIKE_ME, "undo": "run-9"}
+    words = ["operate", "--environment", "test", "rollback", "--undo", "run-9"]
+    assert deployer.main([*words, "--author", "me"]) == 0
+    (request,) = account.clients["stepfunctions"].started
+    assert request["stateMachineArn"] == "machine-test"
+    assert json.loads(request["input"]) == {"operation": "rollback", **LIKE_ME, "undo": "run-9"}
     assert capsys.readouterr().out == "done\n"
+
+
+def test_the_author_of_an_operation_on_aws_is_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = FakeAccount()
+    monkeypatch.setattr(deployer, "_session", lambda options: account)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert deployer.main(["operate", "--environment", "test", "vacuum"]) == 0
+    (request,) = account.clients["stepfunctions"].started
+    assert json.loads(request["input"])["author"] == "Operator/ann"
+
+
+@pytest.mark.parametrize(
+    ("arn", "name"),
+    [
+        ("arn:aws:iam::123456789012:user/ann", "ann"),
+        ("arn:aws:sts::123456789012:assumed-role/Operator/ann", "Operator/ann"),
+        ("arn:aws:iam::123456789012:root", "root"),
+    ],
+)
+def test_a_caller_is_called_by_its_name_in_the_account(arn: str, name: str) -> None:
+    assert operations.caller(FakeIdentity(arn)) == name
 
 
 def test_an_unknown_operation_is_refused_before_aws_is_asked(

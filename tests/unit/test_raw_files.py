@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -38,7 +39,7 @@ class FakeStore:
         self.content, self.times, self.blocks = blocks, times, 0
         self.size = sum(map(len, blocks)) * times
 
-    def chunks(self, path: str, etag: str = "") -> Iterator[bytes]:
+    def chunks(self, path: str, etag: str = "", listed: bool = True) -> Iterator[bytes]:
         for _ in range(self.times):
             for block in self.content:
                 self.blocks += 1
@@ -46,7 +47,7 @@ class FakeStore:
 
 
 class ClosedStore(FakeStore):
-    def chunks(self, path: str, etag: str = "") -> Iterator[bytes]:
+    def chunks(self, path: str, etag: str = "", listed: bool = True) -> Iterator[bytes]:
         raise PermissionError(13, "Permission denied", path)
         yield b""
 
@@ -204,13 +205,13 @@ OTHER_FORMATS = (
     (b"%PDF-1.7\n", "PDF"),
     (b"<!DOCTYPE html>\n<html>", "HTML"),
     (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "HTML or XML"),
-    (gzip.compress(gzip.compress(b"x" * 100)), "a gzip file within"),
-    (gzip.compress(b"orders.csv" + b"\0" * 247 + b"ustar\x0000"), "tar archive"),
+    (gzip.compress(gzip.compress(b"x" * 100, mtime=0), mtime=0), "a gzip file within"),
+    (gzip.compress(b"orders.csv" + b"\0" * 247 + b"ustar\x0000", mtime=0), "tar archive"),
 )
 
 
 @pytest.mark.parametrize(
-    ("content", "reason", "found"),
+    ("content", "reason", "hint"),
     [
         (b"", "empty_file", ""),
         (b"\xef\xbb\xbf\r\n \t\n", "empty_file", ""),
@@ -232,11 +233,11 @@ OTHER_FORMATS = (
     ],
 )
 def test_a_file_that_stays_refused_says_what_was_found(
-    content: bytes, reason: str, found: str
+    content: bytes, reason: str, hint: str
 ) -> None:
     raw = looked_at(content)
     assert (raw.outcome, raw.reason) == ("set_aside", reason)
-    assert "products/x.csv" in raw.detail and found in raw.detail
+    assert "products/x.csv" in raw.detail and hint in raw.detail
     assert len(raw.detail) <= 500
 
 
@@ -326,10 +327,10 @@ def test_a_packed_file_may_have_several_parts() -> None:
     assert unpacked(PACKED + PACKED) == PRODUCTS * 2
 
 
-@pytest.mark.parametrize("kept", range(2, len(PACKED)))
-def test_a_packed_file_that_was_cut_is_known_wherever_it_was_cut(kept: int) -> None:
+@pytest.mark.parametrize("size", range(2, len(PACKED)))
+def test_a_packed_file_that_was_cut_is_known_wherever_it_was_cut(size: int) -> None:
     with pytest.raises(zlib.error):
-        unpacked(PACKED[:kept])
+        unpacked(PACKED[:size])
 
 
 @pytest.mark.parametrize("damaged", [PACKED + b"x", PACKED + ZEROS + b"x"])
@@ -397,7 +398,9 @@ def test_an_object_in_glacier_is_unreadable_and_the_others_are_not() -> None:
     s3.put_object(Bucket="raw", Key="land/products.csv", Body=PRODUCTS)
     s3.put_object(Bucket="raw", Key=KEY, Body=PRODUCTS, StorageClass="GLACIER")
     store = etl.storage("s3://raw/land/")
-    outcomes = {one.path: etl.inspect(store, one).outcome for one in store.list()}
+    outcomes = {
+        raw_object.path: etl.inspect(store, raw_object).outcome for raw_object in store.list()
+    }
     assert outcomes == {"products.csv": "loaded", "products/x.csv": "unreadable"}
 
 
@@ -408,24 +411,75 @@ def test_a_file_that_the_system_does_not_give_out_is_unreadable() -> None:
 
 
 class CutBody:
-    """A transfer that ends before its time."""
+    """A transfer that ends before its time, with the bytes that came until then."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self.chunks = list(chunks)
 
     def read(self, size: int) -> bytes:
-        raise ReadTimeoutError(endpoint_url="s3", error="cut")
+        if not self.chunks:
+            raise ReadTimeoutError(endpoint_url="s3", error="cut")
+        return self.chunks.pop(0)
 
     def close(self) -> None:
         pass
 
 
-@pytest.mark.usefixtures("region")
-def test_a_transfer_that_ends_early_leaves_the_file_unreadable() -> None:
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etl.time, "sleep", lambda seconds: None)
+
+
+@pytest.mark.usefixtures("region", "no_waiting")
+def test_a_transfer_that_always_ends_early_leaves_the_file_unreadable() -> None:
     store = etl.storage("s3://raw/land/")
-    store.client = SimpleNamespace(
-        get_object=lambda **_: {"Body": CutBody()}, exceptions=store.client.exceptions
-    )
+    asked: list[dict[str, Any]] = []
+
+    def get_object(**request: Any) -> dict[str, Any]:
+        asked.append(request)
+        return {"Body": CutBody(), "ETag": '"etag"'}
+
+    store.client = SimpleNamespace(get_object=get_object, exceptions=store.client.exceptions)
     raw = etl.inspect(store, stored("products/x.csv"))
     assert (raw.outcome, raw.destination) == ("unreadable", "raw")
-    assert "ended the transfer early" in raw.detail
+    assert "ended the transfer early" in raw.detail and len(asked) == etl.S3_ATTEMPTS
+
+
+@pytest.mark.usefixtures("region", "no_waiting")
+def test_a_transfer_that_ends_early_goes_on_in_the_same_version() -> None:
+    store = etl.storage("s3://raw/land/")
+    content, asked = b"0123456789", []
+
+    def get_object(**request: Any) -> dict[str, Any]:
+        asked.append(request)
+        start = int(request.get("Range", "bytes=0-")[6:-1])
+        body = CutBody(content[start : start + 4]) if start < 8 else io.BytesIO(content[start:])
+        return {"Body": body, "ETag": '"etag"'}
+
+    store.client = SimpleNamespace(get_object=get_object, exceptions=store.client.exceptions)
+    assert b"".join(store.chunks("x.csv")) == content
+    assert [request.get("Range") for request in asked] == [None, "bytes=4-", "bytes=8-"]
+    assert [request.get("IfMatch") for request in asked] == [None, '"etag"', '"etag"']
+
+
+@mock_aws
+@pytest.mark.usefixtures("region", "no_waiting")
+def test_an_object_of_a_listing_is_asked_for_once_more() -> None:
+    s3 = boto3.client("s3", region_name="us-east-1")
+    s3.create_bucket(Bucket="raw")
+    s3.put_object(Bucket="raw", Key=KEY, Body=PRODUCTS)
+    store = etl.storage("s3://raw/land/")
+    get, asked = store.client.get_object, []
+
+    def get_object(**request: Any) -> Any:
+        asked.append(request)
+        return get(**{**request, "Key": "elsewhere"} if len(asked) == 1 else request)
+
+    store.client.get_object = get_object
+    assert b"".join(store.chunks("products/x.csv", "")) == PRODUCTS
+    asked.clear()
+    with pytest.raises(FileNotFoundError):
+        store.read("products/x.csv")
 
 
 @mock_aws
@@ -489,15 +543,15 @@ def test_one_bad_file_is_one_file_s_outcome(tmp_path: Path) -> None:
             b"\xff\xfe/x.csv": PRODUCTS,
         },
     )
-    found = etl.discover(arguments_of(tmp_path))
-    assert {raw.stored.path: raw.reason for raw in found.files} == {
+    discovered = etl.discover(arguments_of(tmp_path))
+    assert {raw.stored.path: raw.reason for raw in discovered.files} == {
         "products/good.csv": None,
         "products/caf\udce9.csv": "unusable_path",
         "products/endless.csv": "no_header",
         "products/cut.csv.gz": "truncated_gzip",
         "\udcff\udcfe/x.csv": "unusable_path",
     }
-    assert [raw.stored.path for raw in found.to_load.values()] == ["products/good.csv"]
+    assert [raw.stored.path for raw in discovered.to_load.values()] == ["products/good.csv"]
 
 
 def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: Path) -> None:
@@ -505,7 +559,7 @@ def test_a_name_that_is_no_utf_8_can_be_told_in_manifest_and_summary(tmp_path: P
     delivered(tmp_path, {b"products/caf\xe9.csv": PRODUCTS})
     files = etl.discover(arguments).files
     timed = etl.Timings(NOW)
-    etl.finish(arguments, etl.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
+    etl.write_summary(arguments, etl.summary_of(arguments, timed, files, "NOTHING_NEW"), files)
     lines = (tmp_path / "runs" / "run-1" / "manifest.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == ["unusable_path"]
     summary = json.loads((tmp_path / "runs" / "run-1" / "summary.json").read_text("utf-8"))
@@ -536,7 +590,7 @@ def judged_alone(raw: Any, counts: Any) -> Any:
     """What becomes of a file of which that much was read."""
     scratch = etl.Scratch(None, "", on_disk=False)
     read = etl.ReadDataset(etl.PRODUCTS, scratch, None, {0: counts}, (), False)
-    return etl.judge_content(read, {0: raw}, 50)[0]
+    return etl.validate_content(read, {0: raw}, 50)[0]
 
 
 @pytest.mark.parametrize("rows", [0, 7])
@@ -583,7 +637,10 @@ def test_only_the_end_of_a_long_log_is_looked_at(tmp_path: Path) -> None:
     assert etl.DeltaLog(str(tmp_path)).latest() == 302
     (log / "_last_checkpoint").write_text('{"version":300,"size":9}')
     assert etl.DeltaLog(str(tmp_path)).latest() == 302
-    assert [one.version for one in etl.DeltaLog(str(tmp_path)).commits(after=300)] == [301, 302]
+    assert [commit.version for commit in etl.DeltaLog(str(tmp_path)).commits(after=300)] == [
+        301,
+        302,
+    ]
     for version in range(295, 303):
         (log / f"{version:020d}.json").unlink()
     assert etl.DeltaLog(str(tmp_path)).latest() == 300  # by its checkpoint alone
@@ -643,6 +700,28 @@ def test_the_summary_names_the_first_cause_of_an_error_in_java() -> None:
     assert etl.cause_of(error) == "java.lang.NullPointerException: no message"
     assert etl.cause_of(etl.JobError("run again\nsoon")) == "JobError: run again"
     assert etl.cause_of(ValueError()) == "ValueError: no message"
+
+
+FILE = "s3://lake/dwh/clean_orders/a.parquet"
+READING = f"[FAILED_READ_FILE.NO_HINT] Encountered error while reading file {FILE}. SQLSTATE: KD001"
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "cause"),
+    [
+        ("java.lang.RuntimeException", "footer is too large", f"damaged: {FILE} cannot be read ("),
+        ("java.io.FileNotFoundException", f"No such file: {FILE}", "damaged: java.io.FileNot"),
+        ("org.apache.http.ConnectionClosedException", "Premature end", "org.apache.http.Con"),
+        ("java.nio.file.AccessDeniedException", "Forbidden", "java.nio.file.AccessDenied"),
+        ("SparkException", "Checkpoint block rdd_7_0 not found!", "an executor was lost, and"),
+    ],
+)
+def test_a_file_that_is_damaged_is_told_from_one_that_is_out_of_reach(
+    name: str, message: str, cause: str
+) -> None:
+    error = Exception("An error occurred while calling o1.save.")
+    error.java_exception = JavaError("SparkException", READING, JavaError(name, message))
+    assert etl.cause_of(error).removeprefix("the lake is ").startswith(cause)
 
 
 @pytest.mark.parametrize(("path", "content"), [("x.csv", PACKED), ("x.csv.gz", PRODUCTS)])
@@ -727,7 +806,7 @@ def test_what_a_desktop_leaves_behind_is_no_delivery(name: str) -> None:
 )
 def test_other_amounts_decide_what_a_point_means(amounts: list[str], points: bool) -> None:
     names = ";".join(column.name for column in etl.ORDERS.columns)
-    rows = [f"1;S{n};u1;2025-04-01T10:00:00;{one};" for n, one in enumerate(amounts)]
+    rows = [f"1;S{n};u1;2025-04-01T10:00:00;{amount};" for n, amount in enumerate(amounts)]
     raw = looked_at("\n".join([names, *rows, ""]).encode(), path="orders/x.csv")
     assert raw.layout.points is points
 
@@ -748,7 +827,9 @@ def test_single_quotes_are_quotes_only_around_every_value(rows: list[str], quote
 
 def test_a_column_may_have_further_names(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"order_id": ("Name",), "order_timestamp": ("Created at",), "total_amount": ("Total",)}
-    columns = tuple(replace(one, also=names.get(one.name, ())) for one in etl.ORDERS.columns)
+    columns = tuple(
+        replace(column, also=names.get(column.name, ())) for column in etl.ORDERS.columns
+    )
     tables = (etl.PRODUCTS, replace(etl.ORDERS, columns=columns), etl.ORDER_ITEMS)
     shopify = b"Order num,name,User ID,Created At,TOTAL,date\n1,#1001,u1,2025-04-01 10:00:00,5,\n"
     assert looked_at(shopify, path="orders.csv").reason == "missing_column"

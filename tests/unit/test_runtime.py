@@ -37,7 +37,7 @@ def test_spark_gets_the_archive_once_there_is_one(state: Path) -> None:
     runtime.class_archive().touch()
     option = f"-XX:SharedArchiveFile={runtime.class_archive()}"
     assert option in runtime.spark_environment()["PYSPARK_SUBMIT_ARGS"]
-    without = runtime.spark_environment(kept_classes=False)
+    without = runtime.spark_environment(use_class_archive=False)
     assert option not in without["PYSPARK_SUBMIT_ARGS"]
 
 

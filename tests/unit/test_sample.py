@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from samples.shop import Delivery, write_sample
+from tests.benchmarks.exports import write_bench, write_bench_delivery
 from tests.model import Lakehouse, RawFile
-from tools.sample import Delivery, write_bench, write_bench_delivery, write_sample
 
 
 def raw_files(delivery: Delivery) -> list[RawFile]:
@@ -73,7 +74,7 @@ def test_the_sample_holds_every_kind_of_row_and_file_trouble(
         "orphan_product",
     }
     assert {"loaded": 10, "duplicate": 1, "set_aside": 2}.items() <= runs[1]["files"].items()
-    assert {one.reason for one in runs[1]["manifest"]} == {
+    assert {entry.reason for entry in runs[1]["manifest"]} == {
         None,
         "truncated_gzip",
         "unknown_dataset",
@@ -95,8 +96,10 @@ def test_late_items_are_admitted_and_corrections_replace_in_the_second_delivery(
 
 
 def test_the_same_call_writes_the_same_bytes_and_times(tmp_path: Path) -> None:
-    once, again = (write_sample(tmp_path / name) for name in ("one", "two"))
-    assert [raw_files(delivery) for delivery in once] == [raw_files(delivery) for delivery in again]
+    first_call, second_call = (write_sample(tmp_path / name) for name in ("one", "two"))
+    assert [raw_files(delivery) for delivery in first_call] == [
+        raw_files(delivery) for delivery in second_call
+    ]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -110,13 +113,15 @@ def test_a_benchmark_has_the_items_asked_for_each_with_its_order_and_product(
 ) -> None:
     write_bench(tmp_path, items, days=5)
     orders = [row for path in sorted((tmp_path / "orders").iterdir()) for row in rows_of(path)]
-    found = [row for path in sorted((tmp_path / "order_items").iterdir()) for row in rows_of(path)]
-    assert [int(row["id"]) for row in found] == list(range(1, items + 1))
+    item_rows = [
+        row for path in sorted((tmp_path / "order_items").iterdir()) for row in rows_of(path)
+    ]
+    assert [int(row["id"]) for row in item_rows] == list(range(1, items + 1))
     assert len(list((tmp_path / "orders").iterdir())) == 5
     by_id = {row["order_id"]: row for row in orders}
     assert len(by_id) == len(orders) and sorted(by_id) == list(by_id)
     products = {row["product_id"] for row in rows_of(tmp_path / "products.csv")}
-    for row in found:
+    for row in item_rows:
         order = by_id[row["order_id"]]
         assert (row["order_timestamp"], row["date"], row["user_id"]) == (
             order["order_timestamp"],

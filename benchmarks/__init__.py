@@ -1,3 +1,0 @@
-"""Timings of the job against plain Spark and against a naive job; `make bench`."""
-
-import tools  # noqa: F401  # puts what is deployed on Python's path

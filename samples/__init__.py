@@ -1,0 +1,1 @@
+"""Made-up exports of a shop."""
