@@ -168,10 +168,10 @@ class Operations:
         """Return the execution that a run is named after."""
         return self.machine.replace(":stateMachine:", ":execution:") + f":{run_id}"
 
-    def stop(self, run_id: str, author: str) -> None:
+    def stop(self, run_id: str, author: str, why: str) -> None:
         """Stop an execution and the job that it waits for. The next run finishes or takes back
         what the job has begun."""
-        cause = f"{author} stopped it"
+        cause = f"Stopped by {author}: {why}"
         self.states.stop_execution(executionArn=self.arn(run_id), error="Stopped", cause=cause)
 
     def write_note(self, name: str, document: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CELL = 60  # characters of a value on a terminal
+LISTED = 5  # values of a list in a plan
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def _by_name(title: str, objects: Mapping[str, Mapping[str, Any]]) -> TextTable:
 def _amount(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list) and len(value) > LISTED:
+        return f"{value_text(value[:LISTED])} and {len(value) - LISTED:,} more"
     return f"{value:,}" if isinstance(value, int) else value_text(value) or "–"
 
 

@@ -108,12 +108,12 @@ class Operator:
         with ThreadPoolExecutor(UPLOADS) as pool:
             list(pool.map(send, batch.files))
 
-    def stop(self, run_id: str) -> None:
+    def stop(self, run_id: str, why: str) -> None:
         """Stop an execution and the job that it waits for. The next run finishes or takes back what
         the job has begun."""
         if not self.allowed:
             raise Refused(READS_ONLY.format("stop runs"))
-        self._operations().stop(run_id, self.author)
+        self._operations().stop(run_id, self.author, why)
 
     def dismiss(self, item: Attention, why: str) -> None:
         """Hide an item for all users until its count grows. Raises Refused."""

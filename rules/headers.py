@@ -115,7 +115,7 @@ def _check_names(header: Header, text: str) -> None:
             similar for name in missing for similar in difflib.get_close_matches(name, others, 1)
         ]
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-        raise SetAside("missing_column", "without " + ", ".join(missing) + hint)
+        raise SetAside("missing_column", ", ".join(missing) + hint)
     if len(needed) != len(set(needed)):
         twice = dict.fromkeys(name for name in needed if needed.count(name) > 1)
         raise SetAside("duplicate_column", ", ".join(twice))

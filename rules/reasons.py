@@ -9,7 +9,7 @@ FILE_REASONS = {
     "and end it with .csv or .csv.gz",
     "empty_file": "the file contains no text",
     "no_header": "the first record names no column of the dataset, or a quote in it is broken",
-    "missing_column": "the header lacks a column",
+    "missing_column": "columns are missing from the header",
     "duplicate_column": "the header names a column twice",
     "mixed_headers": "a second header has its columns in another order: split the file there",
     "mostly_rejected": "more rows are rejected than MaxRejectedPercent allows, so its format may "

@@ -129,7 +129,7 @@ FILE_REASONS = {
     "and end it with .csv or .csv.gz",
     "empty_file": "the file contains no text",
     "no_header": "the first record names no column of the dataset, or a quote in it is broken",
-    "missing_column": "the header lacks a column",
+    "missing_column": "columns are missing from the header",
     "duplicate_column": "the header names a column twice",
     "mixed_headers": "a second header has its columns in another order: split the file there",
     "mostly_rejected": "more rows are rejected than MaxRejectedPercent allows, so its format may "
@@ -1620,7 +1620,7 @@ def header_problem(layout: Layout, columns: Sequence[str], text: str) -> tuple[s
             similar for name in missing for similar in difflib.get_close_matches(name, others, 1)
         ]
         hint = f"; did you mean {', '.join(map(repr, similar_names))}?" if similar_names else ""
-        return "missing_column", "without " + ", ".join(missing) + hint
+        return "missing_column", ", ".join(missing) + hint
     return ("duplicate_column", ", ".join(repeated)) if repeated else None
 
 

@@ -684,9 +684,8 @@ def sql(work: Work) -> Result:
         changes = changes_of(work, statement, table, paths, candidate)
     counts = Counter({row["_operation"]: row["count"] for row in count_by(changes, "_operation")})
     plan = {"tables": {table.name: {name: counts[name] for name in CHANGES}}}
-    done = "would be " if work.request.dry_run else ""
-    parts = [f"{counts[name]:,} {done}{name}" for name in CHANGES if counts[name]]
-    text = f"{table.name}: {'rows: ' + listed(parts) if parts else 'no row changes'}."
+    parts = [passive(work, counts[name], "row", name) for name in CHANGES if counts[name]]
+    text = f"{table.name}: {listed(parts) if parts else 'no row changes'}."
     result = Result(text, plan)
     check_correction(work, table, changes)
     if work.request.dry_run or not parts:

@@ -79,6 +79,7 @@ class Lake(Source):
 
     @staticmethod
     def _failures(runs: Sequence[Run]) -> list[Attention]:
+        """Return the failed runs whose work no later run has done. `runs` are newest first."""
         return [
             Attention(
                 "failed",
@@ -87,20 +88,20 @@ class Lake(Source):
                 run.started,
                 {"page": "/run", "run": run.run_id},
             )
-            for run in runs
-            if run.failed
+            for at, run in enumerate(runs)
+            if run.failed and not any(newer.repeats(run) for newer in runs[:at])
         ]
 
     def _files_aside(self) -> list[Attention]:
         return [
             Attention(
                 "set_aside",
-                f"{file['file_path']}: {file['reason']}",
+                f"{path}: {reason}",
                 1,
-                moment(file["since"]),
-                {"page": "/file", "path": file["file_path"] or ""},
+                since,
+                {"page": "/file", "path": path},
             )
-            for file in self.files.aside()
+            for path, reason, since in self.files.aside()
         ]
 
     def _open_rows(self, rows: Mapping[str, int]) -> list[Attention]:

@@ -21,6 +21,8 @@ from console.data.source import PAGE, Source, moment
 PIECE = 1 << 16  # characters of a line read at a time
 UNDONE_RUNS = 20  # whose manifests are read
 LISTED = 1000  # files of the raw zone, at most
+ASIDE = ("set_aside", "unreadable")  # outcomes of files without a row in a table
+ASIDE_LISTED = 20
 CLOCKS = dt.timedelta(seconds=5)  # largest difference between the clocks of two machines
 
 
@@ -103,6 +105,11 @@ class Files:
     def undone(self) -> list[dict[str, Any]]:
         """Return the manifest entries of files whose load was undone and that no run has loaded
         since, newest run first."""
+        return [line for line in self.of_undone_runs() if line["outcome"] == "loaded"]
+
+    def of_undone_runs(self) -> list[dict[str, Any]]:
+        """Return the manifest entries of undone runs for files that no run has taken since, each
+        with `came_again`: whether a newer file of its path was taken."""
         runs = self.runs.undone()[:UNDONE_RUNS]
         return self.source.memory.get(("undone", *runs), lambda: self._undone(runs)) if runs else []
 
@@ -113,7 +120,7 @@ class Files:
             {**line, "run_id": run_id}
             for run_id, manifest in zip(runs, manifests, strict=True)
             for line in manifest
-            if line.get("outcome") == "loaded"
+            if line.get("outcome") in (*ASIDE, "loaded")
         ]
         if not lines:
             return []
@@ -122,12 +129,14 @@ class Files:
             f"FROM ingested_files WHERE {in_list('file_path', [line['path'] for line in lines])}",
             ALL_RUNS,
         )
-        loaded = {(path, int(size or 0), second(moment(at))) for path, size, at in answer.rows}
-        return [
-            line
-            for line in lines
-            if (line["path"], line["size"], second(moment(line["last_modified"]))) not in loaded
-        ]
+        taken = {(path, int(size or 0), second(moment(at))) for path, size, at in answer.rows}
+        newest = {path: at for path, _, at in sorted(taken, key=lambda version: version[2])}
+        left = []
+        for line in lines:
+            path, modified = line["path"], second(moment(line["last_modified"]))
+            if (path, line["size"], modified) not in taken:
+                left.append({**line, "came_again": newest.get(path, "") > modified})
+        return left
 
     def page(self, text: str = "", outcome: str = "", offset: int = 0) -> list[dict[str, Any]]:
         """Return a page of the ledger, newest first, and a row more if another page follows."""
@@ -163,15 +172,22 @@ class Files:
         )
         return answer.records()
 
-    def aside(self) -> list[dict[str, str | None]]:
-        """Return the newest 20 files whose last delivery was set aside or unreadable."""
+    def aside(self) -> list[tuple[str, str, dt.datetime | None]]:
+        """Return the newest files whose last delivery was set aside or unreadable, as (file_path,
+        reason, since). The undo of its run makes none of them better."""
         answer = self.source.ask(
             "SELECT file_path, max_by(reason, ingested_at) AS reason, "
             "CAST(max(ingested_at) AS varchar) AS since FROM ingested_files GROUP BY file_path "
-            "HAVING max_by(outcome, ingested_at) IN ('set_aside', 'unreadable') "
-            "ORDER BY since DESC LIMIT 20"
+            f"HAVING {in_list('max_by(outcome, ingested_at)', ASIDE)} "
+            f"ORDER BY since DESC LIMIT {ASIDE_LISTED}"
         )
-        return answer.records()
+        files = [(path or "", reason or "", moment(at)) for path, reason, at in answer.rows]
+        files += [
+            (line["path"], line["reason"] or line["outcome"], moment(line["last_modified"]))
+            for line in self.of_undone_runs()
+            if line["outcome"] in ASIDE and not line["came_again"]
+        ]
+        return sorted(files, key=lambda file: second(file[2]), reverse=True)[:ASIDE_LISTED]
 
     def places(self, path: str, run_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the copies of a file: in the raw zone, in the archive of a run, and among the

@@ -82,6 +82,12 @@ class Run:
             int(numbers.get(name) or 0) for numbers in self.summary.get("datasets", {}).values()
         )
 
+    def repeats(self, failed: Run) -> bool:
+        """Return whether the run, which began later, has done the work of a failed one: a load
+        reads the same files again, and the maintenance works on all tables."""
+        succeeded = self.status == "SUCCEEDED" and self.operation == failed.operation
+        return succeeded and self.operation in ("load", *MAINTENANCE)
+
     def during_its_job(self) -> Run:
         """Return the run with the times of its job, if the summary has them."""
         if self.running or not self.summary.get("finished_at"):
@@ -134,9 +140,7 @@ class Runs:
         execution = self._execution(run_id)
         if execution is None or not changes_something(execution.get("input") or "{}"):
             return None
-        run = self._described(execution, self.record(run_id, "summary.json") or {})
-        cause = run.summary.get("error") or execution.get("cause") or execution.get("error") or ""
-        return replace(run, cause=in_words(str(cause)))
+        return self._described(execution, self.record(run_id, "summary.json") or {})
 
     def described(self, executions: Sequence[Mapping[str, Any]]) -> list[Run]:
         """Return the runs of executions, with the records of their jobs."""
@@ -245,7 +249,9 @@ class Runs:
         request = json.loads(execution.get("input") or "{}")
         name = operation_of(summary, request if isinstance(request, dict) else {})
         times = (execution["startDate"], execution.get("stopDate"))
-        return Run(execution["name"], execution["status"], *times, name, summary).during_its_job()
+        cause = summary.get("error") or execution.get("cause") or execution.get("error") or ""
+        run = Run(execution["name"], execution["status"], *times, name, summary)
+        return replace(run, cause=in_words(str(cause))).during_its_job()
 
     def record(self, run_id: str, name: str) -> Any:
         """Return a JSON file of a run (summary.json, cost.json, operation.json), or None."""
@@ -397,12 +403,13 @@ def messages(history: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def causes(run: Run, history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return why a run failed: the job's own message first, then the errors of states."""
+    """Return why a run failed: the job's own message first, then the errors of states; for a
+    stopped run, who stopped it and why."""
     errors = [str(run.summary["error"])] if run.summary.get("error") else []
     for name, state in runs_of(history).items():
         if state.error and not any(error in state.error for error in errors):
             errors.append(f"{name}: {in_words(state.error)}")
-    return errors
+    return errors or ([run.cause] if run.cause else [])
 
 
 def job_run_of(event: Mapping[str, Any]) -> str | None:

@@ -70,14 +70,14 @@ def _amounts(run: Run) -> dict[str, str]:
     if not run.summary:
         return {}
     files: Mapping[str, Any] = run.summary.get("files") or {}
-    out = run.total("rejected") + run.total("parked")
+    out = [f"{count:,} {name}" for name in ("rejected", "parked") if (count := run.total(name))]
     good = sum(run.total(name) for name in ("inserted", "updated", "unchanged", "superseded"))
     written = run.total("inserted") + run.total("updated")
     came = run.total("rows_read") + run.total("admitted")
     return {
         "find": f"{int(files.get('listed') or 0):,} files",
         "read": f"{came:,} rows",
-        "check": f"{good:,} good, {out:,} not",
+        "check": ", ".join([f"{good:,} good", *out]),
         "write": f"{written:,} written",
         "archive": f"{int(files.get('listed') or 0):,} files",
     }

@@ -13,6 +13,7 @@ from client.render import of_plan
 from console import look, work
 from console.look import div, span, tag
 
+CLOSED = "the dialog of the plan was closed"  # why a plan is stopped
 FOCUS = "getElement({}).$el.focus()"
 
 
@@ -44,7 +45,12 @@ def operation(
 
 
 def ask_why(
-    console: look.Console, title: str, note: str, verb: str, go: Callable[[str], Any]
+    console: look.Console,
+    title: str,
+    note: str,
+    verb: str,
+    go: Callable[[str], Any],
+    danger: bool = False,
 ) -> None:
     """Open a dialog that asks for a reason, and call `go` with it."""
     with ui.dialog() as dialog, ui.card().classes("plan"):
@@ -54,9 +60,9 @@ def ask_why(
         with tag("form") as form:
             why = ui.input("Why").props("outlined dense autofocus").classes("full")
             with div("acts"):
-                ui.button(verb, color=None).props("no-caps unelevated dense type=submit").classes(
-                    "act main-act"
-                )
+                button = ui.button(verb, color=None)
+                button.props("no-caps unelevated dense type=submit")
+                button.classes(f"act {'danger' if danger else 'main'}-act")
                 look.button(console, "Cancel", dialog.close)
 
     def submit() -> Any:
@@ -107,7 +113,7 @@ class _Dialog:
         if self.acted:
             self.done()
         if plan:
-            await work.beside(self.console, self.console.operator.stop, plan)
+            await work.beside(self.console, self.console.operator.stop, plan, CLOSED)
 
     @property
     def closed_early(self) -> bool:
@@ -164,7 +170,7 @@ class _Dialog:
         try:
             run_id = await work.beside(self.console, self.console.operator.start, request, dry_run)
             if self.closed_early and dry_run:
-                await work.beside(self.console, self.console.operator.stop, run_id)
+                await work.beside(self.console, self.console.operator.stop, run_id, CLOSED)
                 return None
             self.planning = run_id if dry_run else ""
             if not link.is_deleted:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from nicegui import ui
 
-from client.declared import OUTCOMES, meaning_of
-from console import look
+from client.declared import DATASETS, OUTCOMES, meaning_of, table_of
+from console import look, work
 from console.data.files import Lines
 from console.data.rejects import ANY
 from console.data.source import PAGE
 from console.look import Head, Row, div, span, tag
+from console.operations import Refused
 from console.pages import dialogs
 
 LINES = 200  # lines shown of a file
 CONTEXT = 20  # lines shown before and after the line of the address
 LONG = 400  # characters shown of a line
+DOWNLOAD_BYTES = 64 << 20  # size of the largest file that can be downloaded here
 RUN_IDS = 5  # newest versions whose copies are searched
 
 
@@ -166,9 +169,10 @@ def show(console: look.Console, path: str, line: int = 1) -> None:
 def _read(console: look.Console, path: str, line: int) -> Life:
     files, rejects = console.lake.files, console.lake.rejects
     versions = files.versions(path)
-    undone = [entry for entry in files.undone() if entry["path"] == path]
+    taken_back = [entry for entry in files.of_undone_runs() if entry["path"] == path]
+    undone = [entry for entry in taken_back if entry["outcome"] == "loaded"]
     runs = [version["run_id"] or "" for version in versions[:RUN_IDS]]
-    places = files.places(path, [*runs, *(entry["run_id"] for entry in undone)])
+    places = files.places(path, [*runs, *(entry["run_id"] for entry in taken_back)])
     why_not = console.operator.why_not()
     if not places:
         return Life(versions, places, undone, why_not=why_not)
@@ -202,11 +206,12 @@ def _life(console: look.Console, life: Life, path: str, line: int) -> None:
     with look.card("Its versions", "a version is path, content and size"):
         _versions(life.versions)
     with look.card("Where it is now"):
-        _places(life.places)
+        _places(console, life.places)
     if life.lines and life.lines.texts:
         last = life.lines.first + len(life.lines.texts) - 1
         note = f"lines {life.lines.first:,} to {last:,}; rows that were not taken are marked"
         with look.card("What is in it", note):
+            _expected(life.versions)
             with div("acts pager"):
                 _turn(path, life.lines, last)
                 look.anchor(
@@ -217,6 +222,14 @@ def _life(console: look.Console, life: Life, path: str, line: int) -> None:
             _lines(life.lines, life.reasons, line)
     if life.lines and life.lines.trouble:
         look.problem(life.lines.trouble)
+
+
+def _expected(versions: Sequence[Mapping[str, str | None]]) -> None:
+    """Show the columns that a file should have, if its newest version was set aside."""
+    newest = versions[0] if versions else {}
+    if newest.get("outcome") == "set_aside" and newest.get("dataset") in DATASETS:
+        columns = ", ".join(table_of(str(newest["dataset"])).column_names)
+        tag("p", "soft", f"A file of {newest['dataset']} has the columns {columns}.")
 
 
 def _turn(path: str, lines: Lines, last: int) -> None:
@@ -230,7 +243,7 @@ def _turn(path: str, lines: Lines, last: int) -> None:
 
 def _versions(versions: Sequence[Mapping[str, str | None]]) -> None:
     if not versions:
-        look.empty("No run has taken it yet.")
+        look.empty("No run has taken it, or the run was undone.")
         return
     heads = [
         Head("taken (UTC)", "nowrap"),
@@ -257,7 +270,7 @@ def _version_row(version: Mapping[str, str | None]) -> Row:
     )
 
 
-def _places(places: Sequence[Mapping[str, Any]]) -> None:
+def _places(console: look.Console, places: Sequence[Mapping[str, Any]]) -> None:
     if not places:
         look.empty("Neither in the raw zone nor in an archive of its last runs.")
         return
@@ -266,20 +279,35 @@ def _places(places: Sequence[Mapping[str, Any]]) -> None:
         Head("address", "path"),
         Head("size", "n"),
         Head("modified", "nowrap"),
+        Head("", "nowrap"),
     ]
-    rows = [_place_row(place) for place in places]
+    rows = [_place_row(console, place) for place in places]
     look.table(heads, rows, "Where the file is")
 
 
-def _place_row(place: Mapping[str, Any]) -> Row:
+def _place_row(console: look.Console, place: Mapping[str, Any]) -> Row:
+    def button() -> None:
+        if place["size"] <= DOWNLOAD_BYTES:
+            look.button(console, "Download", partial(_download, console, place), "download")
+
     return Row(
         (
             lambda: look.status(place["kind"]),
             f"s3://{place['bucket']}/{place['key']}",
             look.size(place["size"]),
             look.clock(place["modified"]),
+            button,
         )
     )
+
+
+async def _download(console: look.Console, place: Mapping[str, Any]) -> None:
+    """Download a copy of the file as it is; another program may have moved it meanwhile."""
+    bucket, key = place["bucket"], place["key"]
+    content = await work.beside(console, console.lake.object, bucket, key, DOWNLOAD_BYTES)
+    if content is None:
+        raise Refused(f"s3://{bucket}/{key} is not there any more: reload the page")
+    ui.download.content(content, key.rpartition("/")[2])
 
 
 def _lines(lines: Lines, reasons: Mapping[int, Sequence[str]], asked_line: int) -> None:

@@ -25,10 +25,7 @@ from console.pages.rejects import DOWNLOAD, download, examples
 from facts import CAUGHT, FAILED, RUNNING, SUCCEEDED, runs_of
 from words import STEPS, hints, plural
 
-UNDONE = (
-    "This run was undone: its rows are in no table any more. Its files lie in the archive, and can "
-    "be loaded again."
-)
+UNDONE = "This run was undone: its changes to the tables were taken back."
 MARKS = {
     SUCCEEDED: ("✓", "ok"),
     CAUGHT: ("!", "warn"),
@@ -146,7 +143,7 @@ def _head(console: look.Console, picture: Picture, run: Run) -> None:
     if run.failed:
         _cause(picture, run)
     if run.undone:
-        tag("p", "card", UNDONE)
+        tag("p", "card", f"{UNDONE} {files_of_undone(picture)}".strip())
     operation_summary = run.summary.get("operation") or {}
     if operation_summary.get("text"):
         by = f" By {operation_summary['author']}." if operation_summary.get("author") else ""
@@ -173,7 +170,7 @@ def _acts(console: look.Console, picture: Picture, run: Run) -> None:
             look.button(
                 console,
                 "Stop",
-                lambda: _stop(console, picture, run),
+                lambda: _ask_why_stop(console, picture, run),
                 "stop",
                 "danger",
                 "" if console.operator.allowed else READS_ONLY.format("stop runs"),
@@ -184,10 +181,30 @@ def _acts(console: look.Console, picture: Picture, run: Run) -> None:
             _acts_on_work(console, picture, run)
 
 
-async def _stop(console: look.Console, picture: Picture, run: Run) -> None:
-    await work.beside(console, console.operator.stop, run.run_id)
-    work.say("The run is being stopped. What it has begun, the next run finishes or takes back.")
-    picture.refresh()
+def _ask_why_stop(console: look.Console, picture: Picture, run: Run) -> None:
+    async def stop(why: str) -> None:
+        await work.beside(console, console.operator.stop, run.run_id, why)
+        work.say("The run is being stopped.")
+        picture.refresh()
+
+    note = (
+        "The next run finishes or takes back what this one has begun, and reads its files again. "
+        "Others see your name and this reason."
+    )
+    dialogs.ask_why(console, f"Stop {look.short(run.run_id)}", note, "Stop the run", stop, True)
+
+
+def files_of_undone(picture: Picture) -> str:
+    """Return a sentence about the files that an undone run had loaded."""
+    loaded = sum(file["outcome"] == "loaded" for file in picture.manifest)
+    archived = len(picture.undone)
+    if not loaded:
+        return ""
+    if not archived:
+        return "Later runs have loaded its files again."
+    others = "" if archived == loaded else "; later runs have loaded the others again"
+    in_archive = f"{archived:,} can be loaded again from the archive"
+    return f"Of its {plural(loaded, 'file')}, {in_archive}{others}."
 
 
 def _load_archived_button(console: look.Console, picture: Picture, run: Run) -> None:
@@ -465,7 +482,7 @@ def _visits(picture: Picture) -> None:
 
 
 def _log(lines: Sequence[str]) -> None:
-    with look.card("The job", "its own words"):
+    with look.card("Log of the job"):
         div("log", "\n".join(lines[-200:]))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import tempfile
 import urllib.parse
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from words import plural
 
 SHOWN = 30  # files of the list, those with faults first
 FAULTS = 20  # rows with faults listed of a file
+UNPACKED_BYTES = 1 << 30  # of a zip file, at most
+NONE_LOADED = "No row of these files would be loaded: see below why."
 CHIPS = {check.SET_ASIDE: "warn", check.DUPLICATE: "calm", check.SKIPPED: "calm"}
 DROP = "(event) => lakehouseDrop(event, {})"
 CHOOSE = "() => lakehouseChoose({}, {})"
@@ -113,14 +117,37 @@ class Uploads:
     async def came(self, event: events.MultiUploadEventArguments) -> None:
         """Stage and check files. A drop may arrive in several parts."""
         new: list[Staged] = []
-        for file in event.files:
-            place = Path(self.folder.name) / str(next(self.numbers))
-            await file.save(place)
-            name = urllib.parse.unquote(file.name)  # as encoded by drop.js
-            path = free_path(raw_path(name), {entry.path for entry in [*self.staged, *new]})
-            new.append(Staged(path, name, place, file.size()))
+        for dropped in event.files:
+            dropped_at = self._free_place()
+            await dropped.save(dropped_at)
+            dropped_as = urllib.parse.unquote(dropped.name)  # as encoded by drop.js
+            files = await work.beside(self.console, self._unpacked, dropped_as, dropped_at)
+            for name, place in files:
+                path = free_path(raw_path(name), {entry.path for entry in [*self.staged, *new]})
+                new.append(Staged(path, name, place, place.stat().st_size))
         self.transport.run_method("removeUploadedFiles")
         await work.acting(self.console, lambda: self._take(new))()
+
+    def _free_place(self) -> Path:
+        return Path(self.folder.name) / str(next(self.numbers))
+
+    def _unpacked(self, name: str, place: Path) -> list[tuple[str, Path]]:
+        """Return name and place of each file in a .zip file, such as that of the rejects to fix;
+        the file itself if it is none, or one that cannot be unpacked here."""
+        if not name.lower().endswith(".zip"):
+            return [(name, place)]
+        try:
+            with zipfile.ZipFile(place) as archive:
+                members = [member for member in archive.infolist() if not member.is_dir()]
+                if not 0 < sum(member.file_size for member in members) <= UNPACKED_BYTES:
+                    return [(name, place)]
+                files = [(member.filename, self._free_place()) for member in members]
+                for member, (_, to) in zip(members, files, strict=True):
+                    with archive.open(member) as packed, to.open("wb") as plain:
+                        shutil.copyfileobj(packed, plain)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError):  # damaged, or a password
+            return [(name, place)]
+        return files
 
     async def _take(self, new: list[Staged]) -> None:
         if self.batch is None:
@@ -156,6 +183,10 @@ class Uploads:
         with self.list:
             verdicts = [entry.verdict for entry in self.staged if entry.verdict]
             tag("p", "verdict", f"{check.totals(verdicts)}.", role="status")
+            if not any(
+                file.outcome == check.GOOD and file.rows > file.rejected for file in verdicts
+            ):
+                look.problem(NONE_LOADED)
             with div("acts"):
                 text = f"Upload {plural(len(self.staged), 'file')} to the raw zone"
                 look.button(self.console, text, self.send, "upload", "main-act")

@@ -796,7 +796,8 @@ class _StandIns:
 
     @classmethod
     def _histories(cls) -> None:
-        """moto gives a history in one order only, and stops an execution without its job."""
+        """moto gives a history in one order only, and stops an execution without its job or a
+        cause."""
         oldest_first = StepFunctionResponse.get_execution_history
 
         def get_execution_history(response: StepFunctionResponse) -> ActionResult:
@@ -805,14 +806,15 @@ class _StandIns:
                 answer = {"events": list(answer["events"])[::-1]}
             return ActionResult(answer)
 
-        stop = StepFunctionResponse.stop_execution
-
         def stop_execution(response: StepFunctionResponse) -> ActionResult:
-            """An execution that is stopped stops the job that it waits for."""
-            answer = stop(response)
-            run_id = str(response._get_param("executionArn")).rpartition(":")[2]
-            cls.aws.runners.stop_job(run_id)
-            return answer
+            """An execution that is stopped stops the job that it waits for, and has a cause."""
+            arn = str(response._get_param("executionArn"))
+            execution = response.stepfunction_backend.describe_execution(arn)
+            if execution.status == "RUNNING":
+                execution.error, execution.cause = map(response._get_param, ("error", "cause"))
+                execution.stop(utcnow(), execution.error, execution.cause)
+                cls.aws.runners.stop_job(execution.name)
+            return ActionResult({"stopDate": execution.stop_date})
 
         replace(
             StepFunctionResponse,

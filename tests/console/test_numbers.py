@@ -15,7 +15,7 @@ from client.operations import Operations, Outcome
 from console.athena import QueryError, csv_line, reads
 from console.data import Attention, Lake, dismissal
 from console.data.rejects import CORRECTED, OPEN, Filters
-from console.data.runs import Run, changes_something, is_plan
+from console.data.runs import Run, causes, changes_something, is_plan
 from console.data.steps import NAMES, steps_of
 from console.operations import Operator
 from tests.console.conftest import deliver
@@ -24,7 +24,9 @@ from tests.console.world import Shop, order, orders
 testing = pytest.importorskip("nicegui.testing", reason="the console is not installed")
 dialogs = pytest.importorskip("console.pages.dialogs")
 home = pytest.importorskip("console.pages.home")
+look = pytest.importorskip("console.look")
 rejects_page = pytest.importorskip("console.pages.rejects")
+run_page = pytest.importorskip("console.pages.run")
 runs_page = pytest.importorskip("console.pages.runs")
 sql = pytest.importorskip("console.pages.sql")
 tables = pytest.importorskip("console.pages.tables")
@@ -167,7 +169,7 @@ def test_a_run_is_six_steps_with_what_went_from_one_to_the_next() -> None:
     assert [step.name for step in steps] == list(NAMES)
     assert {step.status for step in steps} == {"done"}
     amounts = [step.on for step in steps]
-    assert amounts[:4] == ["45 files", "10 rows", "8 good, 2 not", "7 written"]
+    assert amounts[:4] == ["45 files", "10 rows", "8 good, 2 rejected", "7 written"]
 
 
 def test_a_step_that_failed_is_the_one_behind_the_last_that_was_done() -> None:
@@ -333,6 +335,66 @@ def test_what_needs_attention_is_sorted_by_weight() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("operation", "newer", "open_runs"),
+    [
+        ("load", ("load", "SUCCEEDED"), []),
+        ("load", ("load", "FAILED"), ["newer", "failed"]),
+        ("load", ("sql", "SUCCEEDED"), ["failed"]),
+        ("vacuum", ("vacuum", "SUCCEEDED"), []),
+        ("sql", ("sql", "SUCCEEDED"), ["failed"]),
+    ],
+)
+def test_a_failed_run_needs_attention_until_a_later_one_has_done_its_work(
+    lake: Lake, operation: str, newer: tuple[str, str], open_runs: list[str]
+) -> None:
+    runs = [
+        Run("newer", newer[1], operation=newer[0]),
+        Run("failed", "FAILED", operation=operation),
+        Run("older", "SUCCEEDED", operation=operation),
+    ]
+    failures = [entry for entry in lake.attention(runs, {}) if entry.kind == "failed"]
+    assert [entry.link["run"] for entry in failures] == open_runs
+
+
+def test_a_file_that_was_set_aside_still_needs_attention_when_its_run_is_undone(
+    shop: Shop, lake: Lake
+) -> None:
+    files = {"orders/with.csv": orders(order(650)), "stock-2.csv": b"a,b\n1,3\n"}
+    run_id = deliver(shop, files)
+    operate(lake, operation="rollback", undo=run_id)
+    assert ("stock-2.csv", "unknown_dataset") in [file[:2] for file in lake.files.aside()]
+    assert [file["path"] for file in lake.files.undone() if file["run_id"] == run_id] == [
+        "orders/with.csv"
+    ]
+    deliver(shop, {"stock-2.csv": b"a,b\n1,4\n"})
+    lake.forget()
+    assert [file[0] for file in lake.files.aside()].count("stock-2.csv") == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "archived", "sentence"),
+    [
+        (0, 0, ""),
+        (3, 3, "Of its 3 files, 3 can be loaded again from the archive."),
+        (3, 0, "Later runs have loaded its files again."),
+        (
+            3,
+            1,
+            "Of its 3 files, 1 can be loaded again from the archive; later runs have loaded the "
+            "others again.",
+        ),
+    ],
+)
+def test_an_undone_run_says_what_has_become_of_its_files(
+    files: int, archived: int, sentence: str
+) -> None:
+    manifest = [{"path": f"{at}.csv", "outcome": "loaded"} for at in range(files)]
+    manifest.append({"path": "other.csv", "outcome": "set_aside"})
+    picture = run_page.Picture(None, manifest=manifest, undone=manifest[:archived])
+    assert run_page.files_of_undone(picture) == sentence
+
+
 def test_what_is_dismissed_stays_so_until_it_becomes_more(lake: Lake) -> None:
     attention = lake.attention(lake.runs.recent(), {})
     file = next(entry for entry in attention if entry.kind == "set_aside")
@@ -366,10 +428,16 @@ def test_a_running_execution_is_stopped(shop: Shop, lake: Lake) -> None:
     shop.hold.clear()
     try:
         run_id = operator.load()
-        operator.stop(run_id)
+        operator.stop(run_id, "the wrong files")
         operations: Operations = lake.place.operations()
         outcome = operations.wait(run_id, 0.1, 60)
-        assert outcome.cause is not None
+        assert outcome.cause == "Stopped by ann: the wrong files"
+        lake.forget()
+        run = lake.runs.get(run_id)
+        assert run is not None and run.status == "ABORTED"
+        assert causes(run, lake.runs.history(run_id))[-1].endswith("by ann: the wrong files")
+        listed = next(listed for listed in lake.runs.recent() if listed.run_id == run_id)
+        assert look.outcome_text(listed) == "Stopped by ann: the wrong files"
     finally:
         shop.hold.set()
         shop.aws.wait_until_idle(120)

@@ -4,7 +4,10 @@ reports an error in a sentence, and loses no staged file."""
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
+import threading
+import zipfile
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,12 +15,13 @@ import pytest
 from nicegui import ui
 
 from console.data import Lake
-from console.operations import Operator
+from console.operations import UPLOADS, Operator
 from tests.console.conftest import deliver
 from tests.console.test_trouble import LOOKS, TROUBLES, StandIn, app, look, see, testing
 from tests.console.world import Shop, order, orders
 
 uploads = pytest.importorskip("nicegui.elements.upload_files")
+upload = pytest.importorskip("console.pages.upload")
 interaction = pytest.importorskip("nicegui.testing.user_interaction")
 Steps = Callable[[Any], Awaitable[None]]
 
@@ -146,6 +150,64 @@ def test_many_files_are_one_batch_and_all_arrive(shop: Shop, console: Any) -> No
         "SELECT count(*) FROM clean_orders WHERE CAST(order_id AS bigint) BETWEEN 1000 AND 1059"
     ).rows
     assert rows == (("60",),)
+
+
+def test_a_zip_file_is_unpacked_and_files_without_a_good_row_are_told(console: Any) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("orders-to-fix.csv", orders(order(830)))
+        archive.writestr("folder/order_items_1.csv", b"no header\n")
+
+    async def steps(user: Any) -> None:
+        await user.open("/")
+        await see(user, "Needs attention")
+        await taken(user, ("damaged.zip", b"PK\x03\x04"), ("orders/x.csv", orders(order(1, "abc"))))
+        await see(user, upload.NONE_LOADED)
+        await taken(user, ("rejects-to-fix.zip", packed.getvalue()))
+        await see(user, "Upload 4 files to the raw zone")
+        await user.should_not_see(upload.NONE_LOADED)
+        values = [field.value for field in user.find(ui.input).elements]
+        assert sorted(values) == [
+            "damaged.zip",
+            "order_items_1.csv",
+            "orders-to-fix.csv",
+            "orders/x.csv",
+        ]
+
+    visit(console, steps)
+
+
+def test_an_upload_shows_its_progress_and_what_is_cancelled_stays_in_the_list(
+    shop: Shop, console: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    send = console.operator.upload
+
+    def slow(path: str, stream: Any) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        send(path, stream)
+
+    monkeypatch.setattr(console.operator, "upload", slow)
+
+    async def steps(user: Any) -> None:
+        await user.open("/")
+        await see(user, "Needs attention")
+        files = [(f"orders/c-{at}.csv", orders(order(1200 + at))) for at in range(UPLOADS + 4)]
+        await taken(user, *files)
+        await see(user, f"Upload {UPLOADS + 4} files to the raw zone")
+        button(user, f"Upload {UPLOADS + 4} files to the raw zone").click()
+        await see(user, f"0 of {UPLOADS + 4} files")
+        await asyncio.to_thread(begun.wait, 60)
+        button(user, "Cancel").click()
+        goes_on.set()
+        await see(user, "Upload 4 files to the raw zone")
+
+    try:
+        visit(console, steps)
+    finally:
+        goes_on.set()
+        shop.aws.wait_until_idle(120)
 
 
 # --------------------------------------------------------------------------------------------------

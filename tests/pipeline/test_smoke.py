@@ -38,7 +38,7 @@ def test_the_smoke_test_of_a_deployment_passes_here() -> None:
             execution["name"].partition("-")[0] for execution in pipeline.aws.executions()
         }
     products = last["tables"]["clean_products"]["rows"]
-    assert f"sql --dry-run: clean_products: rows: {products:,} would be updated." in lines
+    assert f"sql --dry-run: clean_products: {products:,} rows would be updated." in lines
     (vacuum,) = [line for line in lines if line.startswith("vacuum --dry-run: ")]
     assert "0 files of 0 bytes can be removed" in vacuum
     assert lines.count(next(line for line in lines if line.startswith("History: "))) == 2

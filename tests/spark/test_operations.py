@@ -131,7 +131,7 @@ def test_the_customers_insert_where_not_exists_inserts_three_orders_once(
     first_load(lake)
     summary = lake.operate("sql", sql=CUSTOMERS_INSERT, author="ann")
     operation = summary["operation"]
-    assert operation["text"] == "clean_orders: rows: 3 inserted."
+    assert operation["text"] == "clean_orders: 3 rows were inserted."
     assert operation["effect"]["tables"]["clean_orders"]["inserted"] == 3
     rows = {row[1]: row[4] for row in lake.rows("clean_orders")}
     assert rows == {"o1": 5.0, "n1": 10.5, "n2": 20.0, "n3": 30.25}

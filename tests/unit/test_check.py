@@ -220,8 +220,8 @@ def test_a_file_that_would_be_set_aside_says_why() -> None:
     header = ORDERS_HEADER.replace("total_amount", "total amounts")
     file = checked("orders.csv", text(header, order("1")))
     assert list(check.lines_of(file, 20)) == [
-        "orders.csv: would be set aside, no row loaded: the header lacks a column (without "
-        "total_amount; did you mean 'total amounts'?)"
+        "orders.csv: would be set aside, no row loaded: columns are missing from the header "
+        "(total_amount; did you mean 'total amounts'?)"
     ]
     assert not file.is_clean
 

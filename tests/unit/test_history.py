@@ -86,9 +86,9 @@ def test_a_run_is_shown_with_its_files_and_corrections(lake: SmallLake) -> None:
     ]
     values = {"table_name": "clean_orders", "record_key": "o1", "after": [("total_amount", "9")]}
     lake.write("corrections", [{"run_id": "op-2", **values}, {"run_id": "op-3"}], "op-2")
-    lake.operation("op-2", "sql", "rows: 1 updated.")
+    lake.operation("op-2", "sql", "1 row was updated.")
     answer = history.of_run(place, "op-2")
-    assert answer.text == "op-2: rows: 1 updated."
+    assert answer.text == "op-2: 1 row was updated."
     _, correction = answer.rows
     assert (correction["record_key"], correction["after"]) == ("o1", {"total_amount": "9"})
 
@@ -161,9 +161,9 @@ def test_each_version_of_a_key_has_run_change_file_line_and_reason(lake: SmallLa
     lake.run("run-2")
     lake.orders("run-3", order("o1", 7.0), order("o2", 2.0))  # no change of o1
     lake.orders("op-1", order("o1", 9.0), order("o2", 2.0))
-    lake.operation("op-1", "sql", "clean_orders: rows: 1 updated.")
+    lake.operation("op-1", "sql", "clean_orders: 1 row was updated.")
     lake.orders("op-2", order("o2", 2.0))
-    lake.operation("op-2", "sql", "clean_orders: rows: 1 deleted.")
+    lake.operation("op-2", "sql", "clean_orders: 1 row was deleted.")
     lake.reject("run-1", "orders/1.csv", 9, "o1")
     lake.reject("run-1", "orders/1.csv", 10, "o2")
     text, rows = of_key(lake)
@@ -189,8 +189,8 @@ def test_each_version_of_a_key_has_run_change_file_line_and_reason(lake: SmallLa
     assert [row["why"] for row in versions] == [
         newest,
         newest,
-        "sql by ann: clean_orders: rows: 1 updated.",
-        "sql by ann: clean_orders: rows: 1 deleted.",
+        "sql by ann: clean_orders: 1 row was updated.",
+        "sql by ann: clean_orders: 1 row was deleted.",
     ]
     assert [row["operation"] for row in versions] == ["load", "load", "sql", "sql"]
     assert (lost["file"], lost["line"]) == ("orders/2.csv", 3)

@@ -257,6 +257,14 @@ def test_tables_by_name_are_rows_of_a_table() -> None:
     ]
 
 
+def test_a_long_list_is_cut_so_that_the_other_values_are_seen() -> None:
+    plan = {"files": [f"{at}.csv" for at in range(12)], "runs": ["a", "b"]}
+    assert operations.answer_text(Outcome("r", None, {"plan": plan})).splitlines()[3:] == [
+        "files  0.csv, 1.csv, 2.csv, 3.csv, 4.csv and 7 more",
+        "runs   a, b",
+    ]
+
+
 def test_an_answer_for_programs_is_the_file_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert operations.show(Outcome("r", None, RESULT), True, print, operate.complain) == 0
     assert json.loads(capsys.readouterr().out) == RESULT
