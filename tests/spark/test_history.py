@@ -70,4 +70,5 @@ def test_a_parked_item_has_its_own_file_and_line_and_a_rollback_is_a_deletion(
     stands = {run["run_id"]: run["stands"] for run in history.of_lake(folder).rows}
     assert stands == {"run-1": True, "run-2": False, "op-1": True}
     forgotten = history.of_file(folder, "orders/6.csv").text
-    assert forgotten.endswith("it was rolled back, or not loaded.")
+    assert forgotten.startswith("orders/6.csv: loaded by run-2, which was undone; it lies at ")
+    assert forgotten.endswith("No table contains rows of it.")
