@@ -88,6 +88,26 @@ class Pipeline:
         )
         return self.aws.wait_for(started["executionArn"], seconds), self.aws.messages()
 
+    def start_busy(self, until: Callable[[], bool]) -> str:
+        """Start a load whose job works until `until` is true; return it as soon as it works."""
+        works = threading.Event()
+
+        def work() -> None:
+            works.set()
+            end = time.monotonic() + 60
+            while not until() and time.monotonic() < end:
+                time.sleep(0.05)
+
+        self.job.during = work
+        started = self.aws.sweep()
+        assert works.wait(60)
+        self.job.during = lambda: None
+        return started
+
+    def waits_for_the_job(self) -> bool:
+        """Whether an execution waits until the job of another one has ended."""
+        return any("WaitForGlueJob" in self.states(run) for run in self.aws.executions("RUNNING"))
+
     def freeze(self, path: str, storage: str) -> None:
         """Puts a file of another storage class into the raw zone."""
         self.aws.client("s3").put_object(
@@ -562,9 +582,7 @@ def test_a_refused_question_fails_without_a_mail(single_file: Pipeline) -> None:
 
 
 def test_an_operation_waits_for_a_load_and_is_done_then(single_file: Pipeline) -> None:
-    single_file.job.seconds = 2
-    load = single_file.aws.sweep()
-    time.sleep(0.7)
+    load = single_file.start_busy(single_file.waits_for_the_job)
     execution, _ = single_file.start({"operation": "optimize"})
     assert execution["status"] == "SUCCEEDED"
     assert "WaitForGlueJob" in single_file.states(execution) and len(single_file.job.asked) == 1
@@ -626,19 +644,19 @@ def test_a_job_that_is_ended_before_it_could_write_a_summary_fails_the_run(
 
 def test_a_job_that_hangs_longer_than_the_state_machine_waits_fails_the_run() -> None:
     pipeline = deploy(batching_window=10_000, change_definition=shorten("RunGlueJob", 1))
+    may_end = threading.Event()
+    pipeline.job.during = lambda: may_end.wait(60)
     try:
         pipeline.aws.upload("orders.csv", b"x")
-        pipeline.job.seconds = 3
         pipeline.assert_failed("ETL Job Failure Alert", "States.Timeout")
-        time.sleep(3)
     finally:
-        pipeline.aws.stop()
+        may_end.set()
+        with pipeline.job.running:  # the job has ended
+            pipeline.aws.stop()
 
 
 def test_a_busy_job_is_waited_for_and_its_run_may_have_done_the_work(single_file: Pipeline) -> None:
-    single_file.job.seconds = 2
-    first = single_file.aws.sweep()
-    time.sleep(0.7)
+    first = single_file.start_busy(single_file.waits_for_the_job)
     second = single_file.aws.sweep()
     assert single_file.aws.wait_for(first)["status"] == "SUCCEEDED"
     assert single_file.aws.wait_for(second)["status"] == "SUCCEEDED"
@@ -655,9 +673,7 @@ def test_a_job_that_stays_busy_fails_the_run_in_the_end() -> None:
     pipeline = deploy(batching_window=10_000, change_definition=impatient)
     try:
         pipeline.aws.upload("orders.csv", b"x")
-        pipeline.job.seconds = 4
-        first = pipeline.aws.sweep()
-        time.sleep(0.7)
+        first = pipeline.start_busy(lambda: bool(pipeline.aws.executions("FAILED")))
         pipeline.assert_failed("ETL Job Failure Alert", "was busy for three hours")
         assert pipeline.aws.wait_for(first)["status"] == "SUCCEEDED"
     finally:
