@@ -172,7 +172,7 @@ class Operations:
         """Stop an execution and the job that it waits for. The next run finishes or takes back
         what the job has begun."""
         cause = f"Stopped by {author}: {why}"
-        self.states.stop_execution(executionArn=self.arn(run_id), error="Stopped", cause=cause)
+        self.states.stop_execution(executionArn=self.arn(run_id), cause=cause)
 
     def write_note(self, name: str, document: Mapping[str, Any]) -> None:
         """Write what operators tell each other into an object beside the runs."""

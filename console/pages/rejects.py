@@ -159,9 +159,8 @@ class _Page:
             Head("examples", "raw"),
             Head(""),
         ]
-        with look.card(
-            "By reason", f"{self.listed.total:,} rows in {len(self.listed.groups)} groups"
-        ):
+        groups = plural(len(self.listed.groups), "group")
+        with look.card("By reason", f"{plural(self.listed.total, 'row')} in {groups}"):
             rows = [self._group_row(group) for group in self.listed.groups]
             look.table(heads, rows, "Rows by dataset and reason")
 
@@ -191,7 +190,7 @@ class _Page:
         )
 
     def _rows(self, offset: int) -> None:
-        with look.card(f"{self.listed.total:,} rows", classes="rejects"):
+        with look.card(plural(self.listed.total, "row"), classes="rejects"):
             if self.filters.reason:
                 tag("p", "soft", meaning_of(self.filters.reason))
                 look.anchor("all groups", "/rejects")
