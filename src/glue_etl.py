@@ -3884,7 +3884,8 @@ def cause_of(error: Exception) -> str:
         cause = f"an executor was lost, and rows with it: run again ({cause})"
     elif file and re.search(UNREADABLE, chain) and not re.search(UNREACHABLE, chain):
         detail = cause if file.group() in cause else f"{file.group()} cannot be read ({cause})"
-        cause = str(DamageError(detail))
+        scratch = f"another run has removed scratch files of this one: run again ({cause})"
+        cause = scratch if "/run=" in file.group() else str(DamageError(detail))
     return cause[:2000]
 
 

@@ -724,6 +724,13 @@ def test_a_file_that_is_damaged_is_told_from_one_that_is_out_of_reach(
     assert etl.cause_of(error).removeprefix("the lake is ").startswith(cause)
 
 
+def test_a_scratch_file_that_is_gone_is_no_damage_of_the_lake() -> None:
+    error = Exception("An error occurred while calling o1.save.")
+    gone = "No such file or directory: s3://lake/glue-temp/run=a/candidate/part-0.snappy.parquet"
+    error.java_exception = JavaError("java.io.FileNotFoundException", gone)
+    assert etl.cause_of(error).startswith("another run has removed scratch files of this one: run")
+
+
 @pytest.mark.parametrize(("path", "content"), [("x.csv", PACKED), ("x.csv.gz", PRODUCTS)])
 def test_a_file_is_packed_if_its_bytes_say_so_whatever_its_name(path: str, content: bytes) -> None:
     raw = looked_at(content, path=f"products/{path}")
