@@ -11,6 +11,8 @@ import pytest
 
 from local.aws import job, worker
 from local.aws.job import ENDED, JobProcess
+from local.aws.pipeline import SparkJob
+from local.aws.server import JobFailed
 
 # Plays the worker: a child process that lives on plays Java
 WORKER = f"""
@@ -79,6 +81,33 @@ def test_a_process_without_work_ends_by_itself(process: JobProcess) -> None:
     process.close()
     wait_until_ended(java)
     assert not process.alive()
+
+
+def test_a_stopped_execution_ends_its_own_run_and_the_next_one_gets_a_new_spark(
+    process: JobProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SparkJob, "_start", lambda self: JobProcess())
+    monkeypatch.setattr(SparkJob, "_cause", lambda self, arguments: None)
+    begun = threading.Event()
+    spark_job = SparkJob("http://localhost", lambda line: begun.set())
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            spark_job({"--RUN_ID": "long", "--WORK": "forever"})
+        except JobFailed as failure:
+            failures.append(failure)
+
+    running = threading.Thread(target=run)
+    running.start()
+    begun.wait()
+    spark_job.stop("another")
+    assert running.is_alive()
+    spark_job.stop("long")
+    running.join()
+    assert len(failures) == 1
+    spark_job({"--RUN_ID": "next", "--WORK": "ok"})
+    spark_job.close()
 
 
 def test_a_process_whose_java_died_is_gone_when_the_run_has_ended(process: JobProcess) -> None:
