@@ -316,6 +316,9 @@ def _verdict(entry: Staged, chip: Element, details: Element) -> None:
             return
         first, *others = check.lines_of(file, FAULTS)
         span(first.removeprefix(f"{entry.path}: "), "soft")
+        if file.dataset is None:
+            name = Path(entry.path).name
+            tag("p", "soft", f"Its path can be changed here, for example to orders/{name}.")
         if others:
             with tag("details"):
                 tag("summary", "", "Show the rows")

@@ -96,6 +96,7 @@ def test_a_folder_is_checked_then_uploaded_and_its_result_is_a_sentence(
         )
         await see(user, "3 files, 1 would be set aside; 3 rows, 1 would be rejected.")
         await user.should_see("orders, 2 rows, of which 1 would be rejected")
+        await user.should_see("Its path can be changed here, for example to orders/readme.txt.")
         values = [field.value for field in user.find(ui.input).elements]
         assert sorted(values) == ["orders/a-2.csv", "orders/a.csv", "readme.txt"]
         button(user, "Upload 3 files to the raw zone").click()
