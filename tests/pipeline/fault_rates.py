@@ -31,6 +31,7 @@ def load(server: MotoServer, job: JobProcess, bucket: str, seed: int, rate: floa
         succeeded += code == 0
         faults_made += faults.made.total()
         if code:
+            print(f"{bucket}: {lake.summary(f'run-{number}')['error']}", flush=True)
             assert lake.run(job, f"run-{number}") == 0, f"{bucket}: the next run failed"
     return lake, succeeded, faults_made
 
