@@ -189,7 +189,7 @@ def spark_environment(
     warehouse = STATE / "spark"
     warehouse.mkdir(parents=True, exist_ok=True)
     conf = {
-        "spark.master": f"local[{min(os.cpu_count() or 2, 8)}]",
+        "spark.master": f"local[{min(os.cpu_count() or 2, 8)},4]",  # 4 tries, as in a cluster
         "spark.driver.memory": memory,
         "spark.jars": ",".join(str(jar) for jar in jars()),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",

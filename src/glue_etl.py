@@ -849,6 +849,11 @@ class FolderStorage:
         for path in Path(self.root).glob(f"{prefix}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
+    def remove_scratch(self, run_id: str) -> None:
+        """Remove the scratch files of this run and of killed ones: while this run has the lock, no
+        other one is alive."""
+        self.remove("run=")
+
     def move(self, prefix: str, to: str) -> None:
         """Rename the prefix of objects; both prefixes end with `/`."""
         if os.path.exists(self.root + prefix):
@@ -966,6 +971,11 @@ class S3Storage:
     def remove(self, prefix: str) -> None:
         for stored in self.list(prefix):
             self.client.delete_object(Bucket=self.bucket, Key=self.key(stored.path))
+
+    def remove_scratch(self, run_id: str) -> None:
+        """Remove the scratch files of this run. A lifecycle rule removes those of killed runs: a
+        run that was paused until its lease ran out still needs its own."""
+        self.remove(f"run={run_id}/")
 
     def move(self, prefix: str, to: str) -> None:
         """Rename the prefix of objects; both prefixes end with `/`."""
@@ -3856,7 +3866,7 @@ def run(arguments: JobArguments, timed: Timings) -> dict[str, Any]:
                 staged, resolved = resolve(staged, lake, arguments.force)
         published = publish(arguments, staged, resolved, lake, timed)
     finally:
-        storage(arguments.scratch_path).remove("run=")  # also the scratch of killed runs
+        storage(arguments.scratch_path).remove_scratch(arguments.run_id)
     return finalize(arguments, staged, resolved, published, lake, timed)
 
 
@@ -3884,7 +3894,7 @@ def cause_of(error: Exception) -> str:
         cause = f"an executor was lost, and rows with it: run again ({cause})"
     elif file and re.search(UNREADABLE, chain) and not re.search(UNREACHABLE, chain):
         detail = cause if file.group() in cause else f"{file.group()} cannot be read ({cause})"
-        scratch = f"another run has removed scratch files of this one: run again ({cause})"
+        scratch = f"scratch files of this run are gone: run again ({cause})"
         cause = scratch if "/run=" in file.group() else str(DamageError(detail))
     return cause[:2000]
 

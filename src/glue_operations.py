@@ -1836,7 +1836,7 @@ def run(arguments: OperationArguments, request: Request, timed: Timings) -> dict
         with etl.settings(spark, etl.session_settings(large=reads_files)):
             result = OPERATIONS[request.name](work)
     finally:
-        scratch.remove("run=")
+        scratch.remove_scratch(job.run_id)
     if request.name == "rollback" and not request.dry_run:
         written = {run.run_id: run for run in runs_of(etl.open_lake(spark, job))}
         return rewrite_files(work, written[job.run_id])

@@ -73,3 +73,15 @@ def test_a_lease_of_a_folder_ends_with_its_holder(tmp_path: Path) -> None:
         raise AssertionError("both have the lease")
     with second.lease("second"):
         pass
+
+
+def test_a_run_removes_no_scratch_files_of_another_run_that_may_be_alive(client: Any) -> None:
+    scratch = etl.storage("s3://lake/glue-temp/")
+    for name in ("run=a/orders/part.orc", "run=a-2/orders/part.orc", "run=b/part.orc"):
+        scratch.write(name, b"rows")
+    scratch.remove_scratch("a")
+    left = client.list_objects_v2(Bucket="lake", Prefix="glue-temp/")["Contents"]
+    assert [stored["Key"] for stored in left] == [
+        "glue-temp/run=a-2/orders/part.orc",
+        "glue-temp/run=b/part.orc",
+    ]

@@ -728,7 +728,7 @@ def test_a_scratch_file_that_is_gone_is_no_damage_of_the_lake() -> None:
     error = Exception("An error occurred while calling o1.save.")
     gone = "No such file or directory: s3://lake/glue-temp/run=a/candidate/part-0.snappy.parquet"
     error.java_exception = JavaError("java.io.FileNotFoundException", gone)
-    assert etl.cause_of(error).startswith("another run has removed scratch files of this one: run")
+    assert etl.cause_of(error).startswith("scratch files of this run are gone: run again (")
 
 
 @pytest.mark.parametrize(("path", "content"), [("x.csv", PACKED), ("x.csv.gz", PRODUCTS)])
