@@ -102,15 +102,15 @@ class Files:
             if execution.get("stopDate") and execution["stopDate"] >= since
         ]
 
-    def undone(self) -> list[dict[str, Any]]:
+    def undone(self, run_id: str = "") -> list[dict[str, Any]]:
         """Return the manifest entries of files whose load was undone and that no run has loaded
-        since, newest run first."""
-        return [line for line in self.of_undone_runs() if line["outcome"] == "loaded"]
+        since, newest run first; of one undone run, or of the newest ones."""
+        return [line for line in self.of_undone_runs(run_id) if line["outcome"] == "loaded"]
 
-    def of_undone_runs(self) -> list[dict[str, Any]]:
+    def of_undone_runs(self, run_id: str = "") -> list[dict[str, Any]]:
         """Return the manifest entries of undone runs for files that no run has taken since, each
         with `came_again`: whether a newer file of its path was taken."""
-        runs = self.runs.undone()[:UNDONE_RUNS]
+        runs = [run_id] if run_id else self.runs.undone()[:UNDONE_RUNS]
         return self.source.memory.get(("undone", *runs), lambda: self._undone(runs)) if runs else []
 
     def _undone(self, runs: Sequence[str]) -> list[dict[str, Any]]:

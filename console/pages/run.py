@@ -123,7 +123,7 @@ def read(console: look.Console, view: View) -> Picture:
         lake.runs.record(view.run_id, "cost.json") or {},
         lake.files.of_run(view.run_id, [file["path"] for file in page]),
         list(run.summary.get("reject_examples") or []),
-        [file for file in lake.files.undone() if file["run_id"] == view.run_id],
+        lake.files.undone(view.run_id) if run.undone else [],
         lake.runs.last_change() == view.run_id,
         console.operator.why_not(),
     )
