@@ -113,7 +113,7 @@ def test_upload_reject_replay_undo_and_correction_by_the_real_job(
     before = amounts()
     go(page, "/sql")
     write(page, "UPDATE clean_orders SET total_amount = 7 WHERE order_id = '1'")
-    act("Run", "rows: 1 would be updated.", "Change data", "rows: 1 updated.")
+    act("Run", "1 row would be updated.", "Change data", "1 row was updated.")
     assert amounts() == [("1", "7.0"), ("2", "1.5")]
 
     before = amounts()

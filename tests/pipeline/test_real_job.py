@@ -407,7 +407,7 @@ def test_operations_correct_undo_and_replay_through_the_state_machine(shop: Shop
 
     status, message = shop.operate(operation="sql", sql=SET_AMOUNT)
     assert (status, message["subject"]) == ("SUCCEEDED", "Delta Lake Operation Succeed: sql")
-    assert "clean_orders: rows: 1 updated." in message["message"]
+    assert "clean_orders: 1 row was updated." in message["message"]
     assert shop.orders() == ["o1 7.0", "o2 5.0"]
 
     status, message = shop.operate(operation="sql", sql="DELETE FROM clean_orders")
