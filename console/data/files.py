@@ -187,7 +187,9 @@ class Files:
             for line in self.of_undone_runs()
             if line["outcome"] in ASIDE and not line["came_again"]
         ]
-        return sorted(files, key=lambda file: second(file[2]), reverse=True)[:ASIDE_LISTED]
+        files.sort(key=lambda file: second(file[2]))
+        newest = {file[0]: file for file in files}  # a path may have been set aside by several runs
+        return list(reversed(newest.values()))[:ASIDE_LISTED]
 
     def places(self, path: str, run_ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return the copies of a file: in the raw zone, in the archive of a run, and among the

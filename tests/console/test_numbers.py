@@ -370,6 +370,9 @@ def test_a_file_that_was_set_aside_still_needs_attention_when_its_run_is_undone(
     deliver(shop, {"stock-2.csv": b"a,b\n1,4\n"})
     lake.forget()
     assert [file[0] for file in lake.files.aside()].count("stock-2.csv") == 1
+    undone = deliver(shop, {"stock-2.csv": b"a,b\n1,5\n"})
+    operate(lake, operation="rollback", undo=undone)
+    assert [file[0] for file in lake.files.aside()].count("stock-2.csv") == 1
 
 
 @pytest.mark.parametrize(
